@@ -1,0 +1,152 @@
+"""From labels to images: the model that `marfast.load` returns."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marfast.model.mar import FastMAR
+from marfast.model.presets import Settings
+
+from .loop import Progress, sample_tokens
+from .randomness import randomness_of_parts
+
+PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about
+ACTIVATIONS = 16  # vectors of the transformer's width that are live for each position, about
+
+Seed = int | Sequence[int] | None
+
+
+class Pipeline:
+    """A loaded model. `settings` are its defaults, `classes` its labels' names where known.
+
+    `model` is the thin model, `model.module` the `reference.MAR` that holds the parameters.
+    """
+
+    def __init__(self, model: FastMAR, settings: Settings, classes: tuple[str, ...] = ()):
+        self.model = model
+        self.settings = settings
+        self.classes = classes
+
+    @property
+    def makes_pixels(self) -> bool:
+        """Whether tokens are pixels in [−1, 1]; else `generate` returns a tokenizer's latents."""
+        return bool(self.model.module.vae_stride == 1)
+
+    def to(self, device: torch.device | str) -> "Pipeline":
+        self.model.module.to(device)
+        return self
+
+    def generate(
+        self,
+        labels: int | Sequence[int | None] | Tensor,
+        *,
+        seed: Seed = None,
+        num_iter: int | None = None,
+        steps: int | str | None = None,
+        cfg: float | None = None,
+        cfg_schedule: str | None = None,
+        temperature: float | None = None,
+        part: int | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Generate images [B, C, H, W] in [−1, 1], one for each label (latents, not clamped, for a
+        model of a tokenizer's latents).
+
+        labels: class indices; None in their place makes an image of no class.
+        seed: one for the batch gives what seeding numpy and torch with it and one `sample_tokens`
+            of the whole batch gives; a sequence, one for each image, makes images independent of
+            their batch; None draws from the global generators, which a seed leaves alone.
+        num_iter, steps, cfg, cfg_schedule, temperature: as in `Settings`; None takes the model's.
+        part: how many images to compute at a time; None chooses by memory. It never changes which
+            random number goes where.
+        progress: called with (done, of) iterations.
+
+        Raises ValueError, naming the argument, before any work.
+        """
+        images = self.generate_parts(
+            labels,
+            seed=seed,
+            num_iter=num_iter,
+            steps=steps,
+            cfg=cfg,
+            cfg_schedule=cfg_schedule,
+            temperature=temperature,
+            part=part,
+            progress=progress,
+        )
+        return torch.cat([*images])
+
+    def generate_parts(
+        self,
+        labels: int | Sequence[int | None] | Tensor,
+        *,
+        seed: Seed = None,
+        part: int | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> Iterator[Tensor]:
+        """`generate`, part by part, for whoever stores images as they come."""
+        module = self.model.module
+        label_tensor = self._labels(labels)
+        batch = len(label_tensor)
+        _check_seed(seed, batch)
+        chosen = self.settings.replace(module.seq_len, **settings)
+        size = _part_size(self.model) if part is None else part
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise ValueError(f"part: {part!r}; allowed are whole numbers from 1")
+        parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
+        return self._run(label_tensor, seed, parts, chosen, progress)
+
+    def _run(
+        self,
+        labels: Tensor,
+        seed: Seed,
+        parts: Sequence[range],
+        settings: Settings,
+        progress: Progress | None,
+    ) -> Iterator[Tensor]:
+        total = len(parts) * settings.num_iter
+        random_parts = randomness_of_parts(seed, len(labels), parts, self.model.device)
+        for i, (rows, randomness) in enumerate(zip(parts, random_parts, strict=True)):
+
+            def report(done: int, of: int, finished: int = i) -> None:
+                if progress:
+                    progress(finished * of + done, total)
+
+            with torch.no_grad():
+                part = labels[rows.start : rows.stop]
+                tokens = sample_tokens(self.model, part, randomness, settings, report)
+                images: Tensor = self.model.module.unpatchify(tokens)
+                yield images.clamp(-1, 1) if self.makes_pixels else images
+
+    def _labels(self, labels: int | Sequence[int | None] | Tensor) -> Tensor:
+        count = self.model.module.num_classes
+        listed: Any = labels.tolist() if hasattr(labels, "tolist") else labels
+        values = [listed] if isinstance(listed, int) or listed is None else list(listed)
+        if not values:
+            raise ValueError("labels: none given; at least one is needed")
+        for value in values:
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and 0 <= value < count):
+                raise ValueError(f"labels: {value!r}; allowed are 0 to {count - 1}, or None")
+        return torch.tensor([-1 if v is None else v for v in values], device=self.model.device)
+
+
+def _check_seed(seed: Seed, batch: int) -> None:
+    if seed is None:
+        return
+    for value in seed if isinstance(seed, Sequence) else [seed]:
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+            raise ValueError(f"seed: {value!r}; allowed are whole numbers from 0 to 2^32 - 1")
+    if isinstance(seed, Sequence) and len(seed) != batch:
+        raise ValueError(f"seed: {len(seed)} seeds for {batch} labels; one for each is needed")
+
+
+def _part_size(model: FastMAR) -> int:
+    module = model.module
+    width = max(module.decoder_pos_embed_learned.shape[2], module.encoder_norm.weight.shape[0])
+    positions = module.seq_len + module.buffer_size
+    image = 2 * positions * width * ACTIVATIONS * module.mask_token.element_size()
+    return max(1, int(PART_MEMORY // image))

@@ -1,0 +1,126 @@
+"""Every random number of a generation, drawn in the order in which LTH14/mar draws it.
+
+Orders come from numpy (one shuffle an image). Each iteration's initial noise [N, C] comes from
+torch's CPU generator on every device. Step noise comes from the device's generator: S separate
+draws of [R, C], R = 2N under guidance, of which the first N rows are used.
+
+A batch may be generated in parts. Each part draws the numbers of the whole batch from the same
+state and keeps its own rows: the split never changes an image, and memory follows the part.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marfast.reference.mar import random_orders
+
+
+class Randomness(Protocol):
+    """The random numbers of the images `rows` of a batch, iteration by iteration."""
+
+    def orders(self, seq_len: int) -> Tensor:
+        """Generation orders [images, L], on the CPU."""
+
+    def noise(self, tokens: int, channels: int, steps: int, guided: bool) -> tuple[Tensor, Tensor]:
+        """An iteration's initial noise [images·tokens, C] and step noise [S, images·tokens, C]."""
+
+
+@dataclass
+class Generators:
+    """The three generators that a generation draws from; `device` may be `cpu` itself."""
+
+    numpy: Any
+    cpu: torch.Generator
+    device: torch.Generator
+
+    @classmethod
+    def seeded(cls, seed: int, device: torch.device) -> "Generators":
+        """As `np.random.seed(seed)` and `torch.manual_seed(seed)` would leave the global ones."""
+        cpu = torch.Generator().manual_seed(seed)
+        on_device = cpu if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+        return cls(np.random.RandomState(seed), cpu, on_device)
+
+    @classmethod
+    def global_ones(cls, device: torch.device) -> "Generators":
+        """numpy's and torch's own, which the caller may have seeded."""
+        cpu = torch.default_generator
+        if device.type == "cpu":
+            return cls(np.random, cpu, cpu)
+        if device.type == "cuda":
+            index = torch.cuda.current_device() if device.index is None else device.index
+            return cls(np.random, cpu, torch.cuda.default_generators[index])
+        raise ValueError(f"device: {device}; without a seed, allowed are cpu and cuda")
+
+    def state(self) -> tuple[Any, Tensor, Tensor]:
+        return self.numpy.get_state(), self.cpu.get_state(), self.device.get_state()
+
+    def set_state(self, state: tuple[Any, Tensor, Tensor]) -> None:
+        self.numpy.set_state(state[0])
+        self.cpu.set_state(state[1])
+        self.device.set_state(state[2])
+
+
+class BatchRandomness:
+    """One stream for a batch of images, of which `rows` are kept."""
+
+    def __init__(self, generators: Generators, batch: int, rows: range):
+        self.generators = generators
+        self.batch = batch
+        self.rows = rows
+
+    def orders(self, seq_len: int) -> Tensor:
+        whole = random_orders(self.batch, seq_len, self.generators.numpy)
+        return whole[self.rows.start : self.rows.stop]
+
+    def noise(self, tokens: int, channels: int, steps: int, guided: bool) -> tuple[Tensor, Tensor]:
+        whole = self.batch * tokens
+        kept = slice(self.rows.start * tokens, self.rows.stop * tokens)
+        initial = torch.randn(whole, channels, generator=self.generators.cpu)[kept]
+        generator = self.generators.device
+        drawn = (2 * whole if guided else whole, channels)
+        step_noise = torch.stack(
+            [
+                torch.randn(drawn, generator=generator, device=generator.device)[kept].clone()
+                for _ in range(steps)
+            ]
+        )
+        return initial, step_noise
+
+
+class ImageRandomness:
+    """A stream for each image: image i draws as a batch of one, whatever the batch it is in."""
+
+    def __init__(self, streams: Sequence[BatchRandomness]):
+        self.streams = streams
+
+    def orders(self, seq_len: int) -> Tensor:
+        return torch.cat([stream.orders(seq_len) for stream in self.streams])
+
+    def noise(self, tokens: int, channels: int, steps: int, guided: bool) -> tuple[Tensor, Tensor]:
+        drawn = [stream.noise(tokens, channels, steps, guided) for stream in self.streams]
+        initial, step_noise = zip(*drawn, strict=True)
+        return torch.cat(initial), torch.cat(step_noise, dim=1)
+
+
+def randomness_of_parts(
+    seed: int | Sequence[int] | None, batch: int, parts: Sequence[range], device: torch.device
+) -> Iterator[Randomness]:
+    """The randomness of each part of a batch, in turn.
+
+    seed: one for the batch, one for each image, or None for the global generators, which are then
+    left as one generation of the whole batch leaves them.
+    """
+    if isinstance(seed, Sequence):
+        for rows in parts:
+            streams = [Generators.seeded(seed[image], device) for image in rows]
+            yield ImageRandomness([BatchRandomness(s, 1, range(1)) for s in streams])
+        return
+    generators = Generators.global_ones(device) if seed is None else Generators.seeded(seed, device)
+    start = generators.state()
+    for rows in parts:
+        generators.set_state(start)
+        yield BatchRandomness(generators, batch, rows)

@@ -1,0 +1,193 @@
+"""What a model is (architecture), how it samples by default (settings), and known models."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+import torch
+from annotated_types import Ge, Gt
+from torch import nn
+
+from marfast.reference import MAR
+from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
+
+T = TypeVar("T")
+Count = Annotated[int, Ge(1)]
+
+_STRICT: Any = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
+
+
+def _validated(kind: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
+    """`kind` from plain data; ValueError names the field, what was given and what is allowed."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(json.dumps(data))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+        allowed = first["msg"].removeprefix("Value error, ")
+        given = f"{first['input']!r}; " if not isinstance(first["input"], dict) else ""
+        raise ValueError(f"{prefix}{name}: {given}{allowed}") from None
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Constructor arguments of `reference.MAR`, as plain data."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    img_size: Count = 256
+    vae_stride: Count = 16
+    patch_size: Count = 1
+    vae_embed_dim: Count = 16
+    encoder_embed_dim: Count = 1024
+    encoder_depth: Count = 16
+    encoder_num_heads: Count = 16
+    decoder_embed_dim: Count = 1024
+    decoder_depth: Count = 16
+    decoder_num_heads: Count = 16
+    mlp_ratio: Annotated[float, Gt(0)] = 4.0
+    norm_eps: Annotated[float, Gt(0)] = 1e-6
+    class_num: Count = 1000
+    buffer_size: Count = 64
+    diffloss_d: Count = 3
+    diffloss_w: Count = 1024
+
+    @property
+    def seq_len(self) -> int:
+        return (self.img_size // self.vae_stride // self.patch_size) ** 2
+
+    def build(self, *, steps: str = "100", clip_denoised: bool = False) -> MAR:
+        """The reference module, in evaluation mode and without storage (on the meta device)."""
+        options = dataclasses.asdict(self)
+        norm_layer = partial(nn.LayerNorm, eps=options.pop("norm_eps"))
+        with torch.device("meta"):
+            module = MAR(
+                norm_layer=norm_layer,
+                num_sampling_steps=steps,
+                clip_denoised=clip_denoised,
+                **options,
+            )
+        return module.eval()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample: autoregressive iterations, sampling steps (a count, or a respacing as
+    `reference.space_timesteps` takes it), guidance scale and schedule, temperature, x_0 clipped."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    num_iter: Count = 64
+    steps: int | str = 100
+    cfg: Annotated[float, Ge(0)] = 1.0
+    cfg_schedule: Literal["linear", "constant"] = "linear"
+    temperature: Annotated[float, Ge(0)] = 1.0
+    clip_denoised: bool = False
+
+    def replace(self, seq_len: int, **changes: Any) -> "Settings":
+        """A copy with the changes that are not None, for a model of `seq_len` tokens.
+
+        Raises ValueError, naming the setting, for anything that can't be sampled with.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        try:
+            new = _validated(Settings, dataclasses.asdict(self) | given)
+        except TypeError:  # what JSON has no word for is not a setting either
+            raise ValueError(f"settings: numbers and strings are allowed, not {given}") from None
+        if new.num_iter > seq_len:
+            raise ValueError(
+                f"num_iter: {new.num_iter}; allowed are 1 to {seq_len}, this model's tokens"
+            )
+        allowed = f'2 to {NUM_TRAIN_TIMESTEPS}, or a respacing such as "ddim50" or "10,15,20"'
+        try:
+            kept = len(space_timesteps(NUM_TRAIN_TIMESTEPS, str(new.steps)))
+        except ValueError as error:
+            raise ValueError(f"steps: {new.steps!r}; allowed are {allowed} ({error})") from None
+        if kept < 2:
+            raise ValueError(f"steps: {new.steps!r}; allowed are {allowed}")
+        return new
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A kind of model: architecture, default settings and, where known, its classes' names."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    architecture: Architecture
+    settings: Settings = field(default_factory=Settings)
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], source: str) -> "Preset":
+        """From the contents of a config.json; ValueError names the source and the key."""
+        preset = _validated(cls, data, f"{source}: ")
+        if preset.architecture.seq_len < 1:
+            raise ValueError(f"{source}: architecture: an image of this size has no token")
+        try:
+            preset.settings.replace(preset.architecture.seq_len)
+        except ValueError as error:
+            raise ValueError(f"{source}: settings.{error}") from None
+        return preset
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def _mar(width: int, depth: int, heads: int, head_d: int, head_w: int, cfg: float) -> Preset:
+    """A model of the paper's appendix with its evaluation settings (section 5)."""
+    transformers = {
+        f"{part}_{name}": value
+        for part in ("encoder", "decoder")
+        for name, value in (("embed_dim", width), ("depth", depth), ("num_heads", heads))
+    }
+    return Preset(
+        Architecture(**transformers, diffloss_d=head_d, diffloss_w=head_w),
+        Settings(num_iter=256, steps=100, cfg=cfg),
+    )
+
+
+MAR_PRESETS = {
+    "mar_base": _mar(768, 12, 12, 6, 1024, 2.9),
+    "mar_large": _mar(1024, 16, 16, 8, 1280, 3.0),
+    "mar_huge": _mar(1280, 20, 16, 12, 1536, 3.2),
+}
+
+
+def embedded_models() -> dict[str, Path]:
+    """Models that ship with the package: name -> folder."""
+    assets = Path(str(resources.files("marfast") / "assets"))
+    return {file.parent.name: file.parent for file in sorted(assets.glob("*/config.json"))}
+
+
+def read_config(path: Path) -> Preset:
+    """The preset that a config.json holds. ValueError or FileNotFoundError names the file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from None
+    return Preset.from_dict(data, str(path))
+
+
+def get_preset(preset: "str | Path | Mapping[str, Any] | Preset") -> Preset:
+    """A preset by name (mar_base, …, or an embedded model's), config.json or its contents."""
+    if isinstance(preset, Preset):
+        return preset
+    if isinstance(preset, Mapping):
+        return Preset.from_dict(preset, "preset")
+    if str(preset) in MAR_PRESETS:
+        return MAR_PRESETS[str(preset)]
+    embedded = embedded_models()
+    if str(preset) in embedded:
+        return read_config(embedded[str(preset)] / "config.json")
+    if Path(preset).is_file():
+        return read_config(Path(preset))
+    known = ", ".join([*MAR_PRESETS, *embedded])
+    raise ValueError(f"preset: {str(preset)!r}; allowed are {known}, or the path of a config.json")

@@ -1,0 +1,323 @@
+"""The diffusion process of MAR's per-token head: schedule, sampling step, training loss.
+
+MAR section 3.2 ("Diffusion Loss") with the process of Nichol & Dhariwal 2021 (arXiv 2102.09672): a
+cosine noise schedule over 1000 timesteps, ε-prediction and a learned-range variance.
+
+Coefficients are computed in float64 and cast to float32 where they meet a tensor. Every expression
+keeps its order of operations: results are compared bit for bit.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+NUM_TRAIN_TIMESTEPS = 1000
+
+Model = Callable[..., Tensor]
+
+
+def cosine_betas(num_timesteps: int, max_beta: float = 0.999) -> npt.NDArray[np.float64]:
+    """β_t of the cosine schedule (arXiv 2102.09672, equation 17) -> [num_timesteps]."""
+
+    def alpha_bar(time: float) -> float:
+        return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+
+    return np.array(
+        [
+            min(1 - alpha_bar((i + 1) / num_timesteps) / alpha_bar(i / num_timesteps), max_beta)
+            for i in range(num_timesteps)
+        ]
+    )
+
+
+def space_timesteps(num_timesteps: int, respacing: str | Iterable[int]) -> set[int]:
+    """Which of `num_timesteps` timesteps a respaced process keeps.
+
+    `respacing` is a count per equal section of the process ("100", "10,15,20" or a list of ints),
+    or "ddimN": N steps at the constant stride of DDIM. Raises ValueError when that can't be done.
+    """
+    if isinstance(respacing, str) and respacing.startswith("ddim"):
+        wanted = int(respacing.removeprefix("ddim"))
+        for stride in range(1, num_timesteps):
+            steps = range(0, num_timesteps, stride)
+            if len(steps) == wanted:
+                return set(steps)
+        raise ValueError(
+            f"respacing: {respacing!r}, but no constant stride gives {wanted} "
+            f"of {num_timesteps} timesteps"
+        )
+    counts = [int(c) for c in respacing.split(",")] if isinstance(respacing, str) else [*respacing]
+    size, extra = divmod(num_timesteps, len(counts))
+    kept: list[int] = []
+    start = 0
+    for section, count in enumerate(counts):
+        length = size + (section < extra)
+        if count > length:
+            raise ValueError(
+                f"respacing: {respacing!r} asks for {count} of a section of {length} timesteps"
+            )
+        stride_ = 1.0 if count <= 1 else (length - 1) / (count - 1)
+        position = 0.0  # accumulated, not multiplied: rounding decides which timesteps are kept
+        for _ in range(count):
+            kept.append(start + round(position))
+            position += stride_
+        start += length
+    return set(kept)
+
+
+def guided_epsilon(eps: Tensor, scale: float | Tensor) -> Tensor:
+    """Classifier-free guidance ε_u + s(ε_c − ε_u); eps [2N, C], conditional first -> [N, C]."""
+    conditional, unconditional = eps.chunk(2)
+    return unconditional + scale * (conditional - unconditional)
+
+
+def learned_range_log_variance(v: Tensor, log_beta: Tensor, posterior_log_var: Tensor) -> Tensor:
+    """log σ² between log β̃_t (v = −1) and log β_t (v = 1) (arXiv 2102.09672, equation 15)."""
+    fraction = (v + 1) / 2
+    return fraction * log_beta + (1 - fraction) * posterior_log_var
+
+
+def ddpm_step(
+    x: Tensor,
+    model_output: Tensor,
+    noise: Tensor,
+    coefficients: Tensor,
+    guidance: Tensor,
+    temperature: float,
+    clip_denoised: bool,
+) -> Tensor:
+    """One guided denoising step x_t -> x_{t−1} of N tokens.
+
+    x, noise [N, C]; model_output [R, 2C], the head's ε and v, R = N, or 2N under guidance
+    (conditional rows first; v of the conditional rows counts); coefficients [7], a row of
+    `GaussianDiffusion.sampling_schedule`; guidance [1], read when R = 2N -> [N, C].
+    Computed in x's dtype.
+    """
+    recip, recipm1, mean_x0, mean_x, log_beta, posterior_log_var, noise_scale = (
+        coefficients.unbind()
+    )
+    eps, v = model_output.to(x.dtype).chunk(2, dim=1)
+    if model_output.shape[0] != x.shape[0]:
+        eps = guided_epsilon(eps, guidance.to(x.dtype))
+        v = v[: x.shape[0]]
+    log_variance = learned_range_log_variance(v, log_beta, posterior_log_var)
+    x0 = recip * x - recipm1 * eps
+    if clip_denoised:
+        x0 = x0.clamp(-1, 1)
+    mean = mean_x0 * x0 + mean_x * x
+    return mean + noise_scale * torch.exp(0.5 * log_variance) * noise * temperature
+
+
+def normal_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) -> Tensor:
+    """KL(N(mean1, e^log_var1) ‖ N(mean2, e^log_var2)) by element, in nats."""
+    return 0.5 * (
+        -1.0
+        + log_var2
+        - log_var1
+        + torch.exp(log_var1 - log_var2)
+        + ((mean1 - mean2) ** 2) * torch.exp(-log_var2)
+    )
+
+
+def approx_standard_normal_cdf(x: Tensor) -> Tensor:
+    return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3))))
+
+
+def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
+    """Log-probability (nats) of the 1/255-wide bin round x in [−1, 1], open at both ends."""
+    centered = x - mean
+    inverse_std = torch.exp(-log_scale)
+    cdf_plus = approx_standard_normal_cdf(inverse_std * (centered + 1.0 / 255.0))
+    cdf_minus = approx_standard_normal_cdf(inverse_std * (centered - 1.0 / 255.0))
+    log_cdf_plus = torch.log(cdf_plus.clamp(min=1e-12))
+    log_survival = torch.log((1.0 - cdf_minus).clamp(min=1e-12))
+    log_delta = torch.log((cdf_plus - cdf_minus).clamp(min=1e-12))
+    return torch.where(x < -0.999, log_cdf_plus, torch.where(x > 0.999, log_survival, log_delta))
+
+
+def _bits(nats: Tensor) -> Tensor:
+    return nats.mean(dim=1) / math.log(2.0)
+
+
+class GaussianDiffusion:
+    """A (respaced) diffusion process over tokens [N, C].
+
+    `timestep_map[i]` is the training timestep of this process's step i; the model is always called
+    with training timesteps.
+    """
+
+    def __init__(self, timesteps: Iterable[int], num_train_timesteps: int = NUM_TRAIN_TIMESTEPS):
+        full = np.cumprod(1.0 - cosine_betas(num_train_timesteps))
+        self.timestep_map = sorted(timesteps)
+        betas = []
+        previous = 1.0
+        for step in self.timestep_map:
+            betas.append(1 - full[step] / previous)
+            previous = full[step]
+        self.betas = np.array(betas)
+        self.num_timesteps = len(betas)
+
+        alphas = 1.0 - self.betas
+        self.alphas_cumprod = np.cumprod(alphas)
+        alphas_cumprod_prev = np.append(1.0, self.alphas_cumprod[:-1])
+        one_minus = 1.0 - self.alphas_cumprod
+        self.sqrt_alphas_cumprod = np.sqrt(self.alphas_cumprod)
+        self.sqrt_one_minus_alphas_cumprod = np.sqrt(one_minus)
+        self.sqrt_recip_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod)
+        self.sqrt_recipm1_alphas_cumprod = np.sqrt(1.0 / self.alphas_cumprod - 1)
+        self.log_betas = np.log(self.betas)
+        self.posterior_variance = self.betas * (1.0 - alphas_cumprod_prev) / one_minus
+        # β̃_0 = 0 has no logarithm: β̃_1 stands in. A process of one step has no β̃_1.
+        self.posterior_log_variance_clipped = np.log(
+            np.append(self.posterior_variance[1:2], self.posterior_variance[1:])
+        )
+        self.posterior_mean_coef1 = self.betas * np.sqrt(alphas_cumprod_prev) / one_minus
+        self.posterior_mean_coef2 = (1.0 - alphas_cumprod_prev) * np.sqrt(alphas) / one_minus
+
+    def sampling_schedule(self) -> tuple[Tensor, Tensor]:
+        """What the S sampling steps need, in the order in which they run (t = S−1 … 0).
+
+        Returns coefficients [S, 7] float32: √(1/ᾱ), √(1/ᾱ − 1), the posterior mean's factors of x_0
+        and of x_t, log β, log β̃, and 1 (0 at t = 0, where no noise is added); and the training
+        timesteps [S] int64. Raises ValueError for fewer than 2 steps.
+        """
+        if self.num_timesteps < 2:
+            raise ValueError(
+                f"sampling steps: {self.num_timesteps}, but the learned-range variance needs β̃ at "
+                "t = 1: allowed are 2 and more"
+            )
+        columns = (
+            self.sqrt_recip_alphas_cumprod,
+            self.sqrt_recipm1_alphas_cumprod,
+            self.posterior_mean_coef1,
+            self.posterior_mean_coef2,
+            self.log_betas,
+            self.posterior_log_variance_clipped,
+            (np.arange(self.num_timesteps) != 0).astype(np.float64),
+        )
+        coefficients = torch.from_numpy(np.stack(columns, axis=1)[::-1].copy()).float()
+        return coefficients, torch.tensor(self.timestep_map[::-1])
+
+    def _at(self, coefficient: npt.NDArray[np.float64], t: Tensor) -> Tensor:
+        return torch.from_numpy(coefficient).float().to(t.device)[t][:, None]
+
+    def _call(self, model: Model, x: Tensor, t: Tensor, kwargs: Mapping[str, Any]) -> Tensor:
+        timesteps = torch.tensor(self.timestep_map, device=t.device, dtype=t.dtype)
+        return model(x, timesteps[t], **kwargs)
+
+    def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
+        """x_t ~ q(x_t | x_0): √ᾱ_t x_0 + √(1−ᾱ_t) noise."""
+        return (
+            self._at(self.sqrt_alphas_cumprod, t) * x_start
+            + self._at(self.sqrt_one_minus_alphas_cumprod, t) * noise
+        )
+
+    def _posterior_mean(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return (
+            self._at(self.posterior_mean_coef1, t) * x_start
+            + self._at(self.posterior_mean_coef2, t) * x_t
+        )
+
+    def _p_mean_log_variance(
+        self, model_output: Tensor, x: Tensor, t: Tensor, clip_denoised: bool
+    ) -> tuple[Tensor, Tensor]:
+        eps, v = model_output.chunk(2, dim=1)
+        log_variance = learned_range_log_variance(
+            v, self._at(self.log_betas, t), self._at(self.posterior_log_variance_clipped, t)
+        )
+        x0 = (
+            self._at(self.sqrt_recip_alphas_cumprod, t) * x
+            - self._at(self.sqrt_recipm1_alphas_cumprod, t) * eps
+        )
+        if clip_denoised:
+            x0 = x0.clamp(-1, 1)
+        return self._posterior_mean(x0, x, t), log_variance
+
+    def p_sample(
+        self,
+        model: Model,
+        x: Tensor,
+        t: Tensor,
+        clip_denoised: bool = True,
+        model_kwargs: Mapping[str, Any] | None = None,
+        temperature: float = 1.0,
+    ) -> Tensor:
+        """x_{t−1} ~ p(x_{t−1} | x_t); x [N, C], t [N] steps of this process -> [N, C]."""
+        output = self._call(model, x, t, model_kwargs or {})
+        mean, log_variance = self._p_mean_log_variance(output, x, t, clip_denoised)
+        noise = torch.randn_like(x)
+        nonzero = (t != 0).float()[:, None]
+        return mean + nonzero * torch.exp(0.5 * log_variance) * noise * temperature
+
+    def p_sample_loop_progressive(
+        self,
+        model: Model,
+        shape: tuple[int, ...],
+        noise: Tensor | None = None,
+        clip_denoised: bool = True,
+        model_kwargs: Mapping[str, Any] | None = None,
+        device: torch.device | str | None = None,
+        progress: bool = False,
+        temperature: float = 1.0,
+    ) -> Iterator[Tensor]:
+        """Each x_{t−1} of the whole denoising loop; the last one is the sample."""
+        self.sampling_schedule()  # raises where there is none
+        x = torch.randn(*shape).to(device) if noise is None else noise
+        steps: Iterable[int] = range(self.num_timesteps - 1, -1, -1)
+        if progress:
+            from tqdm.auto import tqdm
+
+            steps = tqdm(steps)
+        for step in steps:
+            t = torch.full((shape[0],), step, device=x.device)
+            with torch.no_grad():
+                x = self.p_sample(model, x, t, clip_denoised, model_kwargs, temperature)
+            yield x
+
+    def p_sample_loop(
+        self, model: Model, shape: tuple[int, ...], *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """The sample [N, C] of the whole loop; arguments as in `p_sample_loop_progressive`."""
+        for x in self.p_sample_loop_progressive(model, shape, *args, **kwargs):
+            sample = x
+        return sample
+
+    def _variational_bound(self, output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The variational bound's term at t [N], in bits; at t = 0 a discretised likelihood."""
+        true_mean = self._posterior_mean(x_start, x_t, t)
+        true_log_variance = self._at(self.posterior_log_variance_clipped, t)
+        mean, log_variance = self._p_mean_log_variance(output, x_t, t, clip_denoised=False)
+        kl = _bits(normal_kl(true_mean, true_log_variance, mean, log_variance))
+        likelihood = discretized_gaussian_log_likelihood(x_start, mean, 0.5 * log_variance)
+        return torch.where(t == 0, _bits(-likelihood), kl)
+
+    def training_losses(
+        self,
+        model: Model,
+        x_start: Tensor,
+        t: Tensor,
+        model_kwargs: Mapping[str, Any] | None = None,
+        noise: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Loss per token [N]: mean squared error of ε, plus the variational bound at detached ε.
+
+        x_start, noise [N, C]; t [N]. The bound trains v alone (arXiv 2102.09672, section 3.1).
+        """
+        noise = torch.randn_like(x_start) if noise is None else noise
+        x_t = self.q_sample(x_start, t, noise)
+        eps, v = self._call(model, x_t, t, model_kwargs or {}).chunk(2, dim=1)
+        bound = self._variational_bound(torch.cat([eps.detach(), v], dim=1), x_start, x_t, t)
+        mse = ((noise - eps) ** 2).mean(dim=1)
+        return {"loss": mse + bound, "mse": mse, "vb": bound}
+
+
+def create_diffusion(timestep_respacing: str | Iterable[int] | None = "") -> GaussianDiffusion:
+    """MAR's process, respaced as `space_timesteps` says; "" or None keeps all 1000 timesteps."""
+    if timestep_respacing is None or timestep_respacing == "":
+        timestep_respacing = [NUM_TRAIN_TIMESTEPS]
+    return GaussianDiffusion(space_timesteps(NUM_TRAIN_TIMESTEPS, timestep_respacing))

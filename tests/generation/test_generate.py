@@ -1,0 +1,195 @@
+"""`generate` against `reference.MAR.sample_tokens`, and what it promises about seeds and parts."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import marfast
+from marfast.generation.randomness import randomness_of_parts
+from tests.models import tiny_pipeline
+
+LABELS = [3, 1, 4, 1, 5]
+CPU = torch.device("cpu")
+
+
+def seed_all(seed: int) -> None:
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def global_state() -> tuple[Any, ...]:
+    name, keys, *rest = np.random.get_state()
+    return (name, keys.tobytes(), *rest, torch.get_rng_state().numpy().tobytes())
+
+
+def from_reference(pipeline: marfast.generation.Pipeline, labels: Any, **options: Any) -> Tensor:
+    with torch.no_grad():
+        images = pipeline.model.module.sample_tokens(len(LABELS), labels=labels, **options)
+    return images.clamp(-1, 1)
+
+
+@pytest.mark.parametrize("cfg", [1.0, 2.5])
+@pytest.mark.parametrize("cfg_schedule", ["linear", "constant"])
+@pytest.mark.parametrize("num_iter", [1, 2, 7, 16])
+def test_equals_sample_tokens_of_the_whole_batch(
+    cfg: float, cfg_schedule: str, num_iter: int
+) -> None:
+    pipeline = tiny_pipeline()
+    seed_all(7)
+    expected = from_reference(
+        pipeline,
+        torch.tensor(LABELS),
+        num_iter=num_iter,
+        cfg=cfg,
+        cfg_schedule=cfg_schedule,
+        temperature=0.9,
+    )
+    with marfast.backend("reference"):
+        images = pipeline.generate(
+            LABELS, seed=7, num_iter=num_iter, cfg=cfg, cfg_schedule=cfg_schedule, temperature=0.9
+        )
+    assert images.shape == (5, 1, 16, 16)
+    assert images.std() > 0.1
+    assert torch.equal(images, expected)
+
+
+def test_unclipped_model_equals_sample_tokens() -> None:
+    pipeline = tiny_pipeline(clip_denoised=False)
+    seed_all(3)
+    expected = from_reference(pipeline, torch.tensor(LABELS), num_iter=3, cfg=3.0)
+    with marfast.backend("reference"):
+        assert torch.equal(pipeline.generate(LABELS, seed=3, num_iter=3, cfg=3.0), expected)
+
+
+def test_none_is_the_label_of_no_class() -> None:
+    pipeline = tiny_pipeline()
+    seed_all(1)
+    expected = from_reference(pipeline, None, num_iter=4, cfg=2.0)
+    with marfast.backend("reference"):
+        images = pipeline.generate([None] * 5, seed=1, num_iter=4, cfg=2.0)
+    assert torch.equal(images, expected)
+
+
+def test_without_a_seed_the_global_generators_are_used_and_advance_alike() -> None:
+    pipeline = tiny_pipeline()
+    seed_all(5)
+    expected = from_reference(pipeline, torch.tensor(LABELS), num_iter=4)
+    state = global_state()
+    seed_all(5)
+    with marfast.backend("reference"):
+        images = pipeline.generate(LABELS, num_iter=4, part=2)
+    assert global_state() == state
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, [0, 1, 2, 3, 4]])
+def test_a_seed_leaves_the_global_generators_alone(seed: Any) -> None:
+    before = global_state()
+    tiny_pipeline().generate(LABELS, seed=seed, num_iter=2)
+    assert global_state() == before
+
+
+@pytest.mark.parametrize("seed", [11, [5, 4, 3, 2, 1]])
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_parts_draw_the_rows_of_the_whole_batch(seed: Any, guided: bool, size: int) -> None:
+    def draw(parts: list[range]) -> list[tuple[Tensor, Tensor, Tensor]]:
+        return [
+            (r.orders(16), *r.noise(3, 7, 2, guided))
+            for r in randomness_of_parts(seed, 5, parts, CPU)
+        ]
+
+    [(orders, initial, step_noise)] = draw([range(5)])
+    parts = draw([range(i, min(i + size, 5)) for i in range(0, 5, size)])
+    assert torch.equal(torch.cat([p[0] for p in parts]), orders)
+    assert torch.equal(torch.cat([p[1] for p in parts]), initial)
+    assert torch.equal(torch.cat([p[2] for p in parts], dim=1), step_noise)
+    assert step_noise.shape == (2, 15, 7)
+
+
+def test_parts_do_not_change_images() -> None:
+    pipeline = tiny_pipeline()
+    whole = pipeline.generate(LABELS, seed=2, cfg=2.0)
+    seen: list[tuple[int, int]] = []
+    split = pipeline.generate(LABELS, seed=2, cfg=2.0, part=2, progress=lambda *p: seen.append(p))
+    torch.testing.assert_close(split, whole, rtol=0, atol=1e-5)
+    assert seen == [(i + 1, 15) for i in range(15)]
+
+
+def test_a_seed_for_each_image_makes_it_independent_of_its_batch() -> None:
+    pipeline = tiny_pipeline()
+    batch = pipeline.generate([3, 1, 4], seed=[8, 9, 8], cfg=2.0)
+    for i, (label, seed) in enumerate([(3, 8), (1, 9), (4, 8)]):
+        alone = pipeline.generate(label, seed=seed, cfg=2.0)
+        torch.testing.assert_close(batch[i : i + 1], alone, rtol=0, atol=1e-5)
+    assert (batch[0] - batch[2]).abs().max() > 1e-3
+
+
+def test_steps_respace_the_sampler() -> None:
+    pipeline = tiny_pipeline(steps=4)
+    images = pipeline.generate([1, 2], seed=0, steps=9)
+    again = tiny_pipeline(steps=9).generate([1, 2], seed=0)
+    assert torch.equal(images, again)
+    assert not torch.equal(images, pipeline.generate([1, 2], seed=0))
+
+
+class NoWaiting(TorchDispatchMode):
+    """Fails on operators that search data or fetch it to the host."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.__name__.split(".")[0]
+        assert name not in {"nonzero", "_local_scalar_dense", "masked_select", "is_nonzero"}
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("cfg_schedule", ["linear", "constant"])
+def test_the_loop_neither_searches_a_mask_nor_waits_for_data(cfg_schedule: str) -> None:
+    pipeline = tiny_pipeline()
+    with NoWaiting():
+        pipeline.generate(LABELS, seed=0, cfg=2.0, cfg_schedule=cfg_schedule)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "said"),
+    [
+        ("labels", [], "labels: none given"),
+        ("labels", [10], "labels: 10; allowed are 0 to 9"),
+        ("labels", [-1], "labels: -1"),
+        ("labels", [1.5], "labels: 1.5"),
+        ("labels", [True], "labels: True"),
+        ("seed", -1, "seed: -1"),
+        ("seed", 2**32, "seed: 4294967296"),
+        ("seed", 1.0, "seed: 1.0"),
+        ("seed", [1, 2, 3], "seed: 3 seeds for 1 labels"),
+        ("num_iter", 0, "num_iter: 0"),
+        ("num_iter", 17, "num_iter: 17; allowed are 1 to 16"),
+        ("num_iter", 2.0, "num_iter: 2.0"),
+        ("steps", 1, "steps: 1; allowed are 2 to 1000"),
+        ("steps", 1001, "steps: 1001; allowed are 2 to 1000"),
+        ("steps", "many", "steps: 'many'; allowed are 2 to 1000"),
+        ("steps", "ddim7000", "steps: 'ddim7000'"),
+        ("cfg", -1.0, "cfg: -1.0"),
+        ("cfg", float("nan"), "cfg"),
+        ("cfg_schedule", "cosine", "cfg_schedule: 'cosine'"),
+        ("temperature", float("inf"), "temperature"),
+        ("temperature", "hot", "temperature: 'hot'"),
+        ("part", 0, "part: 0"),
+    ],
+)
+def test_a_bad_argument_is_named_before_any_work(argument: str, value: Any, said: str) -> None:
+    pipeline = tiny_pipeline()
+    before = global_state()
+
+    def progress(done: int, of: int) -> None:
+        raise AssertionError("work began")
+
+    options = {"labels": [1], "progress": progress} | {argument: value}
+    with pytest.raises(ValueError) as error:
+        pipeline.generate(**options)
+    assert str(error.value).startswith(said)
+    assert "\n" not in str(error.value)
+    assert global_state() == before

@@ -1,0 +1,215 @@
+"""`marfast.load`: what loads, and what each broken file says."""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import marfast
+from marfast.model import CheckpointError, Preset, Settings, embedded_models, get_preset
+from marfast.model.presets import read_config
+from tests.models import TINY, tiny_weights
+
+PRESET = Preset(TINY, Settings(num_iter=4, steps=3, clip_denoised=True))
+
+
+@pytest.fixture
+def weights() -> dict[str, torch.Tensor]:
+    return tiny_weights()
+
+
+def test_the_embedded_model_makes_images() -> None:
+    model = marfast.load("fashion-mnist")
+    assert model.classes[7] == "sneaker"
+    assert model.model.module.training is False
+    images = model.generate([7, 1], seed=0, num_iter=2, steps=4)
+    assert images.shape == (2, 1, 28, 28)
+    assert images.dtype == torch.float32
+    assert -1 <= images.min() < images.max() <= 1
+
+
+def test_embedded_files_stay_small() -> None:
+    folder = embedded_models()["fashion-mnist"]
+    assert sum(f.stat().st_size for f in folder.iterdir()) < 10 << 20
+    assert (folder / "README.md").is_file()
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "folder", "pth", "bare_pth", "config_file"])
+def test_every_kind_of_file_gives_the_same_model(
+    kind: str, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    preset: Any = PRESET
+    path = tmp_path / "model.safetensors"
+    if kind == "folder":
+        save_file(weights, path)
+        (tmp_path / "config.json").write_text(json.dumps(PRESET.to_dict()))
+        path, preset = tmp_path, None
+    elif kind == "pth":
+        path = tmp_path / "checkpoint-last.pth"
+        options = argparse.Namespace(model="mar_base", lr=1e-4)
+        other = tiny_weights(seed=9)
+        torch.save({"model": other, "model_ema": weights, "args": options, "epoch": 3}, path)
+    elif kind == "bare_pth":
+        path = tmp_path / "weights.pth"
+        torch.save(weights, path)
+    else:
+        save_file(weights, path)
+    if kind == "config_file":
+        preset = tmp_path / "tiny.json"
+        preset.write_text(json.dumps(PRESET.to_dict()))
+    model = marfast.load(path, preset=preset)
+    assert model.settings == PRESET.settings
+    for name, value in model.model.module.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+
+
+def test_the_entry_of_a_pth_can_be_chosen(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    ema = tiny_weights(seed=9)
+    torch.save({"model": weights, "model_ema": ema}, path)
+    model = marfast.load(path, preset=PRESET, weights="model").model.module
+    assert torch.equal(model.mask_token, weights["mask_token"])
+
+
+def test_half_precision_files_load_as_float32(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "half.safetensors"
+    save_file({k: v.half() for k, v in weights.items()}, path)
+    module = marfast.load(path, preset=PRESET).model.module
+    assert module.mask_token.dtype == torch.float32
+    assert torch.equal(module.mask_token, weights["mask_token"].half().float())
+
+
+def remove(weights: dict[str, torch.Tensor]) -> None:
+    del weights["mask_token"]
+
+
+def add(weights: dict[str, torch.Tensor]) -> None:
+    weights["surplus"] = torch.zeros(1)
+
+
+def reshape(weights: dict[str, torch.Tensor]) -> None:
+    weights["z_proj.weight"] = torch.zeros(3, 5)
+
+
+def poison(weights: dict[str, torch.Tensor]) -> None:
+    weights["z_proj.bias"][0] = float("nan")
+
+
+def retype(weights: dict[str, torch.Tensor]) -> None:
+    weights["z_proj.bias"] = torch.zeros(32, dtype=torch.int64)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (remove, "misses mask_token"),
+        (add, "has surplus"),
+        (reshape, "z_proj.weight has shape [3, 5]; this model's is [32, 16]"),
+        (poison, "z_proj.bias has values that are not finite"),
+        (retype, "z_proj.bias is torch.int64"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(
+    suffix: str, damage: Any, said: str, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    damage(weights)
+    path = tmp_path / f"bad{suffix}"
+    save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+    with pytest.raises(CheckpointError) as error:
+        marfast.load(path, preset=PRESET)
+    assert str(path) in str(error.value)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+@pytest.mark.parametrize("keep", [0, 1, 7, 100, -1])
+def test_a_truncated_file_is_named(
+    suffix: str, keep: int, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / f"cut{suffix}"
+    save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CheckpointError, match="not readable") as error:
+        marfast.load(path, preset=PRESET)
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+class Payload:
+    def __reduce__(self) -> Any:
+        return os.system, ("touch executed",)
+
+
+def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model": Payload()}, "evil.pth")
+    with pytest.raises(CheckpointError, match=r"evil\.pth: not readable"):
+        marfast.load("evil.pth", preset=PRESET)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_what_is_missing_or_unknown_is_said(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.safetensors"
+    save_file(weights, path)
+    with pytest.raises(FileNotFoundError, match="'nowhere' is neither an embedded model"):
+        marfast.load("nowhere")
+    with pytest.raises(ValueError, match="preset: none given"):
+        marfast.load(path)
+    with pytest.raises(ValueError, match="preset: 'mar_tiny'; allowed are mar_base"):
+        marfast.load(path, preset="mar_tiny")
+    with pytest.raises(ValueError, match="weights: 'ema'"):
+        marfast.load(path, preset=PRESET, weights="ema")
+    with pytest.raises(FileNotFoundError, match=r"config\.json"):
+        marfast.load(tmp_path)
+    (tmp_path / "weights.h5").touch()
+    with pytest.raises(CheckpointError, match="unknown kind of file"):
+        marfast.load(tmp_path / "weights.h5", preset=PRESET)
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(CheckpointError, match="holds list"):
+        marfast.load(tmp_path / "list.pth", preset=PRESET)
+    torch.save({"model": {}}, tmp_path / "no_ema.pth")
+    with pytest.raises(CheckpointError, match="no entry 'model_ema'"):
+        marfast.load(tmp_path / "no_ema.pth", preset=PRESET, weights="model_ema")
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("not json", "not a JSON file"),
+        ("[]", "Input should be an object"),
+        ("{}", "architecture"),
+        ('{"architecture": {"img_size": 0}}', "architecture.img_size: 0"),
+        ('{"architecture": {"img_size": "28"}}', "architecture.img_size: '28'"),
+        ('{"architecture": {"image": 28}}', "architecture.image"),
+        ('{"architecture": {}, "settings": {"cfg": -1}}', "settings.cfg: -1"),
+        ('{"architecture": {}, "settings": {"num_iter": 300}}', "num_iter: 300"),
+        ('{"architecture": {}, "surplus": 1}', "surplus"),
+        ('{"architecture": {"img_size": 8}}', "no token"),
+    ],
+)
+def test_a_bad_config_is_named(config: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(config)
+    with pytest.raises(ValueError) as error:
+        read_config(path)
+    assert str(path) in str(error.value)
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("mar_base", 208e6), ("mar_large", 479e6), ("mar_huge", 943e6)]
+)
+def test_presets_have_the_papers_size(name: str, parameters: float) -> None:
+    module = get_preset(name).architecture.build()
+    assert sum(p.numel() for p in module.parameters()) == pytest.approx(parameters, rel=0.01)

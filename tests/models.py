@@ -1,0 +1,39 @@
+"""Small models with non-trivial weights, for tests."""
+
+import torch
+
+from marfast.generation import Pipeline
+from marfast.model import Architecture, FastMAR, Settings
+
+TINY = Architecture(
+    img_size=16,
+    vae_stride=1,
+    patch_size=4,
+    vae_embed_dim=1,
+    encoder_embed_dim=32,
+    encoder_depth=2,
+    encoder_num_heads=2,
+    decoder_embed_dim=48,
+    decoder_depth=2,
+    decoder_num_heads=3,
+    class_num=10,
+    buffer_size=3,
+    diffloss_d=2,
+    diffloss_w=24,
+)
+"""16 tokens of 16 numbers, unequal encoder and decoder, no width a multiple of 64."""
+
+
+def tiny_weights(architecture: Architecture = TINY, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Weights drawn anew for every parameter: as they are initialised, half of the head is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes = {name: value.shape for name, value in architecture.build().state_dict().items()}
+    return {k: torch.randn(shape, generator=generator) * 0.2 for k, shape in shapes.items()}
+
+
+def tiny_pipeline(steps: int = 4, clip_denoised: bool = True, num_iter: int = 5) -> Pipeline:
+    module = TINY.build(steps=str(steps), clip_denoised=clip_denoised)
+    module.load_state_dict(tiny_weights(), assign=True)
+    module.requires_grad_(False)
+    settings = Settings(num_iter=num_iter, steps=steps, clip_denoised=clip_denoised)
+    return Pipeline(FastMAR(module), settings, tuple("abcdefghij"))
