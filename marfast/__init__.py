@@ -2,7 +2,18 @@
 
 from marfast import ops, reference
 from marfast._version import __version__
+from marfast.accelerate import accelerate, restore
 from marfast.generation import load
 from marfast.ops.registry import backend
+from marfast.verify import verify
 
-__all__ = ["__version__", "backend", "load", "ops", "reference"]
+__all__ = [
+    "__version__",
+    "accelerate",
+    "backend",
+    "load",
+    "ops",
+    "reference",
+    "restore",
+    "verify",
+]

@@ -45,7 +45,7 @@ def load(
 def find_model(model: str | Path, preset: PresetLike = None) -> tuple[Path, Preset]:
     """The file that holds a model's weights, and what the model is, as `load` takes them.
 
-    Reads nothing but a config.json, so that whoever asks can check more before the weights are read.
+    Reads nothing but a config.json, so that a caller can check more before the weights are read.
     """
     embedded = embedded_models()
     path = embedded.get(str(model), Path(model))
@@ -58,6 +58,8 @@ def find_model(model: str | Path, preset: PresetLike = None) -> tuple[Path, Pres
         config, path = path / "config.json", path / "model.safetensors"
         if preset is None and not config.is_file():
             raise FileNotFoundError(f"{config}: no such file, and no preset was given")
+        if not path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
         return path, read_config(config) if preset is None else get_preset(preset)
     if preset is None:
         raise ValueError(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from marfast.model.mar import FastMAR
+from marfast.model.mar import FastMAR, Schedule
 from marfast.model.presets import Settings
 from marfast.reference.mar import guidance_scale, mask_lengths
 
@@ -23,15 +23,17 @@ def sample_tokens(
     labels: Tensor,
     randomness: Randomness,
     settings: Settings,
+    schedule: Schedule,
     progress: Progress | None = None,
 ) -> Tensor:
     """Tokens [B, L, C] of images with the given labels [B] (−1: no class).
 
-    progress(done, of) is called after each of the `settings.num_iter` iterations.
+    schedule is the sampler's, `model.schedule(…)`; `settings.steps` is not read. progress(done, of)
+    is called after each of the `settings.num_iter` iterations.
     """
     module, device = model.module, model.device
     seq_len, channels = module.seq_len, module.token_embed_dim
-    schedule = model.schedule(settings.steps)
+    head = model.head()
     lengths = mask_lengths(seq_len, settings.num_iter)
     lengths_after = [*lengths[1:-1], 0]  # the last iteration leaves nothing
 
@@ -56,6 +58,7 @@ def sample_tokens(
         steps = len(schedule[1])
         noise, step_noise = randomness.noise(masked - left, channels, steps, guided)
         sampled = model.sample_head(
+            head,
             z,
             noise.to(device),
             step_noise.to(device),

@@ -34,6 +34,15 @@ class Pipeline:
         """Whether tokens are pixels in [−1, 1]; else `generate` returns a tokenizer's latents."""
         return bool(self.model.module.vae_stride == 1)
 
+    @property
+    def largest_part(self) -> int:
+        """How many images are computed at a time unless told otherwise: what memory allows."""
+        module = self.model.module
+        width = max(module.decoder_pos_embed_learned.shape[2], module.encoder_norm.weight.shape[0])
+        positions = module.seq_len + module.buffer_size
+        image = 2 * positions * width * ACTIVATIONS * module.mask_token.element_size()
+        return max(1, int(PART_MEMORY // image))
+
     def to(self, device: torch.device | str) -> "Pipeline":
         self.model.module.to(device)
         return self
@@ -93,7 +102,7 @@ class Pipeline:
         batch = len(label_tensor)
         _check_seed(seed, batch)
         chosen = self.settings.replace(module.seq_len, **settings)
-        size = _part_size(self.model) if part is None else part
+        size = self.largest_part if part is None else part
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"part: {part!r}; allowed are whole numbers from 1")
         parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
@@ -108,6 +117,7 @@ class Pipeline:
         progress: Progress | None,
     ) -> Iterator[Tensor]:
         total = len(parts) * settings.num_iter
+        schedule = self.model.schedule(settings.steps)
         random_parts = randomness_of_parts(seed, len(labels), parts, self.model.device)
         for i, (rows, randomness) in enumerate(zip(parts, random_parts, strict=True)):
 
@@ -117,7 +127,9 @@ class Pipeline:
 
             with torch.no_grad():
                 part = labels[rows.start : rows.stop]
-                tokens = sample_tokens(self.model, part, randomness, settings, report)
+                tokens = sample_tokens(
+                    self.model, part, randomness, settings, schedule, report
+                )
                 images: Tensor = self.model.module.unpatchify(tokens)
                 yield images.clamp(-1, 1) if self.makes_pixels else images
 
@@ -142,11 +154,3 @@ def _check_seed(seed: Seed, batch: int) -> None:
             raise ValueError(f"seed: {value!r}; allowed are whole numbers from 0 to 2^32 - 1")
     if isinstance(seed, Sequence) and len(seed) != batch:
         raise ValueError(f"seed: {len(seed)} seeds for {batch} labels; one for each is needed")
-
-
-def _part_size(model: FastMAR) -> int:
-    module = model.module
-    width = max(module.decoder_pos_embed_learned.shape[2], module.encoder_norm.weight.shape[0])
-    positions = module.seq_len + module.buffer_size
-    image = 2 * positions * width * ACTIVATIONS * module.mask_token.element_size()
-    return max(1, int(PART_MEMORY // image))

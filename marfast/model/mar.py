@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
-from marfast.reference.diffusion import create_diffusion
+from marfast.reference.diffusion import create_diffusion, sampling_schedule
+
+from .binding import HeadBinding, HeadWeights
 
 Schedule = tuple[Tensor, Tensor]
 
@@ -24,15 +26,21 @@ class FastMAR:
 
     def __init__(self, module: nn.Module):
         self.module: Any = module
+        self._head = HeadBinding(self.module.diffloss.net)
 
     @property
     def device(self) -> torch.device:
         device: torch.device = self.module.mask_token.device
         return device
 
-    def schedule(self, steps: int | str) -> Schedule:
-        """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device."""
-        coefficients, timesteps = create_diffusion(str(steps)).sampling_schedule()
+    def schedule(self, steps: int | str | None = None) -> Schedule:
+        """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device.
+
+        steps: a count or a respacing; None takes the process that the module was built with.
+        """
+        own = self.module.diffloss.gen_diffusion
+        process = own if steps is None else create_diffusion(str(steps))
+        coefficients, timesteps = sampling_schedule(process)
         return coefficients.to(self.device), timesteps.to(self.device)
 
     def class_embedding(self, labels: Tensor) -> Tensor:
@@ -70,8 +78,13 @@ class FastMAR:
         z: Tensor = (x + m.diffusion_pos_embed_learned[0, predict]).flatten(0, 1)
         return z
 
+    def head(self) -> HeadWeights:
+        """The head's weights as they are now, for `sample_head`."""
+        return self._head.current()
+
     def sample_head(
         self,
+        head: HeadWeights,
         z: Tensor,
         noise: Tensor,
         step_noise: Tensor,
@@ -82,12 +95,7 @@ class FastMAR:
     ) -> Tensor:
         """The head's S denoising steps: z [R, D], noise [N, C], step_noise [S, N, C], guidance [1]
         -> tokens [N, C]. R = 2N under guidance, conditional rows first."""
-        net = self.module.diffloss.net
-        x = noise
-        for t, coefficients, noise_t in zip(schedule[1], schedule[0], step_noise, strict=True):
-            rows = x if z.shape[0] == x.shape[0] else torch.cat([x, x])
-            output = net(rows, t.expand(rows.shape[0]), z)
-            x = ops.ddpm_step(
-                x, output, noise_t, coefficients, guidance, temperature, clip_denoised
-            )
-        return x
+        return ops.ddpm_sample(
+            *(noise, step_noise, z, head.weights, *schedule, guidance),
+            *(temperature, clip_denoised, head.packed),
+        )

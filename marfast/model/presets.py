@@ -9,12 +9,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import torch
 from annotated_types import Ge, Gt
 from torch import nn
 
 from marfast.reference import MAR
 from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
+
+from .meta import without_storage
 
 T = TypeVar("T")
 Count = Annotated[int, Ge(1)]
@@ -67,7 +68,7 @@ class Architecture:
         """The reference module, in evaluation mode and without storage (on the meta device)."""
         options = dataclasses.asdict(self)
         norm_layer = partial(nn.LayerNorm, eps=options.pop("norm_eps"))
-        with torch.device("meta"):
+        with without_storage():
             module = MAR(
                 norm_layer=norm_layer,
                 num_sampling_steps=steps,

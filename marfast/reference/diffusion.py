@@ -95,7 +95,7 @@ def ddpm_step(
 
     x, noise [N, C]; model_output [R, 2C], the head's ε and v, R = N, or 2N under guidance
     (conditional rows first; v of the conditional rows counts); coefficients [7], a row of
-    `GaussianDiffusion.sampling_schedule`; guidance [1], read when R = 2N -> [N, C].
+    `sampling_schedule`; guidance [1], read when R = 2N -> [N, C].
     Computed in x's dtype.
     """
     recip, recipm1, mean_x0, mean_x, log_beta, posterior_log_var, noise_scale = (
@@ -144,6 +144,33 @@ def _bits(nats: Tensor) -> Tensor:
     return nats.mean(dim=1) / math.log(2.0)
 
 
+def sampling_schedule(process: Any) -> tuple[Tensor, Tensor]:
+    """What the S sampling steps need, in the order in which they run (t = S−1 … 0).
+
+    `process` is a `GaussianDiffusion`, or what has its attributes (LTH14/mar's `SpacedDiffusion`).
+    Returns coefficients [S, 7] float32: √(1/ᾱ), √(1/ᾱ − 1), the posterior mean's factors of x_0 and
+    of x_t, log β, log β̃, and 1 (0 at t = 0, where no noise is added); and the training timesteps [S]
+    int64. Raises ValueError for fewer than 2 steps.
+    """
+    steps = len(process.betas)
+    if steps < 2:
+        raise ValueError(
+            f"sampling steps: {steps}, but the learned-range variance needs β̃ at t = 1: allowed are "
+            "2 and more"
+        )
+    columns = (
+        process.sqrt_recip_alphas_cumprod,
+        process.sqrt_recipm1_alphas_cumprod,
+        process.posterior_mean_coef1,
+        process.posterior_mean_coef2,
+        np.log(process.betas),
+        process.posterior_log_variance_clipped,
+        (np.arange(steps) != 0).astype(np.float64),
+    )
+    coefficients = torch.from_numpy(np.stack(columns, axis=1)[::-1].copy()).float()
+    return coefficients, torch.tensor(process.timestep_map[::-1])
+
+
 class GaussianDiffusion:
     """A (respaced) diffusion process over tokens [N, C].
 
@@ -180,28 +207,8 @@ class GaussianDiffusion:
         self.posterior_mean_coef2 = (1.0 - alphas_cumprod_prev) * np.sqrt(alphas) / one_minus
 
     def sampling_schedule(self) -> tuple[Tensor, Tensor]:
-        """What the S sampling steps need, in the order in which they run (t = S−1 … 0).
-
-        Returns coefficients [S, 7] float32: √(1/ᾱ), √(1/ᾱ − 1), the posterior mean's factors of x_0
-        and of x_t, log β, log β̃, and 1 (0 at t = 0, where no noise is added); and the training
-        timesteps [S] int64. Raises ValueError for fewer than 2 steps.
-        """
-        if self.num_timesteps < 2:
-            raise ValueError(
-                f"sampling steps: {self.num_timesteps}, but the learned-range variance needs β̃ at "
-                "t = 1: allowed are 2 and more"
-            )
-        columns = (
-            self.sqrt_recip_alphas_cumprod,
-            self.sqrt_recipm1_alphas_cumprod,
-            self.posterior_mean_coef1,
-            self.posterior_mean_coef2,
-            self.log_betas,
-            self.posterior_log_variance_clipped,
-            (np.arange(self.num_timesteps) != 0).astype(np.float64),
-        )
-        coefficients = torch.from_numpy(np.stack(columns, axis=1)[::-1].copy()).float()
-        return coefficients, torch.tensor(self.timestep_map[::-1])
+        """`sampling_schedule` of this process."""
+        return sampling_schedule(self)
 
     def _at(self, coefficient: npt.NDArray[np.float64], t: Tensor) -> Tensor:
         return torch.from_numpy(coefficient).float().to(t.device)[t][:, None]

@@ -6,6 +6,7 @@ Parameter names are those of LTH14/mar.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .diffusion import Model, create_diffusion, guided_epsilon
+from .diffusion import Model, create_diffusion, ddpm_step, guided_epsilon
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
@@ -23,6 +24,11 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor
     args = t[:, None].float() * torch.exp(exponents).to(t.device)[None]
     embedding = torch.cat([torch.cos(args), torch.sin(args)], dim=-1)
     return F.pad(embedding, (0, dim % 2))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x Wᵀ + b, x taken to the weight's dtype (float32 rows, half-precision weights)."""
+    return F.linear(x.to(weight.dtype), weight, bias)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -56,8 +62,52 @@ def adaln_mlp(
 ) -> Tensor:
     """x + gate·(W₂ SiLU(W₁ modulate(LN(x)) + b₁) + b₂); x, shift, scale, gate [R, w] -> [R, w]."""
     h = layer_norm_modulate(x, shift, scale, ln_weight, ln_bias, eps)
-    h = F.linear(F.silu(F.linear(h, w1, b1)), w2, b2)
+    h = linear(F.silu(linear(h, w1, b1)), w2, b2)
     return x + gate * h
+
+
+def denoise(x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """The whole head once: x [R, C], t [R], cond [R, D], the `weights` of a `SimpleMLPAdaLN` in the
+    order of its state_dict -> [R, 2C]. Weights may be of half precision: rows of activations then
+    are too, but for the residual stream and what is normalised."""
+    time_w1, time_b1, time_w2, time_b2, cond_w, cond_b, input_w, input_b = weights[:8]
+    final_w, final_b, final_ada_w, final_ada_b = weights[-4:]
+    embedding = timestep_embedding(t, time_w1.shape[1])
+    time = linear(F.silu(linear(embedding, time_w1, time_b1)), time_w2, time_b2)
+    y = F.silu(time + linear(cond, cond_w, cond_b))
+    x = linear(x, input_w, input_b).to(x.dtype)
+    for i in range(8, len(weights) - 4, 8):
+        ln_w, ln_b, w1, b1, w2, b2, ada_w, ada_b = weights[i : i + 8]
+        shift, scale, gate = linear(y, ada_w, ada_b).chunk(3, dim=-1)
+        ln_w, ln_b = ln_w.to(x.dtype), ln_b.to(x.dtype)
+        x = adaln_mlp(x, shift, scale, gate, ln_w, ln_b, w1, b1, w2, b2)
+    shift, scale = linear(y, final_ada_w, final_ada_b).chunk(2, dim=-1)
+    return linear(layer_norm_modulate(x, shift, scale), final_w, final_b)
+
+
+def ddpm_sample(
+    noise: Tensor,
+    step_noise: Tensor,
+    cond: Tensor,
+    weights: Sequence[Tensor],
+    schedule: Tensor,
+    timesteps: Tensor,
+    guidance: Tensor,
+    temperature: float = 1.0,
+    clip_denoised: bool = False,
+) -> Tensor:
+    """The whole denoising loop (MAR algorithm 1's inner loop) of N tokens.
+
+    noise [N, C], step_noise [S, N, C], cond [R, D] (R = N, or 2N under guidance, conditional rows
+    first), schedule [S, 7] and timesteps [S] as `GaussianDiffusion.sampling_schedule` gives them,
+    guidance [1] -> [N, C].
+    """
+    x = noise
+    for coefficients, t, noise_t in zip(schedule, timesteps, step_noise, strict=True):
+        rows = x.repeat(cond.shape[0] // max(1, x.shape[0]), 1)
+        output = denoise(rows, t.expand(rows.shape[0]), cond, weights)
+        x = ddpm_step(x, output, noise_t, coefficients, guidance, temperature, clip_denoised)
+    return x
 
 
 def _mlp(in_features: int, width: int) -> nn.Sequential:

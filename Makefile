@@ -1,0 +1,70 @@
+# Every target sets up what it needs in .venv; `make help` lists them.
+#   PYTHON=python3.12     the interpreter that .venv is made from (3.10 or later)
+#   TORCH=torch==2.6.0    another torch requirement
+
+SHELL := /bin/bash
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+CPP := $(shell find csrc -name '*.h' -o -name '*.cpp')
+BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test test-gpu bench lint build clean FORCE
+
+help:  ## Show this list.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(VENV)/installed  ## Generate a 10 x 10 grid of images: outputs/fashion-mnist.png.
+	$(BIN)/marfast generate --model fashion-mnist --labels 0-9 --per-label 10 --out outputs/fashion-mnist.png --force
+
+test: $(VENV)/dev  ## Run the tests, with coverage of marfast/.
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-gpu: $(VENV)/dev  ## Run the tests that need a CUDA device.
+	$(BIN)/python -m pytest -m gpu
+
+bench: $(VENV)/dev  ## Time the ops beside plain PyTorch.
+	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+lint: $(VENV)/dev  ## Check style and types.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
+
+build: $(VENV)/installed  ## Build the native extension and install the package in place.
+
+clean:  ## Remove the environment and everything built.
+	rm -rf $(VENV) build dist *.egg-info marfast/_C.*.so
+
+# The stamps. `installed`: torch, the package and what it needs at run time; `dev`: the tools, too.
+$(VENV)/installed: $(VENV)/torch-requirement $(BUILD_INPUTS)
+	$(PIP) '$(TORCH)'
+	$(PIP) setuptools wheel cmake ninja pybind11
+	$(PIP) --no-build-isolation --editable .
+	@$(BIN)/python -c 'from marfast.ops import native; print("marfast:", native.describe())'
+	@touch $@
+
+$(VENV)/dev: $(VENV)/installed
+	$(PIP) 'marfast[dev,train]'
+	@touch $@
+
+# Rewritten only when TORCH changes.
+$(VENV)/torch-requirement: FORCE | $(BIN)/python
+	@echo '$(TORCH)' | cmp -s - $@ || echo '$(TORCH)' > $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || \
+	  { echo "error: $(PYTHON) not found; name another interpreter: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo "error: $(PYTHON) is older than Python 3.10; name another: make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2> /dev/null || \
+	  { echo "error: $(PYTHON) can't make virtual environments: its venv or ensurepip module is missing" \
+	    "(on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,122 @@
+// The only file that knows Python. Pointers arrive as integers, from tensors that marfast/ops has
+// checked and that the caller keeps alive; kernels run without the GIL.
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/head_weights.h"
+#include "cpu/sample_workspace.h"
+#include "marfast/ops.h"
+
+namespace py = pybind11;
+
+namespace marfast {
+namespace {
+
+// How a struct's field is passed from Python.
+template <class Field>
+struct WireOf {
+  using type = typename std::conditional_t<std::is_enum_v<Field>, std::underlying_type<Field>,
+                                           std::common_type<Field>>::type;
+};
+template <class Field>
+struct WireOf<Field*> {
+  using type = std::uintptr_t;
+};
+using Sizes = std::array<int64_t, 5>;
+template <>
+struct WireOf<HeadShape> {
+  using type = Sizes;
+};
+template <class Field>
+using Wire = typename WireOf<Field>::type;
+
+template <class Field>
+Field from_wire(Wire<Field> value) {
+  if constexpr (std::is_pointer_v<Field>) {
+    return reinterpret_cast<Field>(value);
+  } else if constexpr (std::is_same_v<Field, HeadShape>) {
+    return {value[0], value[1], value[2], value[3], value[4]};
+  } else {
+    return static_cast<Field>(value);
+  }
+}
+
+// Defines the op's function in m: one positional argument for each of `fields`, in their order.
+template <class Args, class... Field>
+void def(py::module_& m, const char* name, void (*Kernels::*op)(const Args&),
+         Field Args::*... fields) {
+  m.def(name, [op, fields...](Wire<Field>... values) {
+    Args args{};
+    ((args.*fields = from_wire<Field>(values)), ...);
+    py::gil_scoped_release unlocked;
+    run(op, args);
+  });
+}
+
+std::vector<std::string> names(unsigned features) {
+  std::vector<std::string> result;
+  for (const Isa* isa : usable_isas(features)) result.emplace_back(isa->name);
+  return result;
+}
+
+PYBIND11_MODULE(_C, m) {
+  m.attr("compiler") = MARFAST_COMPILER;
+  m.attr("AVX2") = py::int_(+kAvx2);
+  m.attr("AVX512") = py::int_(+kAvx512);
+  m.attr("AVX512_BF16") = py::int_(+kAvx512Bf16);
+  m.def("cpu_features", &cpu_features);
+  m.def("isas", [] { return names(cpu_features()); });
+  m.def("isa", [] { return std::string(active_isa().name); });
+  m.def("set_isa", &set_isa);
+  m.def("select_isa", [](unsigned features, const std::string& forced) {
+    return std::string(select_isa(features, forced).name);
+  });
+
+  using D = DdpmStep;
+  def(m, "ddpm_step", &Kernels::ddpm_step, &D::out, &D::x, &D::model_output, &D::noise,
+      &D::coefficients, &D::guidance, &D::tokens, &D::channels, &D::x_stride,
+      &D::model_output_stride, &D::noise_stride, &D::model_output_dtype, &D::guided,
+      &D::temperature, &D::clip_denoised);
+  using S = DdpmSample;
+  def(m, "ddpm_sample", &Kernels::ddpm_sample, &S::out, &S::noise, &S::step_noise, &S::condition,
+      &S::packed, &S::schedule, &S::time_embedding, &S::guidance, &S::workspace, &S::shape,
+      &S::tokens, &S::steps, &S::step_begin, &S::step_end, &S::chunk, &S::step_noise_stride,
+      &S::threads, &S::guided, &S::temperature, &S::clip_denoised);
+  m.def("ddpm_sample_workspace", [](const Sizes& shape, int64_t tokens, int64_t steps,
+                                    int64_t chunk, bool guided) {
+    DdpmSample a{};
+    a.shape = from_wire<HeadShape>(shape);
+    a.tokens = tokens;
+    a.steps = steps;
+    a.chunk = chunk;
+    a.guided = guided;
+    return SampleWorkspace(a).size;
+  });
+  m.def("packed_head_size", [](const Sizes& shape) {
+    return HeadWeights(from_wire<HeadShape>(shape), nullptr).size();
+  });
+  m.def("pack_head", [](const Sizes& shape, const std::vector<std::uintptr_t>& weights,
+                        std::uintptr_t packed) {
+    std::vector<const float*> pointers;
+    for (const std::uintptr_t weight : weights) {
+      pointers.push_back(reinterpret_cast<const float*>(weight));
+    }
+    py::gil_scoped_release unlocked;
+    pack_head(from_wire<HeadShape>(shape), pointers.data(), reinterpret_cast<float*>(packed));
+  });
+  using L = LayerNormModulate;
+  def(m, "layer_norm_modulate", &Kernels::layer_norm_modulate, &L::out, &L::x, &L::shift, &L::scale,
+      &L::weight, &L::bias, &L::rows, &L::width, &L::x_stride, &L::shift_stride, &L::scale_stride,
+      &L::dtype, &L::eps);
+}
+
+}  // namespace
+}  // namespace marfast

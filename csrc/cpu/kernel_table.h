@@ -1,0 +1,28 @@
+#pragma once
+
+#include "marfast/ops.h"
+
+namespace marfast {
+
+// One instruction set's entry for every op.
+struct Kernels {
+  void (*ddpm_sample)(const DdpmSample&);
+  void (*ddpm_step)(const DdpmStep&);
+  void (*layer_norm_modulate)(const LayerNormModulate&);
+};
+
+// Each defined by the file of its name.
+namespace portable {
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+namespace avx512_bf16 {
+extern const Kernels kernels;
+}
+
+}  // namespace marfast

@@ -1,0 +1,49 @@
+#pragma once
+
+// A team of threads for a whole loop, and the barrier between its phases. Nothing here is inline:
+// kernels that include it are compiled for instruction sets that this CPU may lack.
+
+#include <atomic>
+#include <cstdint>
+
+namespace marfast {
+
+struct Range {
+  int64_t begin, end;  // half open
+};
+
+// Where the team meets. Spins briefly, then gives the core away, so that a team larger than the
+// cores that it gets still moves on.
+class Barrier {
+ public:
+  void wait(int threads);
+
+ private:
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<unsigned> phase_{0};
+};
+
+class Team {
+ public:
+  Team(int thread, int threads, Barrier& barrier);
+
+  const int thread, threads;
+  Range share(int64_t size) const;  // of 0 ... size - 1, what this thread owns
+  void barrier() const;
+
+ private:
+  Barrier& barrier_;
+};
+
+// Calls body(data, team) on at most `threads` threads of the process's own OpenMP runtime, the one
+// that torch uses: no second pool competes with its threads. Without such a runtime, or in a forked
+// child (where its threads are gone), on the calling thread alone. Callable from several threads.
+void run_team(int threads, void (*body)(void* data, const Team& team), void* data);
+
+template <class Body>  // a lambda, so that nothing is shared between files
+void run_team(int threads, Body body) {
+  run_team(
+      threads, [](void* data, const Team& team) { (*static_cast<Body*>(data))(team); }, &body);
+}
+
+}  // namespace marfast

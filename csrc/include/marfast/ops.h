@@ -1,0 +1,82 @@
+#pragma once
+
+// What each op's kernel is called with: raw pointers, sizes, and strides in elements. Elements of a
+// row are adjacent; rows lie at any stride; outputs are dense and overlap no input. Whoever fills a
+// struct has checked it: kernels check nothing.
+
+#include <cstdint>
+
+#include "marfast/types.h"
+
+namespace marfast {
+
+// R = N rows of model_output, or 2N when guided (conditional rows first).
+struct DdpmStep {
+  float* out;                 // [N, C]
+  const float* x;             // [N, C]
+  const void* model_output;   // [R, 2C] of model_output_dtype: eps, then v
+  const float* noise;         // [N, C]
+  const float* coefficients;  // [7], see csrc/cpu/ddpm_step.h
+  const float* guidance;      // [1], read only when guided
+  int64_t tokens;             // N
+  int64_t channels;           // C
+  int64_t x_stride;
+  int64_t model_output_stride;
+  int64_t noise_stride;
+  DType model_output_dtype;
+  bool guided;
+  float temperature;
+  bool clip_denoised;
+};
+
+struct LayerNormModulate {
+  void* out;           // [R, w] of dtype, as are all the others
+  const void* x;       // [R, w]
+  const void* shift;   // [R, w]
+  const void* scale;   // [R, w]
+  const void* weight;  // [w], or null: 1
+  const void* bias;    // [w], or null: 0
+  int64_t rows;        // R
+  int64_t width;       // w
+  int64_t x_stride;
+  int64_t shift_stride;
+  int64_t scale_stride;
+  DType dtype;
+  float eps;
+};
+
+// A SimpleMLPAdaLN's sizes.
+struct HeadShape {
+  int64_t channels;     // C
+  int64_t condition;    // D
+  int64_t width;        // w
+  int64_t depth;        // d
+  int64_t frequencies;  // of the timestep embedding
+};
+
+// Steps step_begin ... step_end - 1 of the sampling loop. The first call must begin at 0, the next
+// where the last ended; `workspace` keeps what passes between them.
+struct DdpmSample {
+  float* out;                    // [N, C], written when step_end = S
+  const float* noise;            // [N, C]
+  const float* step_noise;       // [S, N, C]
+  const float* condition;        // [R, D], R = N or 2N (guided: conditional rows first)
+  const float* packed;           // pack_head's buffer
+  const float* schedule;         // [S, 7], ddpm_step's coefficients
+  const float* time_embedding;   // [S, frequencies]
+  const float* guidance;         // [1], read only when guided
+  float* workspace;              // of ddpm_sample_workspace floats
+  HeadShape shape;
+  int64_t tokens;                // N
+  int64_t steps;                 // S
+  int64_t step_begin;
+  int64_t step_end;
+  int64_t chunk;                 // the largest step_end - step_begin of these calls
+  int64_t step_noise_stride;     // between steps
+  int threads;
+  bool guided;
+  float temperature;
+  bool clip_denoised;
+};
+
+}  // namespace marfast

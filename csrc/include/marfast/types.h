@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+
+namespace marfast {
+
+// The values are known to marfast/ops/native.py.
+enum class DType : int32_t { f32 = 0, bf16 = 1, f16 = 2 };
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+struct float16 {
+  uint16_t bits;
+};
+
+}  // namespace marfast

@@ -1,0 +1,5 @@
+"""`python -m marfast`."""
+
+from marfast.cli import main
+
+main()

@@ -1,0 +1,75 @@
+"""The program `marfast`: its commands, and how every error becomes one line and an exit status."""
+
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from marfast._version import __version__
+
+from .generate import generate
+from .info import info
+from .verify import verify
+
+
+class OneLineErrors(TyperGroup):
+    """A group whose errors are one line on stderr, without usage or boxes."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        try:
+            status = super().main(*args, **options | {"standalone_mode": False})
+        except typer.Abort:
+            status = 130
+        except Exception as error:
+            # What the parser raises is known by these attributes in every version of typer.
+            if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
+                raise
+            typer.echo("error: " + " ".join(error.format_message().splitlines()), err=True)
+            status = error.exit_code
+        if not options.get("standalone_mode", True):
+            return status
+        sys.exit(status or 0)
+
+
+app = typer.Typer(
+    cls=OneLineErrors,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Example:\n\n\b\n  marfast generate --labels 0-9 --out images.png",
+)
+app.command(
+    epilog="Examples:\n\n\b\n"
+    "  marfast generate --labels 0-9 --per-label 10 --out images.png\n"
+    '  marfast generate --labels "sneaker,bag" --per-label 5 --seed 1 --out images/\n'
+    "  marfast generate --model mine.pth --preset mine.json --labels none --out mine.png"
+)(generate)
+app.command(epilog="Example:\n\n\b\n  marfast info --json")(info)
+app.command(epilog="Example:\n\n\b\n  marfast verify --original ../mar")(verify)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"marfast {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _marfast(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """MAR image generation, several times faster, from the same weights and seeds."""
+
+
+def main() -> None:
+    """The console script."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    app(prog_name="marfast")

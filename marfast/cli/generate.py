@@ -1,0 +1,232 @@
+"""`marfast generate`: images from labels, as one grid or as single files."""
+
+import json
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from marfast.generation import Pipeline, load
+from marfast.generation.load import find_model
+from marfast.model.presets import Preset, get_preset
+from marfast.ops import registry
+
+from .console import print_pairs, progress_bar
+from .errors import bad, check_environment, reported_as
+from .images import CHANNELS
+from .labels import file_names, parse_labels
+from .output import Output, make_folder, make_grid_file
+from .target import check_target, refuse_to_replace
+from .values import number, one_of, whole
+
+MOST_IMAGES = 100_000
+FOLDER_PARTS = 32  # a folder fills in about so many steps,
+FOLDER_PART = 8  # of at least so many images: fewer at a time are slower
+
+Labels = list[int | None]
+
+
+def _setting(what: str, **options: Any) -> Any:
+    return typer.Option(help=f"{what} [default: the model's]", **options)
+
+
+def generate(
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help='Classes, by number, range or name, or "none": 3, 0-9, sneaker, "0,3,bag".',
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="A .png, .jpg or .webp for one grid of images, or a folder for a .png of each.",
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="An embedded model's name, a .safetensors, a .pth as LTH14/mar saves it, or a "
+            "folder with model.safetensors and config.json.",
+        ),
+    ] = "fashion-mnist",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What a file holds: mar_base, mar_large, mar_huge, an embedded model's name, or a "
+            "config.json.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            parser=one_of("model_ema", "model"),
+            metavar="model_ema|model",
+            help="The entry of a .pth to take. [default: model_ema, if there]",
+        ),
+    ] = None,
+    per_label: Annotated[
+        int, typer.Option(parser=whole(1), metavar="N", help="Images for each label.")
+    ] = 1,
+    num_iter: Annotated[
+        int | None, _setting("Autoregressive iterations.", parser=whole(1), metavar="N")
+    ] = None,
+    steps: Annotated[
+        str | None, _setting("Denoising steps, or a respacing as ddim50.", metavar="N")
+    ] = None,
+    cfg: Annotated[
+        float | None, _setting("Guidance scale; 1 is none.", parser=number(0), metavar="X")
+    ] = None,
+    cfg_schedule: Annotated[
+        str | None,
+        _setting(
+            "Guidance over the iterations.",
+            parser=one_of("linear", "constant"),
+            metavar="linear|constant",
+        ),
+    ] = None,
+    temperature: Annotated[
+        float | None, _setting("Scale of the noise.", parser=number(0), metavar="X")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(parser=whole(0, 2**32 - 1), metavar="N", help="Seed of the whole run.")
+    ] = 0,
+    part: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole(1),
+            metavar="N",
+            help="Images to compute at a time. [default: by memory]",
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads. [default: PyTorch's]"),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            parser=whole(1),
+            metavar="N",
+            help="Side of a pixel in the file. [default: 1; more in a grid of small images]",
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Generate images, as a grid or as single files.
+
+    The same labels, seed and settings give the same images. An interrupted run leaves the single
+    files that were finished.
+    """
+    target = check_target(out)
+    if not target.is_folder and not force:
+        refuse_to_replace([target.path])
+    check_environment()
+    with reported_as("--preset"):
+        named = None if preset is None else get_preset(preset)
+    with reported_as("--model"):
+        file, found = find_model(model, named)
+    settings = {
+        "num_iter": num_iter,
+        "steps": int(steps) if steps and re.fullmatch("[0-9]{1,9}", steps) else steps,
+        "cfg": cfg,
+        "cfg_schedule": cfg_schedule,
+        "temperature": temperature,
+    }
+    side = _check_model(model, found, settings)
+
+    kinds = parse_labels(labels, found.architecture.class_num, found.classes)
+    count = len(kinds) * per_label
+    if count > MOST_IMAGES:
+        raise bad(
+            "--per-label", f"{per_label} makes {count} images; allowed are up to {MOST_IMAGES}"
+        )
+    wanted = [label for label in kinds for _ in range(per_label)]
+    output: Output
+    if target.is_folder:
+        names = file_names(wanted, found.classes, seed)
+        output = make_folder(target.path, names, side, scale, force)
+    else:
+        output = make_grid_file(target.path, len(kinds), per_label, side, scale)
+
+    with reported_as("--model"):
+        pipeline = load(file, found, weights=weights)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if part is None and target.is_folder:
+        part = min(pipeline.largest_part, max(FOLDER_PART, math.ceil(count / FOLDER_PARTS)))
+    result = _run(pipeline, wanted, output, seed=seed, part=part, **settings)
+    if as_json:
+        typer.echo(json.dumps(result))
+    else:
+        _print(result, "folder" if target.is_folder else "file")
+
+
+def _check_model(model: str, found: Preset, settings: Mapping[str, Any]) -> int:
+    """Errors for a model that makes no images and for settings it can't use; the images' side."""
+    what = found.architecture
+    if what.vae_stride != 1:
+        raise bad(
+            "--model",
+            f"{model} makes latents of a tokenizer, and this version has none to turn them into "
+            "images; allowed are models of pixels, such as fashion-mnist",
+        )
+    if what.vae_embed_dim not in CHANNELS:
+        allowed = " or ".join(map(str, CHANNELS))
+        raise bad(
+            "--model", f"{model}: images of {what.vae_embed_dim} channels; allowed are {allowed}"
+        )
+    with reported_as("--model"):
+        found.settings.replace(what.seq_len, **settings)
+    return what.img_size // what.patch_size * what.patch_size
+
+
+def _run(pipeline: Pipeline, labels: Labels, output: Output, **options: Any) -> dict[str, Any]:
+    """Generate into the output; what there is to tell about it."""
+    start = time.perf_counter()
+    try:
+        with progress_bar("generating") as report, registry.used() as used:
+
+            def progress(done: int, total: int) -> None:
+                report("generating", done, total)
+
+            for images in pipeline.generate_parts(labels, progress=progress, **options):
+                output.add(images)
+            output.finish()
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {output.describe()}", err=True)
+        raise typer.Exit(130) from None
+    except registry.BackendUnavailable as error:
+        raise bad("MARFAST_BACKEND", str(error)) from None
+    except OSError as error:
+        typer.echo(f"error: {output.path}: {error}; {output.describe()}", err=True)
+        raise typer.Exit(1) from None
+    seconds = time.perf_counter() - start
+    return {
+        "images": len(labels),
+        "seconds": round(seconds, 3),
+        "images_per_second": round(len(labels) / seconds, 3),
+        "backends": {op: sorted(backends) for op, backends in used.items()},
+        "out": str(output.path),
+    }
+
+
+def _print(result: Mapping[str, Any], kind: str) -> None:
+    backends = (f"{op}: {', '.join(names)}" for op, names in result["backends"].items())
+    print_pairs(
+        [
+            ("images", result["images"]),
+            ("time", f"{result['seconds']:.1f} s ({result['images_per_second']:.2f} images/s)"),
+            ("backends", "; ".join(backends)),
+            (kind, result["out"]),
+        ]
+    )

@@ -1,0 +1,63 @@
+"""Image files: pixels from tensors, grids, and files that are whole or not there."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+LONGEST_SIDE = 16383  # pixels: WebP's limit, the least of the three
+CHANNELS = (1, 3)  # grey and RGB
+BETWEEN = 255  # white, between the images of a grid
+
+_OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
+
+
+def to_pixels(images: Tensor) -> Pixels:
+    """[B, C, H, W] in [−1, 1] -> [B, H, W, C], rounded to nearest."""
+    scaled = images.permute(0, 2, 3, 1).add(1).mul(127.5).round().clamp(0, 255)
+    pixels: Pixels = scaled.byte().cpu().numpy()
+    return pixels
+
+
+def enlarge(pixels: Pixels, scale: int) -> Pixels:
+    """[H, W, C] -> [H·scale, W·scale, C]: each pixel becomes a square."""
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def grid_side(images: int, side: int) -> int:
+    """Pixels along a row or column of a grid: images with a line around each."""
+    return images * (side + 1) + 1
+
+
+def make_grid(images: Sequence[Pixels], columns: int) -> Pixels:
+    """A sheet of images [S, S, C], row by row from the top left."""
+    side, _, channels = images[0].shape
+    rows = -(-len(images) // columns)
+    shape = (grid_side(rows, side), grid_side(columns, side), channels)
+    sheet = np.full(shape, BETWEEN, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (grid_side(place, side) for place in divmod(i, columns))
+        sheet[top : top + side, left : left + side] = image
+    return sheet
+
+
+def write_image(pixels: Pixels, path: Path) -> None:
+    """Write [H, W, C] in the format of the path's suffix: under another name, then renamed."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    kind = FORMATS[path.suffix.lower()]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.parent / f".marfast-{os.getpid()}.part"
+    try:
+        with unfinished.open("wb") as file:
+            image.save(file, kind, **_OPTIONS.get(kind, {}))
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -1,0 +1,120 @@
+"""`marfast info`: what there is on this machine, and which backend of which op can run on it."""
+
+import dataclasses
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from marfast._version import __version__
+from marfast.model.presets import embedded_models, read_config
+from marfast.ops import native, registry
+
+from .console import print_pairs, print_table
+from .errors import check_environment
+
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
+"""Shown where they are set, besides those that begin with MARFAST_."""
+
+
+def info(
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show what this machine has and can run.
+
+    Versions, devices, the native extension, which backend of which op can run here and why not, the
+    embedded models with their settings, and the environment variables that matter.
+    """
+    check_environment()
+    found = gather()
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        _print(found)
+
+
+def gather() -> dict[str, Any]:
+    """Everything that `marfast info` prints, as JSON can say it."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "versions": {
+            "marfast": __version__,
+            "torch": torch.__version__,
+            "python": platform.python_version(),
+        },
+        "devices": {
+            "cpu": _cpu_name(),
+            "logical_cpus": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpus": gpus,
+        },
+        "native": _native(),
+        "backends": [
+            {"device": device, **row._asdict()}
+            for device in ("cpu", "cuda")[: 2 if gpus else 1]
+            for row in registry.backends(device)
+        ],
+        "models": {
+            name: dataclasses.asdict(read_config(folder / "config.json").settings)
+            for name, folder in embedded_models().items()
+        },
+        "environment": {
+            name: value
+            for name, value in sorted(os.environ.items())
+            if name.startswith("MARFAST_") or name in VARIABLES
+        },
+    }
+
+
+def _native() -> dict[str, Any]:
+    """The extension: its compiler, the instruction sets usable on this CPU and the one in use."""
+    available, reason = native.available()
+    if not available:
+        return {"available": False, "reason": reason}
+    extension = native.extension()
+    return {
+        "available": True,
+        "file": str(extension.__file__),
+        "compiler": extension.compiler,
+        "instruction_set": extension.isa(),
+        "usable": extension.isas(),
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _print(found: dict[str, Any]) -> None:
+    devices, extension = found["devices"], found["native"]
+    pairs = [*found["versions"].items()]
+    pairs.append(("cpu", f"{devices['cpu']}, {devices['logical_cpus']} logical CPUs"))
+    pairs.append(("threads", devices["threads"]))
+    pairs += [("gpu", name) for name in devices["gpus"]] or [("gpu", "none")]
+    if extension["available"]:
+        usable = ", ".join(extension["usable"])
+        pairs.append(("kernels", f"{extension['instruction_set']} (usable here: {usable})"))
+        pairs.append(("extension", f"{extension['file']} ({extension['compiler']})"))
+    else:
+        pairs.append(("kernels", f"none, everything runs in plain PyTorch: {extension['reason']}"))
+    pairs += [(name, value) for name, value in found["environment"].items()]
+    print_pairs(pairs)
+    typer.echo()
+    rows = [
+        (row["op"], row["device"], row["backend"], "yes" if row["can_run"] else "no", row["reason"])
+        for row in found["backends"]
+    ]
+    print_table(("op", "device", "backend", "here", "why not"), rows)
+    typer.echo()
+    for name, settings in found["models"].items():
+        listed = ", ".join(f"{key} {value}" for key, value in settings.items())
+        typer.echo(f"model {name}: {listed}")

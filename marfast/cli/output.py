@@ -1,0 +1,100 @@
+"""Takes images as they are finished: into a folder one by one, or into one grid at the end."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from .errors import bad
+from .images import LONGEST_SIDE, Pixels, enlarge, grid_side, make_grid, to_pixels, write_image
+from .target import refuse_to_replace
+
+VIEWABLE = 112  # pixels: small images in a grid are enlarged to at most this
+
+
+class Output(Protocol):
+    """A folder or a file for a run's images."""
+
+    path: Path
+
+    def add(self, images: Tensor) -> None:
+        """Take some more images [B, C, H, W], in order."""
+
+    def finish(self) -> None:
+        """All images have been added."""
+
+    def describe(self) -> str:
+        """What has been written so far."""
+
+
+@dataclass
+class Folder:
+    """A file for each image, written when it is added."""
+
+    path: Path
+    names: Sequence[str]
+    scale: int
+    written: int = 0
+
+    def add(self, images: Tensor) -> None:
+        for pixels in to_pixels(images):
+            write_image(enlarge(pixels, self.scale), self.path / self.names[self.written])
+            self.written += 1
+
+    def finish(self) -> None:
+        pass
+
+    def describe(self) -> str:
+        return f"{self.written} of {len(self.names)} images are in {self.path}"
+
+
+@dataclass
+class Grid:
+    """One file, written when all images are there."""
+
+    path: Path
+    columns: int
+    scale: int
+    images: list[Pixels] = field(default_factory=list)
+
+    def add(self, images: Tensor) -> None:
+        self.images.extend(to_pixels(images))
+
+    def finish(self) -> None:
+        write_image(enlarge(make_grid(self.images, self.columns), self.scale), self.path)
+
+    def describe(self) -> str:
+        return "nothing was written"
+
+
+def make_folder(
+    path: Path, names: Sequence[str], side: int, scale: int | None, force: bool
+) -> Folder:
+    """Of these files, none may exist, unless forced."""
+    if not force:
+        refuse_to_replace(path / name for name in names)
+    scale = scale or 1
+    _check_side(side, scale)
+    return Folder(path, names, scale)
+
+
+def make_grid_file(path: Path, labels: int, per_label: int, side: int, scale: int | None) -> Grid:
+    """A row for each label where there are several with several images, else near-square."""
+    images = labels * per_label
+    rows_of_labels = labels > 1 and per_label > 1
+    columns = per_label if rows_of_labels else math.ceil(math.sqrt(images))
+    longest = grid_side(max(columns, math.ceil(images / columns)), side)
+    if scale is None:
+        scale = max(1, min(VIEWABLE // side, LONGEST_SIDE // longest))
+    _check_side(longest, scale)
+    return Grid(path, columns, scale)
+
+
+def _check_side(side: int, scale: int) -> None:
+    if side > LONGEST_SIDE:
+        raise bad("--out", f"a picture of {side} pixels a side; allowed are up to {LONGEST_SIDE}")
+    if side * scale > LONGEST_SIDE:
+        raise bad("--scale", f"{scale}; allowed is up to {LONGEST_SIDE // side} for this picture")

@@ -1,0 +1,18 @@
+"""marfast's ops: each usable alone, each with several backends (`registry`)."""
+
+from marfast.ops.ddpm_sample import ddpm_sample
+from marfast.ops.ddpm_step import ddpm_step
+from marfast.ops.head import pack_head
+from marfast.ops.layer_norm_modulate import layer_norm_modulate
+from marfast.ops.registry import BackendUnavailable, backend, backends, which
+
+__all__ = [
+    "BackendUnavailable",
+    "backend",
+    "backends",
+    "ddpm_sample",
+    "ddpm_step",
+    "layer_norm_modulate",
+    "pack_head",
+    "which",
+]

@@ -1,0 +1,51 @@
+"""Checks of an op's arguments: each raises one error that names the argument, what it was given
+and what is allowed."""
+
+from collections.abc import Sequence
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+
+def first(
+    name: str, given: Tensor, letters: str, allowed: Sequence[torch.dtype]
+) -> tuple[int, int]:
+    """The sizes of a matrix of any size, of one of the `allowed` dtypes; `letters` names them."""
+    if given.dtype not in allowed:
+        _bad_dtype(name, given, allowed)
+    if given.dim() != 2:
+        raise ValueError(f"{name} has shape {list(given.shape)}; it must be [{letters}]")
+    rows, width = given.shape
+    return rows, width
+
+
+def like(
+    name: str,
+    given: Tensor,
+    letters: str,
+    shape: tuple[int, ...],
+    dtypes: Sequence[torch.dtype],
+    x: Tensor,
+    reference: str = "x",
+) -> None:
+    """`given` has this shape (`letters` names the sizes), one of these dtypes, and the device of x,
+    the argument named `reference`."""
+    if given.shape == shape and given.dtype in dtypes and given.device == x.device:
+        return
+    if given.shape != shape:
+        raise ValueError(
+            f"{name} has shape {list(given.shape)}; it must be [{letters}] = {list(shape)}"
+        )
+    if given.dtype not in dtypes:
+        _bad_dtype(name, given, dtypes)
+    raise ValueError(f"{name} is on {given.device}; it must be on {x.device}, as {reference} is")
+
+
+def short_dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _bad_dtype(name: str, given: Tensor, allowed: Sequence[torch.dtype]) -> NoReturn:
+    names = " or ".join(dict.fromkeys(map(short_dtype, allowed)))
+    raise TypeError(f"{name} has dtype {short_dtype(given.dtype)}; it must be {names}")

@@ -1,0 +1,219 @@
+"""`ddpm_sample`: the whole denoising loop of the head, all S steps for a set of tokens."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marfast.ops import checks, native
+from marfast.ops.head import HeadShape, pack_head, time_embedding
+from marfast.ops.registry import Backend, Op, Verdict
+from marfast.reference import diffusion, head
+
+PAIRS = 128
+"""(step, row) pairs whose modulation is computed at once: enough rows for a tall product."""
+
+
+def ddpm_sample(
+    noise: Tensor,
+    step_noise: Tensor,
+    cond: Tensor,
+    weights: Sequence[Tensor],
+    schedule: Tensor,
+    timesteps: Tensor,
+    guidance: Tensor,
+    temperature: float = 1.0,
+    clip_denoised: bool = False,
+    packed: Tensor | None = None,
+) -> Tensor:
+    """N tokens from their condition vectors: the S denoising steps of the per-token head.
+
+    Args:
+        noise: [N, C] float32, the initial noise.
+        step_noise: [S, N, C] float32, each step's noise.
+        cond: [R, D] float32, the condition vectors z; R = N, or 2N under guidance (conditional rows
+            first).
+        weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order; noise's dtype, bfloat16 or
+            float16 (plain PyTorch in this version).
+        schedule: [S, 7] float32, and
+        timesteps: [S] int64, as `reference.GaussianDiffusion.sampling_schedule` gives them.
+        guidance: [1] float32, the guidance scale; read only when R = 2N.
+        temperature: scales the step noise.
+        clip_denoised: clamp x_0 to [-1, 1] in each step.
+        packed: `ops.pack_head(weights)`, to save packing them in each call.
+
+    Returns:
+        [N, C] float32. docs/numerics.md has the order of operations.
+
+    Raises:
+        TypeError: a dtype that is not allowed.
+        ValueError: a shape or device that is not allowed.
+
+    Source: MAR (arXiv 2406.11838), section 3.2; LTH14/mar's `DiffLoss.sample`.
+    """
+    return _OP(
+        noise,
+        step_noise,
+        cond,
+        list(weights),
+        schedule,
+        timesteps,
+        guidance,
+        temperature,
+        clip_denoised,
+        packed,
+    )
+
+
+def _check(
+    noise: Tensor,
+    step_noise: Tensor,
+    cond: Tensor,
+    weights: Sequence[Tensor],
+    schedule: Tensor,
+    timesteps: Tensor,
+    guidance: Tensor,
+    temperature: float,
+    clip_denoised: bool,
+    packed: Tensor | None,
+) -> None:
+    shape = HeadShape.of(weights)
+    own = (torch.float32, torch.float64)
+    tokens, channels = checks.first("noise", noise, "N, C", own)
+    steps, rows = len(timesteps), cond.shape[0]
+    if steps == 0:
+        raise ValueError("timesteps has shape [0]; at least one step is needed")
+    if rows not in (tokens, 2 * tokens):
+        raise ValueError(
+            f"cond has {rows} rows; it must have N = {tokens} (noise's rows), "
+            f"or 2N = {2 * tokens} under guidance"
+        )
+    for name, given, letters, sizes, dtype in (
+        ("noise", noise, "N, C", (tokens, shape.channels), noise.dtype),
+        ("step_noise", step_noise, "S, N, C", (steps, tokens, channels), noise.dtype),
+        ("cond", cond, "R, D", (rows, shape.condition), noise.dtype),
+        ("schedule", schedule, "S, 7", (steps, 7), noise.dtype),
+        ("timesteps", timesteps, "S", (steps,), torch.int64),
+        ("guidance", guidance, "1", (1,), noise.dtype),
+    ):
+        checks.like(name, given, letters, sizes, (dtype,), noise, reference="noise")
+    first, allowed = weights[0], (noise.dtype, torch.bfloat16, torch.float16)
+    letters = "outputs, inputs"
+    checks.like("weights[0]", first, letters, first.shape, allowed, noise, reference="noise")
+
+
+def _fake(noise: Tensor, *_: Any) -> Tensor:
+    return torch.empty(noise.shape, dtype=noise.dtype, device=noise.device)
+
+
+def _reference(*args: Any) -> Tensor:
+    return head.ddpm_sample(*args[:-1])
+
+
+def _example(
+    dtype: torch.dtype, device: torch.device, generator: torch.Generator
+) -> tuple[Any, ...]:
+    """3 guided tokens of 16 channels, a head of 2 blocks 96 wide, 5 steps; dtype is the weights'."""
+    tokens, channels, steps = 3, 16, 5
+    shape = HeadShape(channels, condition=64, width=96, depth=2, frequencies=256)
+
+    def draw(*sizes: int) -> Tensor:
+        return torch.randn(sizes, generator=generator, device=generator.device).to(device)
+
+    weights = [(draw(*sizes) * sizes[-1] ** -0.5).to(dtype) for sizes in shape.expected()]
+    process = diffusion.GaussianDiffusion(diffusion.space_timesteps(1000, str(steps)))
+    schedule, timesteps = process.sampling_schedule()
+    return (
+        draw(tokens, channels),
+        draw(steps, tokens, channels),
+        draw(2 * tokens, shape.condition),
+        weights,
+        schedule.to(device),
+        timesteps.to(device),
+        torch.tensor([2.9], device=device),
+        1.0,
+        True,
+        None,
+    )
+
+
+def _can_run_cpu(
+    noise: Tensor, step_noise: Tensor, cond: Tensor, weights: Sequence[Tensor], *_: Any
+) -> Verdict:
+    if noise.device.type != "cpu":
+        return False, f"noise is on {noise.device}"
+    for name, given in (("noise is", noise), ("weights are", weights[0])):
+        if given.dtype != torch.float32:
+            dtype = checks.short_dtype(given.dtype)
+            return False, f"{name} {dtype}; the kernel computes in float32"
+    return native.available()
+
+
+def _run_cpu(
+    noise: Tensor,
+    step_noise: Tensor,
+    cond: Tensor,
+    weights: Sequence[Tensor],
+    schedule: Tensor,
+    timesteps: Tensor,
+    guidance: Tensor,
+    temperature: float,
+    clip_denoised: bool,
+    packed: Tensor | None,
+) -> Tensor:
+    shape = HeadShape.of(weights)
+    extension = native.extension()
+    packed = pack_head(weights) if packed is None else packed
+    if packed.dtype != torch.float32 or packed.shape != (extension.packed_head_size(shape),):
+        raise ValueError("packed: it is not what ops.pack_head returns for these weights")
+    step_noise = step_noise if step_noise[0].is_contiguous() else step_noise.contiguous()
+    noise, schedule = noise.contiguous(), schedule.contiguous()
+    embedding = time_embedding(tuple(timesteps.tolist()), shape.frequencies)
+    tokens, steps = noise.shape[0], len(timesteps)
+    copies = cond.shape[0] // max(1, tokens)  # of a token's state: 2 under guidance
+    group = max(1, PAIRS // max(1, copies))
+    chunk = min(steps, max(1, PAIRS // (min(group, tokens) * copies))) if tokens else steps
+    size = extension.ddpm_sample_workspace(shape, min(group, tokens), steps, chunk, copies == 2)
+    workspace = torch.empty(size)
+    out = torch.empty(noise.shape)
+    for first in range(0, tokens, group):
+        members = slice(first, min(tokens, first + group))
+        group_cond = torch.cat([rows[members] for rows in cond.split(tokens)])
+        for step in range(0, steps, chunk):  # in chunks, so that Ctrl-C is heard between them
+            extension.ddpm_sample(
+                out[members].data_ptr(),
+                noise[members].data_ptr(),
+                step_noise[0, members].data_ptr(),
+                group_cond.data_ptr(),
+                packed.data_ptr(),
+                schedule.data_ptr(),
+                embedding.data_ptr(),
+                guidance.data_ptr(),
+                workspace.data_ptr(),
+                shape,
+                members.stop - members.start,
+                steps,
+                step,
+                min(steps, step + chunk),
+                chunk,
+                step_noise.stride(0),
+                torch.get_num_threads(),
+                copies == 2,
+                temperature,
+                clip_denoised,
+            )
+    return out
+
+
+_OP = Op(
+    "ddpm_sample(Tensor noise, Tensor step_noise, Tensor cond, Tensor[] weights, Tensor schedule, "
+    "Tensor timesteps, Tensor guidance, float temperature=1.0, bool clip_denoised=False, "
+    "Tensor? packed=None) -> Tensor",
+    check=_check,
+    fake=_fake,
+    reference=_reference,
+    example=_example,
+    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    differentiable=False,
+)

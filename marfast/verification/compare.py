@@ -1,0 +1,76 @@
+"""Bits: are two tensors, or two results of a case, the same, and how far apart are they?"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .case import Result
+
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bit_equal(a: Tensor, b: Tensor) -> bool:
+    """Same type, same shape, same bits (so 0.0 is not −0.0, and a NaN equals itself)."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    a, b = (x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (a, b))
+    return torch.equal(a, b)
+
+
+def _bits(x: Tensor) -> Tensor:
+    return x.detach().contiguous().view(_INTEGERS[x.element_size()]).long()
+
+
+def bit_equal_share(a: Tensor, b: Tensor) -> float:
+    """The share of floats whose bits are equal."""
+    return float((_bits(a) == _bits(b)).double().mean())
+
+
+def max_ulp(a: Tensor, b: Tensor) -> int:
+    """The largest distance of two floats, counted in floats of their type, through zero."""
+
+    def place(x: Tensor) -> Tensor:
+        bits = _bits(x)
+        magnitude = bits & (2 ** (8 * x.element_size() - 1) - 1)
+        return torch.where(bits < 0, -magnitude, magnitude)
+
+    return int((place(a) - place(b)).abs().max())
+
+
+def _describe(ours: Tensor, theirs: Tensor) -> tuple[str, float | None]:
+    if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+        kinds = (f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in (ours, theirs))
+        return "{} against {}".format(*kinds), None
+    apart = (ours.double() - theirs.double()).abs()
+    largest = float(apart.max())
+    return f"{int((apart != 0).sum())} of {apart.numel()} numbers, largest {largest:.3g}", largest
+
+
+def difference(ours: Result, theirs: Result) -> tuple[str, float | None] | None:
+    """None where the results are the same bits, else what differs and the largest difference.
+
+    A result that isn't finite proves nothing and counts as a difference.
+    """
+    if "error" in ours or "error" in theirs:
+        sides = (("reference", ours), ("original", theirs))
+        return "; ".join(f"the {who} raised {r['error']}" for who, r in sides if "error" in r), None
+    if ours.keys() != theirs.keys():
+        return f"only one side has {', '.join(sorted(ours.keys() ^ theirs.keys()))}", None
+    found: list[str] = []
+    largest: float | None = None
+    for item, value in ours.items():
+        other: Any = theirs[item]
+        if not isinstance(value, Tensor) or not isinstance(other, Tensor):
+            if value != other:
+                found.append(f"{item}: {value!r} against {other!r}")
+        elif not bit_equal(value, other):
+            detail, apart = _describe(value, other)
+            found.append(f"{item}: {detail}")
+            largest = max(largest or 0.0, apart) if apart is not None else largest
+        elif value.is_floating_point() and not value.isfinite().all():
+            found.append(f"{item}: not finite")
+    if not found:
+        return None
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return found[0] + more, largest

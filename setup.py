@@ -1,0 +1,90 @@
+"""Hands the native extension over to CMake; everything else is in pyproject.toml.
+
+Environment: MARFAST_BUILD_NATIVE = auto (default: install without the extension where it can't be
+built), 1 (a failure is an error) or 0 (don't build it); MARFAST_BUILD_CUDA; MAX_JOBS.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
+
+ROOT = Path(__file__).resolve().parent
+
+
+def option(name, allowed):
+    value = os.environ.get(name) or "auto"
+    if value not in allowed:
+        raise SystemExit(f"{name}={value!r}; allowed: {', '.join(allowed)}")
+    return value
+
+
+NATIVE = option("MARFAST_BUILD_NATIVE", ("auto", "0", "1"))
+CUDA = option("MARFAST_BUILD_CUDA", ("auto", "0", "1"))
+
+
+class CMakeBuild(build_ext):
+    def build_extension(self, ext):
+        target = Path(self.get_ext_fullpath(ext.name)).resolve()
+        try:
+            self.build_with_cmake(target.parent)
+        except (ImportError, OSError) as error:
+            # No older build may be taken for this one.
+            target.unlink(missing_ok=True)
+            if self.editable_mode:
+                (ROOT / "marfast" / target.name).unlink(missing_ok=True)
+            # With `optional`, setuptools goes on after this.
+            raise CompileError(f"marfast is without native kernels: {error}") from None
+
+    def build_with_cmake(self, destination):
+        import pybind11
+
+        build = Path(self.build_temp).resolve()
+        build.mkdir(parents=True, exist_ok=True)
+        configure = [
+            *("-S", str(ROOT), "-B", str(build), "-G", "Ninja"),
+            f"-DPython_EXECUTABLE={sys.executable}",
+            f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+            f"-DMARFAST_BUILD_CUDA={CUDA}",
+        ]
+        if ninja := shutil.which("ninja", path=search_path()):
+            configure.append(f"-DCMAKE_MAKE_PROGRAM={ninja}")
+        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
+        run("cmake", *configure)
+        run("cmake", "--build", str(build), "--parallel", jobs)
+        run("cmake", "--install", str(build), "--prefix", str(destination))
+
+
+def search_path():
+    """PATH, after the folder of this interpreter, where pip puts cmake and ninja."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def run(program, *arguments):
+    found = shutil.which(program, path=search_path())
+    if found is None:
+        raise FileNotFoundError(f"{program} is not installed")
+    if status := subprocess.run([found, *arguments]).returncode:
+        raise OSError(f"{program} failed with status {status}; its output is above")
+
+
+def scratch():
+    """Where setuptools writes when it may not write into the source tree."""
+    if os.access(ROOT, os.W_OK):
+        return {}
+    folder = tempfile.mkdtemp(prefix="marfast-build-")
+    return {"egg_info": {"egg_base": folder}, "build": {"build_base": folder}}
+
+
+extension = Extension("marfast._C", sources=[], optional=NATIVE == "auto")
+setup(
+    ext_modules=[] if NATIVE == "0" else [extension],
+    cmdclass={"build_ext": CMakeBuild},
+    options=scratch(),
+)

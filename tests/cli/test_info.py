@@ -1,0 +1,46 @@
+"""`marfast info`."""
+
+import json
+
+import pytest
+import torch
+
+import marfast
+from marfast.ops import native, registry
+from tests.cli.program import invoke
+
+
+def test_json_has_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARFAST_BACKEND", "auto")
+    found = json.loads(invoke("info", "--json").stdout)
+    assert found["versions"]["marfast"] == marfast.__version__
+    assert found["versions"]["torch"] == torch.__version__
+    assert found["devices"]["threads"] == torch.get_num_threads()
+    assert found["environment"]["MARFAST_BACKEND"] == "auto"
+    rows = {(row["op"], row["backend"]) for row in found["backends"] if row["device"] == "cpu"}
+    assert rows == {(name, backend) for name, op in registry.OPS.items() for backend in op.backends}
+    assert found["models"]["fashion-mnist"] == vars(marfast.load("fashion-mnist").settings)
+
+
+def test_the_table_says_what_can_run(needs_native: None) -> None:
+    lines = invoke("info").stdout.splitlines()
+    extension = native.extension()
+    assert any(extension.isa() in line and ", ".join(extension.isas()) in line for line in lines)
+    assert any(line.split() == ["ddpm_step", "cpu", "cpu", "yes"] for line in lines)
+    assert any(line.startswith("model fashion-mnist: num_iter ") for line in lines)
+
+
+def test_without_the_extension_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_load", lambda: (None, "left out today"))
+    found = json.loads(invoke("info", "--json").stdout)
+    assert found["native"] == {"available": False, "reason": "left out today"}
+    table = invoke("info").stdout
+    assert "ddpm_step            cpu     cpu        no    left out today" in table
+    assert "everything runs in plain PyTorch: left out today" in table
+
+
+def test_a_bad_variable_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MARFAST_BACKEND", "abacus")
+    result = invoke("info")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'MARFAST_BACKEND': 'abacus'; known are auto," in result.stderr

@@ -1,0 +1,72 @@
+"""What tests compare with: bits, and PyTorch's own error against float64."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marfast.ops import backend, native
+
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.contiguous().view(INTEGERS[tensor.element_size()])
+
+
+def assert_bitwise_equal(actual: Tensor, expected: Tensor, label: str = "") -> None:
+    """Every bit equal; one NaN equals another."""
+    assert actual.dtype == expected.dtype
+    assert actual.shape == expected.shape
+    differs = (bits(actual) != bits(expected)) & ~(actual.isnan() & expected.isnan())
+    if differs.any():
+        first = tuple(differs.nonzero()[0].tolist())
+        raise AssertionError(
+            f"{label} {int(differs.sum())} of {differs.numel()} elements differ, the first at "
+            f"{first}: {actual[first].item()!r}, expected {expected[first].item()!r}"
+        )
+
+
+def on_every_isa(op: Callable[..., Tensor], *args: Any) -> dict[str, Tensor]:
+    """The cpu backend's result on each instruction set that this CPU has."""
+    results = {}
+    with backend("cpu"):
+        for isa in native.extension().isas():
+            with native.cpu_isa(isa):
+                results[isa] = op(*args)
+    return results
+
+
+def ulp_distance(actual: Tensor, expected: Tensor) -> Tensor:
+    """How many float32 values apart, element by element, through 0 and up to infinity."""
+
+    def position(tensor: Tensor) -> Tensor:
+        raw = bits(tensor).long()
+        return torch.where(raw < 0, -(raw & 0x7FFFFFFF), raw)
+
+    return (position(actual) - position(expected)).abs()
+
+
+def assert_as_accurate(
+    op: Callable[..., Tensor], reference: Callable[..., Tensor], cases: Iterable[tuple[Any, ...]]
+) -> None:
+    """Over all cases, the op's error against float64 is at most 2 times the reference's at the same
+    dtype in RMS and 4 times in maximum."""
+    ours, theirs = [], []
+    for args in cases:
+        doubles = [arg.double() if isinstance(arg, Tensor) else arg for arg in args]
+        exact = reference(*doubles)
+        ours.append((op(*args).double() - exact).flatten())
+        theirs.append((reference(*args).double() - exact).flatten())
+    our, their = torch.cat(ours).abs(), torch.cat(theirs).abs()
+    worst = int(our.argmax())
+    rms, allowed_rms = our.square().mean().sqrt(), their.square().mean().sqrt()
+    report = (
+        f"maximum {our.max():.3g} (at flat index {worst}; PyTorch {their.max():.3g}), "
+        f"RMS {rms:.3g} (PyTorch {allowed_rms:.3g})"
+    )
+    assert math.isfinite(our.sum()), report
+    assert our.max() <= 4 * their.max(), report
+    assert rms <= 2 * allowed_rms, report

@@ -1,0 +1,240 @@
+"""The choice of a backend, forcing one, gradients in general, and life without the extension."""
+
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from marfast import ops
+from marfast.ops import native, registry
+from marfast.ops.registry import ORDER, Backend, BackendUnavailable, Op
+
+OTHERS = [name for name in ORDER if name != "reference"]
+
+
+@pytest.fixture
+def probe(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An op with all four backends, each of which can be made unable; results tell who ran."""
+    op = PROBE
+    reasons: dict[str, str] = {}
+    monkeypatch.setattr(op, "backends", dict(op.backends))
+    for number, name in enumerate(OTHERS):
+        op.backends[name] = Backend(
+            name,
+            lambda x, y, name=name: (name not in reasons, reasons.get(name, "")),
+            lambda x, y, number=number: torch.full_like(x, number),
+        )
+    return op, reasons
+
+
+def _check(x: Tensor, y: float) -> None:
+    if y < 0:
+        raise ValueError(f"y is {y}; it must not be negative")
+
+
+PROBE = Op(
+    "_probe(Tensor x, float y=2.0) -> Tensor",
+    check=_check,
+    fake=lambda x, y: torch.empty_like(x),
+    reference=lambda x, y: x * x * y,
+    example=lambda dtype, device, generator: (torch.ones(3, dtype=dtype, device=device),),
+)
+del registry.OPS["_probe"]
+
+
+def who(op: Op) -> str:
+    number = int(op(torch.full((1,), 10.0)).item())
+    return "reference" if number == 200 else OTHERS[number]
+
+
+def test_the_order_is_that_of_the_table(probe):
+    op, reasons = probe
+    for name in OTHERS:
+        assert who(op) == name
+        reasons[name] = "not today"
+    assert who(op) == "reference"
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_forced_backend_runs(probe, name):
+    op, _ = probe
+    with ops.backend(name):
+        assert who(op) == name
+    assert who(op) == ORDER[0]
+
+
+def test_a_forced_backend_that_cannot_run_says_why(probe):
+    op, reasons = probe
+    reasons["triton"] = "x is too heavy"
+    with (
+        ops.backend("triton"),
+        pytest.raises(BackendUnavailable, match="'triton' can't run _probe: x is too heavy"),
+    ):
+        who(op)
+
+
+def test_a_forced_backend_that_the_op_lacks_says_so(probe):
+    op, _ = probe
+    del op.backends["cuda"]
+    with ops.backend("cuda"), pytest.raises(BackendUnavailable, match="no such kernel for it"):
+        who(op)
+
+
+def test_an_unknown_backend_lists_the_known_ones():
+    with (
+        pytest.raises(ValueError, match="'gpu'; known are auto, cuda, triton, cpu, reference"),
+        ops.backend("gpu"),
+    ):
+        pass
+
+
+def test_backends_nest_and_are_restored_after_an_error(probe):
+    op, _ = probe
+    with ops.backend("cpu"):
+        with ops.backend("auto"):
+            assert who(op) == ORDER[0]
+        with pytest.raises(KeyError), ops.backend("triton"):
+            raise KeyError
+        assert who(op) == "cpu"
+
+
+def test_a_forced_backend_is_the_threads_own(probe):
+    op, _ = probe
+    seen = []
+    with ops.backend("reference"):
+        thread = threading.Thread(target=lambda: seen.append(who(op)))
+        thread.start()
+        thread.join()
+    assert seen == [ORDER[0]]
+
+
+def test_an_exception_in_a_backend_is_never_a_reason_to_fall_back(probe):
+    op, _ = probe
+
+    def broken(x: Tensor, y: float) -> Tensor:
+        raise RuntimeError("out of luck")
+
+    op.backends["cuda"] = Backend("cuda", lambda x, y: (True, ""), broken)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        who(op)
+
+
+def test_checks_run_before_any_backend(probe):
+    op, _ = probe
+    for call in (op, torch.ops.marfast._probe):
+        with pytest.raises(ValueError, match=r"y is -1\.0; it must not"):
+            call(torch.ones(1), -1.0)
+    with pytest.raises(ValueError, match=r"y is -1\.0"):
+        op(torch.ones(1, device="meta"), -1.0)
+
+
+def test_a_tensor_passed_twice_gets_both_gradients():
+    x = torch.randn(4, 16, dtype=torch.float64, requires_grad=True)
+    (actual,) = torch.autograd.grad(ops.layer_norm_modulate(x, x, x).sum(), x)
+    with ops.backend("reference"):
+        y = registry.OPS["layer_norm_modulate"].reference(x, x, x)
+    (expected,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_only_wanted_gradients_are_computed():
+    x = torch.full((2,), 3.0, requires_grad=True)
+    y = PROBE(x, 5.0)
+    (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    assert gradient.tolist() == [30.0, 30.0]
+    (second,) = torch.autograd.grad(gradient.sum(), x)
+    assert second.tolist() == [10.0, 10.0]
+    assert not PROBE(x.detach()).requires_grad
+
+
+@pytest.mark.parametrize("name", sorted(registry.OPS))
+def test_every_ops_example_is_valid_on_every_dtype(name):
+    op = registry.OPS[name]
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        args = op.example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
+        result = op(*args)
+        assert result.isfinite().all()
+        assert torch.equal(op(*args), result)
+
+
+def test_the_table_has_every_op_and_reason(monkeypatch):
+    def table() -> dict[tuple[str, str], tuple[bool, str]]:
+        return {(row.op, row.backend): (row.can_run, row.reason) for row in ops.backends()}
+
+    assert {op for op, _ in table()} == set(registry.OPS)
+    assert table()["ddpm_step", "reference"] == (True, "")
+    monkeypatch.setattr(native, "_load", lambda: (None, "it was left at home"))
+    assert table()["ddpm_step", "cpu"] == (False, "it was left at home")
+    on_meta = {(r.op, r.backend): r.reason for r in ops.backends("meta")}
+    assert on_meta["layer_norm_modulate", "cpu"] == "x is on meta"
+
+
+def test_which_fills_in_defaults(probe):
+    op, reasons = probe
+    registry.OPS["_probe"] = op
+    try:
+        assert ops.which("_probe", torch.ones(1)) == "cuda"
+        reasons.update(dict.fromkeys(OTHERS, "no"))
+        assert ops.which("_probe", torch.ones(1)) == "reference"
+    finally:
+        del registry.OPS["_probe"]
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+CALL = """
+import torch
+from marfast import ops
+x = torch.ones(2, 16)
+print(ops.which("layer_norm_modulate", x, x, x))
+"""
+
+
+def test_the_environment_forces_a_backend():
+    assert run(CALL, MARFAST_BACKEND="reference").stdout == "reference\n"
+    assert "BackendUnavailable: backend 'triton'" in run(CALL, MARFAST_BACKEND="triton").stderr
+    unknown = run(CALL, MARFAST_BACKEND="gpu").stderr
+    assert "ValueError: backend: 'gpu'; known are auto, cuda, triton, cpu, reference" in unknown
+
+
+WITHOUT_EXTENSION = """
+import sys, warnings
+sys.modules["marfast._C"] = None  # as if it had not been built
+import torch
+from marfast import ops
+x = torch.randn(2, 16)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    for _ in range(3):
+        y = ops.layer_norm_modulate(x, x, x)
+        ops.ddpm_step(x, torch.ones(2, 32), x, torch.ones(7), torch.ones(1))
+with ops.backend("reference"):
+    assert torch.equal(y, ops.layer_norm_modulate(x, x, x))
+print([str(w.message) for w in caught])
+try:
+    with ops.backend("cpu"):
+        ops.layer_norm_modulate(x, x, x)
+except ops.BackendUnavailable as error:
+    print(error)
+"""
+
+
+def test_without_the_extension_everything_runs_and_one_warning_says_so():
+    result = run(WITHOUT_EXTENSION)
+    assert result.returncode == 0, result.stderr
+    warning, forced = result.stdout.splitlines()
+    reason = "the native extension (marfast._C) isn't built"
+    assert warning == str([f"marfast runs in plain PyTorch: {reason}"])
+    assert forced == f"backend 'cpu' can't run layer_norm_modulate: {reason}"

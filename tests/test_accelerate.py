@@ -1,0 +1,135 @@
+"""`accelerate` and `restore` on a live MAR."""
+
+import copy
+import pickle
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import marfast
+from marfast.reference import MAR
+from tests.models import TINY, tiny_weights
+
+LABELS = torch.tensor([3, 1, 4])
+
+
+@pytest.fixture
+def module() -> Iterator[MAR]:
+    built = TINY.build(steps="4", clip_denoised=True)
+    built.load_state_dict(tiny_weights(), assign=True)
+    yield built
+
+
+def sample(module: Any, **options: Any) -> tuple[Tensor, Any]:
+    np.random.seed(5)
+    torch.manual_seed(5)
+    with torch.no_grad():
+        images = module.sample_tokens(3, **({"num_iter": 5, "labels": LABELS} | options))
+    return images, (np.random.get_state()[1].tobytes(), torch.get_rng_state().tolist())
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"cfg": 2.5},
+    {"cfg": torch.tensor([2.5])},
+    {"cfg": 3.0, "cfg_schedule": "constant", "temperature": 0.8},
+    {"labels": None, "cfg": 2.0},
+    {"num_iter": 16},
+    {"num_iter": 1, "progress": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_same_images_and_generator_states(module: MAR, options: dict[str, Any]) -> None:
+    expected, state = sample(module, **options)
+    assert marfast.accelerate(module) is module
+    images, after = sample(module, **options)
+    assert after == state
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-4)
+    marfast.accelerate(module, backend="reference")
+    assert torch.equal(sample(module, **options)[0], expected)
+
+
+def test_restore_leaves_nothing(module: MAR) -> None:
+    before = dict(module.__dict__)
+    expected, _ = sample(module)
+    marfast.accelerate(marfast.accelerate(module))
+    assert marfast.restore(module) is module
+    assert module.__dict__ == before
+    assert torch.equal(sample(module)[0], expected)
+    marfast.restore(module)
+
+
+def load_other(module: MAR) -> None:
+    module.load_state_dict(tiny_weights(seed=9))
+
+
+def write_in_place(module: MAR) -> None:
+    with torch.no_grad():
+        module.diffloss.net.input_proj.weight.mul_(0.5)
+
+
+def write_data(module: MAR) -> None:
+    module.diffloss.net.input_proj.weight.data.mul_(0.5)
+
+
+def replace_parameter(module: MAR) -> None:
+    module.diffloss.net.input_proj.weight = nn.Parameter(torch.ones(24, 16) * 0.1)
+
+
+@pytest.mark.parametrize("change", [load_other, write_in_place, write_data, replace_parameter])
+def test_weights_may_change_at_any_time(module: MAR, change: Any) -> None:
+    marfast.accelerate(module)
+    first, _ = sample(module, cfg=2.0)
+    change(module)
+    images, _ = sample(module, cfg=2.0)
+    assert (images - first).abs().max() > 1e-3
+    expected, _ = sample(marfast.restore(module), cfg=2.0)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_are_fast_and_independent(module: MAR, copied: Any) -> None:
+    marfast.accelerate(module)
+    expected, _ = sample(module)
+    other = copied(module)
+    assert other.sample_tokens.module is other
+    load_other(module)
+    torch.testing.assert_close(sample(other)[0], expected, rtol=0, atol=0)
+
+
+def test_training_is_untouched(module: MAR) -> None:
+    images = torch.randn(2, 1, 16, 16)
+    losses = []
+    for change in (marfast.restore, marfast.accelerate):
+        change(module).train()
+        torch.manual_seed(0)
+        np.random.seed(0)
+        loss = module(images, LABELS[:2])
+        loss.backward()
+        losses.append(loss.detach())
+    assert torch.equal(*losses)
+    assert module.mask_token.grad is not None
+
+
+def test_in_training_mode_the_modules_own_code_samples(module: MAR) -> None:
+    module.train()
+    expected, state = sample(module)
+    images, after = sample(marfast.accelerate(module))
+    assert torch.equal(images, expected)
+    assert after == state
+
+
+def test_what_is_no_mar_is_refused() -> None:
+    with pytest.raises(TypeError, match="Linear is no MAR: it lacks class_emb"):
+        marfast.accelerate(nn.Linear(2, 2))
+
+
+def test_an_unknown_backend_is_refused(module: MAR) -> None:
+    with pytest.raises(ValueError, match="backend: 'tpu'"):
+        marfast.accelerate(module, backend="tpu")
+    assert "sample_tokens" not in module.__dict__
