@@ -90,28 +90,28 @@ PYBIND11_MODULE(_C, m) {
       &S::packed, &S::schedule, &S::time_embedding, &S::guidance, &S::workspace, &S::shape,
       &S::tokens, &S::steps, &S::step_begin, &S::step_end, &S::chunk, &S::step_noise_stride,
       &S::threads, &S::guided, &S::temperature, &S::clip_denoised);
-  m.def("ddpm_sample_workspace", [](const Sizes& shape, int64_t tokens, int64_t steps,
-                                    int64_t chunk, bool guided) {
-    DdpmSample a{};
-    a.shape = from_wire<HeadShape>(shape);
-    a.tokens = tokens;
-    a.steps = steps;
-    a.chunk = chunk;
-    a.guided = guided;
-    return SampleWorkspace(a).size;
-  });
+  m.def("ddpm_sample_workspace",
+        [](const Sizes& shape, int64_t tokens, int64_t steps, int64_t chunk, bool guided) {
+          DdpmSample a{};
+          a.shape = from_wire<HeadShape>(shape);
+          a.tokens = tokens;
+          a.steps = steps;
+          a.chunk = chunk;
+          a.guided = guided;
+          return SampleWorkspace(a).size;
+        });
   m.def("packed_head_size", [](const Sizes& shape) {
     return HeadWeights(from_wire<HeadShape>(shape), nullptr).size();
   });
-  m.def("pack_head", [](const Sizes& shape, const std::vector<std::uintptr_t>& weights,
-                        std::uintptr_t packed) {
-    std::vector<const float*> pointers;
-    for (const std::uintptr_t weight : weights) {
-      pointers.push_back(reinterpret_cast<const float*>(weight));
-    }
-    py::gil_scoped_release unlocked;
-    pack_head(from_wire<HeadShape>(shape), pointers.data(), reinterpret_cast<float*>(packed));
-  });
+  m.def("pack_head",
+        [](const Sizes& shape, const std::vector<std::uintptr_t>& weights, std::uintptr_t packed) {
+          std::vector<const float*> pointers;
+          for (const std::uintptr_t weight : weights) {
+            pointers.push_back(reinterpret_cast<const float*>(weight));
+          }
+          py::gil_scoped_release unlocked;
+          pack_head(from_wire<HeadShape>(shape), pointers.data(), reinterpret_cast<float*>(packed));
+        });
   using L = LayerNormModulate;
   def(m, "layer_norm_modulate", &Kernels::layer_norm_modulate, &L::out, &L::x, &L::shift, &L::scale,
       &L::weight, &L::bias, &L::rows, &L::width, &L::x_stride, &L::shift_stride, &L::scale_stride,

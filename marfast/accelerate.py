@@ -70,9 +70,7 @@ class FastSampleTokens:
             labels = torch.full((bsz,), -1, device=model.device)
         randomness = BatchRandomness(Generators.global_ones(model.device), bsz, range(bsz))
         with ops.backend(self.backend), _Bar(num_iter, progress) as report:
-            tokens = sample_tokens(
-                model, labels, randomness, settings, model.schedule(), report
-            )
+            tokens = sample_tokens(model, labels, randomness, settings, model.schedule(), report)
         images: Tensor = module.unpatchify(tokens)
         return images
 

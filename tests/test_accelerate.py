@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ LABELS = torch.tensor([3, 1, 4])
 
 
 @pytest.fixture
-def module() -> Iterator[MAR]:
+def module() -> MAR:
     built = TINY.build(steps="4", clip_denoised=True)
     built.load_state_dict(tiny_weights(), assign=True)
-    yield built
+    return built
 
 
 def sample(module: Any, **options: Any) -> tuple[Tensor, Any]:

@@ -50,7 +50,9 @@ class Sampler {
   int64_t rows() const { return a_.guided ? 2 * a_.tokens : a_.tokens; }
   Range tokens() const { return team_.share(a_.tokens); }
   Range panels(const Linear& layer) const { return team_.share(layer.panel_count); }
-  const float* first_panel(const Linear& layer) const { return panel_of(layer, panels(layer).begin); }
+  const float* first_panel(const Linear& layer) const {
+    return panel_of(layer, panels(layer).begin);
+  }
 
   static auto store_to(float* out, int64_t stride) {
     return [=](int64_t row, int64_t j, int64_t count, V value) {
@@ -168,8 +170,8 @@ class Sampler {
         norm(s, r, 3 * w * b, block.norm_weight, block.norm_bias);
       }
       team_.barrier();
-      linear<V>(block.in, at_.normed, at_.stride, rows(), panels(block.in),
-                first_panel(block.out), store_silu_to(at_.hidden, at_.stride));
+      linear<V>(block.in, at_.normed, at_.stride, rows(), panels(block.in), first_panel(block.out),
+                store_silu_to(at_.hidden, at_.stride));
       team_.barrier();
       const float* then = first_panel(head_.block(b + 1 < depth ? b + 1 : 0).in);
       linear<V>(block.out, at_.hidden, at_.stride, rows(), panels(block.out), then,

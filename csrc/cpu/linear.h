@@ -102,13 +102,15 @@ void linear(const Linear& layer, const float* x, int64_t x_stride, int64_t rows,
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t first = rows * g / groups, count = rows * (g + 1) / groups - first;
       alignas(64) float out[V::max_rows * kPanel];
-      panel_rows<V>(count, x + first * x_stride, x_stride, panel_of(layer, p), layer.inputs, next, out);
+      panel_rows<V>(count, x + first * x_stride, x_stride, panel_of(layer, p), layer.inputs, next,
+                    out);
       for (int64_t r = 0; r < count; ++r) {
         for (int64_t v = 0; v < kPanel; v += V::lanes) {
           const int64_t j = p * kPanel + v;
           if (j >= layer.outputs) break;
           const int64_t valid = layer.outputs - j < V::lanes ? layer.outputs - j : V::lanes;
-          epilogue(first + r, j, valid, V::load(out + r * kPanel + v, V::lanes) + V::load(layer.bias + j, V::lanes));
+          epilogue(first + r, j, valid,
+                   V::load(out + r * kPanel + v, V::lanes) + V::load(layer.bias + j, V::lanes));
         }
       }
     }

@@ -42,8 +42,7 @@ void run_team(int threads, void (*body)(void* data, const Team& team), void* dat
 
 template <class Body>  // a lambda, so that nothing is shared between files
 void run_team(int threads, Body body) {
-  run_team(
-      threads, [](void* data, const Team& team) { (*static_cast<Body*>(data))(team); }, &body);
+  run_team(threads, [](void* data, const Team& team) { (*static_cast<Body*>(data))(team); }, &body);
 }
 
 }  // namespace marfast

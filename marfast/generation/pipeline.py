@@ -127,9 +127,7 @@ class Pipeline:
 
             with torch.no_grad():
                 part = labels[rows.start : rows.stop]
-                tokens = sample_tokens(
-                    self.model, part, randomness, settings, schedule, report
-                )
+                tokens = sample_tokens(self.model, part, randomness, settings, schedule, report)
                 images: Tensor = self.model.module.unpatchify(tokens)
                 yield images.clamp(-1, 1) if self.makes_pixels else images
 

@@ -22,7 +22,9 @@ class HeadWeights(NamedTuple):
 
 def _fingerprint(weights: Sequence[Tensor]) -> tuple[object, ...]:
     """Changes when a weight does: replaced, written in place, or (sparsely checked) via `.data`."""
-    sampled = [w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights]
+    sampled = [
+        w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights
+    ]
     places = [(w.data_ptr(), w._version) for w in weights]
     return (*places, *torch.stack(sampled).tolist())
 
@@ -37,7 +39,7 @@ class HeadBinding:
 
     def current(self) -> HeadWeights:
         """The weights as they are now. To be asked for once in each generation."""
-        weights = [*self.net.parameters()]
+        weights: list[Tensor] = [*self.net.parameters()]
         native_floats = weights[0].device.type == "cpu" and weights[0].dtype == torch.float32
         wanted = registry.forced() in ("auto", "cpu")
         if not (native_floats and wanted and native.available()[0]):

@@ -7,7 +7,7 @@ reference works on masks, so that nothing waits for data; the values are the sam
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from marfast import ops
 from marfast.reference.diffusion import create_diffusion, sampling_schedule
@@ -24,8 +24,8 @@ def _rows(index: Tensor) -> Tensor:
 class FastMAR:
     """The ops bound to a MAR `module`: the reference's, or any with the same parameter names."""
 
-    def __init__(self, module: nn.Module):
-        self.module: Any = module
+    def __init__(self, module: Any):
+        self.module = module
         self._head = HeadBinding(self.module.diffloss.net)
 
     @property

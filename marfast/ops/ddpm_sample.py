@@ -114,7 +114,7 @@ def _reference(*args: Any) -> Tensor:
 def _example(
     dtype: torch.dtype, device: torch.device, generator: torch.Generator
 ) -> tuple[Any, ...]:
-    """3 guided tokens of 16 channels, a head of 2 blocks 96 wide, 5 steps; dtype is the weights'."""
+    """3 guided tokens of 16 channels, 2 blocks 96 wide, 5 steps; dtype is the weights'."""
     tokens, channels, steps = 3, 16, 5
     shape = HeadShape(channels, condition=64, width=96, depth=2, frequencies=256)
 

@@ -12,7 +12,7 @@ from marfast.ops import checks, native
 
 
 class HeadShape(NamedTuple):
-    """A SimpleMLPAdaLN's sizes, in the order of `marfast::HeadShape` (csrc/include/marfast/ops.h)."""
+    """A SimpleMLPAdaLN's sizes, in the order of csrc/include/marfast/ops.h's HeadShape."""
 
     channels: int
     condition: int

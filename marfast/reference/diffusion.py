@@ -148,15 +148,15 @@ def sampling_schedule(process: Any) -> tuple[Tensor, Tensor]:
     """What the S sampling steps need, in the order in which they run (t = S−1 … 0).
 
     `process` is a `GaussianDiffusion`, or what has its attributes (LTH14/mar's `SpacedDiffusion`).
-    Returns coefficients [S, 7] float32: √(1/ᾱ), √(1/ᾱ − 1), the posterior mean's factors of x_0 and
-    of x_t, log β, log β̃, and 1 (0 at t = 0, where no noise is added); and the training timesteps [S]
-    int64. Raises ValueError for fewer than 2 steps.
+    Returns coefficients [S, 7] float32: √(1/ᾱ), √(1/ᾱ − 1), the posterior mean's factors of x_0
+    and of x_t, log β, log β̃, and 1 (0 at t = 0, where no noise is added); and the training
+    timesteps [S] int64. Raises ValueError for fewer than 2 steps.
     """
     steps = len(process.betas)
     if steps < 2:
         raise ValueError(
-            f"sampling steps: {steps}, but the learned-range variance needs β̃ at t = 1: allowed are "
-            "2 and more"
+            f"sampling steps: {steps}, but the learned-range variance needs β̃ at t = 1: "
+            "allowed are 2 and more"
         )
     columns = (
         process.sqrt_recip_alphas_cumprod,

@@ -1,4 +1,4 @@
-"""`ddpm_sample`: the same bits everywhere, accuracy over whole samples, hostile shapes and inputs."""
+"""`ddpm_sample`: the same bits everywhere, accuracy over whole samples, hostile shapes."""
 
 import re
 import threading
@@ -59,7 +59,9 @@ def by_reference(*args: Any) -> Tensor:
 
 @pytest.mark.parametrize("guided", [False, True])
 def test_the_reference_backend_is_the_modules_own_loop(guided):
-    noise, step_noise, cond, weights, schedule, timesteps, guidance, *options = inputs(guided=guided)
+    noise, step_noise, cond, weights, schedule, timesteps, guidance, *options = inputs(
+        guided=guided
+    )
     net = SimpleMLPAdaLN(16, 40, 32, 24, 2)
     names = list(net.state_dict())
     net.load_state_dict(dict(zip(names, weights, strict=True)))
@@ -69,9 +71,7 @@ def test_the_reference_backend_is_the_modules_own_loop(guided):
             rows = torch.cat([x, x]) if guided else x
             output = net(rows, t.expand(len(rows)), cond)
             x = reference.ddpm_step(x, output, noise_t, row, guidance, *options)
-    actual = by_reference(
-        noise, step_noise, cond, weights, schedule, timesteps, guidance, *options
-    )
+    actual = by_reference(noise, step_noise, cond, weights, schedule, timesteps, guidance, *options)
     assert_bitwise_equal(actual, x)
 
 

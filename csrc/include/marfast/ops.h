@@ -57,22 +57,22 @@ struct HeadShape {
 // Steps step_begin ... step_end - 1 of the sampling loop. The first call must begin at 0, the next
 // where the last ended; `workspace` keeps what passes between them.
 struct DdpmSample {
-  float* out;                    // [N, C], written when step_end = S
-  const float* noise;            // [N, C]
-  const float* step_noise;       // [S, N, C]
-  const float* condition;        // [R, D], R = N or 2N (guided: conditional rows first)
-  const float* packed;           // pack_head's buffer
-  const float* schedule;         // [S, 7], ddpm_step's coefficients
-  const float* time_embedding;   // [S, frequencies]
-  const float* guidance;         // [1], read only when guided
-  float* workspace;              // of ddpm_sample_workspace floats
+  float* out;                   // [N, C], written when step_end = S
+  const float* noise;           // [N, C]
+  const float* step_noise;      // [S, N, C]
+  const float* condition;       // [R, D], R = N or 2N (guided: conditional rows first)
+  const float* packed;          // pack_head's buffer
+  const float* schedule;        // [S, 7], ddpm_step's coefficients
+  const float* time_embedding;  // [S, frequencies]
+  const float* guidance;        // [1], read only when guided
+  float* workspace;             // of ddpm_sample_workspace floats
   HeadShape shape;
-  int64_t tokens;                // N
-  int64_t steps;                 // S
+  int64_t tokens;  // N
+  int64_t steps;   // S
   int64_t step_begin;
   int64_t step_end;
-  int64_t chunk;                 // the largest step_end - step_begin of these calls
-  int64_t step_noise_stride;     // between steps
+  int64_t chunk;              // the largest step_end - step_begin of these calls
+  int64_t step_noise_stride;  // between steps
   int threads;
   bool guided;
   float temperature;
