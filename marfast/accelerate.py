@@ -1,4 +1,4 @@
-"""`marfast.accelerate`: MAR code that somebody else wrote, made fast, and `restore`, which undoes it."""
+"""`marfast.accelerate`: somebody else's MAR, made fast, and `restore`, which undoes it."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

@@ -7,7 +7,20 @@
 #include <pthread.h>
 #include <sched.h>
 
+#include <atomic>
+
 namespace marfast {
+
+// Where a team meets. Spins briefly, then gives the core away, so that a team larger than the
+// cores that it gets still moves on.
+class Barrier {
+ public:
+  void wait(int threads);
+
+ private:
+  alignas(64) std::atomic<int> arrived_{0};
+  alignas(64) std::atomic<unsigned> phase_{0};
+};
 
 namespace {
 

@@ -3,7 +3,6 @@
 // A team of threads for a whole loop, and the barrier between its phases. Nothing here is inline:
 // kernels that include it are compiled for instruction sets that this CPU may lack.
 
-#include <atomic>
 #include <cstdint>
 
 namespace marfast {
@@ -12,16 +11,7 @@ struct Range {
   int64_t begin, end;  // half open
 };
 
-// Where the team meets. Spins briefly, then gives the core away, so that a team larger than the
-// cores that it gets still moves on.
-class Barrier {
- public:
-  void wait(int threads);
-
- private:
-  alignas(64) std::atomic<int> arrived_{0};
-  alignas(64) std::atomic<unsigned> phase_{0};
-};
+class Barrier;  // where the team meets
 
 class Team {
  public:

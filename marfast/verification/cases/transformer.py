@@ -16,14 +16,19 @@ def _mask(batch: int, seq_len: int, masked: int) -> torch.Tensor:
 
 
 def encoder(
-    options: dict[str, Any], masked: int, training: bool, bf16: bool, implementation: Implementation
+    options: dict[str, Any],
+    masked: int,
+    training: bool,
+    bf16: bool,
+    implementation: Implementation,
+    batch: int = 3,
 ) -> Result:
     model = tiny(implementation, label_drop_prob=0.5, **options).train(training)
-    x = numbers(3, model.seq_len, model.token_embed_dim, seed=5)
-    labels = numbers(3, model.class_emb.embedding_dim, seed=6)
+    x = numbers(batch, model.seq_len, model.token_embed_dim, seed=5)
+    labels = numbers(batch, model.class_emb.embedding_dim, seed=6)
     seed_all(5)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        out = model.forward_mae_encoder(x, _mask(3, model.seq_len, masked), labels)
+        out = model.forward_mae_encoder(x, _mask(batch, model.seq_len, masked), labels)
     return {"encoded": out} | generator_states()
 
 
@@ -58,6 +63,8 @@ def cases() -> list[Case]:
         for training, bf16 in ((True, False), (False, True), (True, True)):
             mode = ("training" if training else "sampling") + (", bf16 autocast" if bf16 else "")
             table.append(Case(what, mode, partial(run, {}, 10, training, bf16)))
+    run = partial(encoder, {"encoder_depth": 1}, 16, True, False, batch=256)
+    table.append(Case("encoder", "label drop of 256 images", run))
     for name, options in VARIANTS.items():
         table.append(Case("patchify and unpatchify", name, partial(patches, options)))
     return table
