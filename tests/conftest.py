@@ -19,10 +19,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
+# Small models gain nothing from more, and lose much on a busy machine.
+torch.set_num_threads(1)
+
+# torch notes, once, which functions a device context redirects: before any of them is patched.
 with torch.device("meta"):
-    torch.empty(
-        0
-    )  # torch notes, once, which functions a device context redirects: before any patch
+    torch.empty(0)
 
 
 @pytest.fixture(autouse=True)

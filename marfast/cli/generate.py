@@ -19,7 +19,7 @@ from .console import print_pairs, progress_bar
 from .errors import bad, check_environment, reported_as
 from .images import CHANNELS
 from .labels import file_names, parse_labels
-from .output import Output, make_folder, make_grid_file
+from .output import Folder, Output, make_folder, make_grid_file
 from .target import check_target, refuse_to_replace
 from .values import number, one_of, whole
 
@@ -120,14 +120,22 @@ def generate(
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Keep a folder's files from an interrupted run and make the others."
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Generate images, as a grid or as single files.
 
     The same labels, seed and settings give the same images. An interrupted run leaves the single
-    files that were finished.
+    files that were finished, and --resume goes on after them.
     """
     target = check_target(out)
+    if resume and not target.is_folder:
+        raise bad("--resume", f"{out} is one file; only a folder's images can be resumed")
     if not target.is_folder and not force:
         refuse_to_replace([target.path])
     check_environment()
@@ -154,7 +162,7 @@ def generate(
     output: Output
     if target.is_folder:
         names = file_names(wanted, found.classes, seed)
-        output = make_folder(target.path, names, side, scale, force)
+        output = make_folder(target.path, names, side, scale, force, resume)
     else:
         output = make_grid_file(target.path, len(kinds), per_label, side, scale)
 
@@ -164,7 +172,8 @@ def generate(
         torch.set_num_threads(threads)
     if part is None and target.is_folder:
         part = min(pipeline.largest_part, max(FOLDER_PART, math.ceil(count / FOLDER_PARTS)))
-    result = _run(pipeline, wanted, output, seed=seed, part=part, **settings)
+    first = output.written if isinstance(output, Folder) else 0
+    result = _run(pipeline, wanted, output, seed=seed, part=part, first=first, **settings)
     if as_json:
         typer.echo(json.dumps(result))
     else:
@@ -190,8 +199,10 @@ def _check_model(model: str, found: Preset, settings: Mapping[str, Any]) -> int:
     return what.img_size // what.patch_size * what.patch_size
 
 
-def _run(pipeline: Pipeline, labels: Labels, output: Output, **options: Any) -> dict[str, Any]:
-    """Generate into the output; what there is to tell about it."""
+def _run(
+    pipeline: Pipeline, labels: Labels, output: Output, first: int, **options: Any
+) -> dict[str, Any]:
+    """Generate the images from `first` on into the output; what there is to tell about it."""
     start = time.perf_counter()
     try:
         with progress_bar("generating") as report, registry.used() as used:
@@ -199,7 +210,9 @@ def _run(pipeline: Pipeline, labels: Labels, output: Output, **options: Any) -> 
             def progress(done: int, total: int) -> None:
                 report("generating", done, total)
 
-            for images in pipeline.generate_parts(labels, progress=progress, **options):
+            for images in pipeline.generate_parts(
+                labels, first=first, progress=progress, **options
+            ):
                 output.add(images)
             output.finish()
     except KeyboardInterrupt:
@@ -211,10 +224,11 @@ def _run(pipeline: Pipeline, labels: Labels, output: Output, **options: Any) -> 
         typer.echo(f"error: {output.path}: {error}; {output.describe()}", err=True)
         raise typer.Exit(1) from None
     seconds = time.perf_counter() - start
+    made = len(labels) - first
     return {
-        "images": len(labels),
+        "images": made,
         "seconds": round(seconds, 3),
-        "images_per_second": round(len(labels) / seconds, 3),
+        "images_per_second": round(made / seconds, 3),
         "backends": {op: sorted(backends) for op, backends in used.items()},
         "out": str(output.path),
     }

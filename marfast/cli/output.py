@@ -71,14 +71,17 @@ class Grid:
 
 
 def make_folder(
-    path: Path, names: Sequence[str], side: int, scale: int | None, force: bool
+    path: Path, names: Sequence[str], side: int, scale: int | None, force: bool, resume: bool
 ) -> Folder:
-    """Of these files, none may exist, unless forced."""
+    """None of these files may exist, unless forced; the first ones may, where they are resumed."""
+    done = 0
+    while resume and done < len(names) and (path / names[done]).exists():
+        done += 1
     if not force:
-        refuse_to_replace(path / name for name in names)
+        refuse_to_replace(path / name for name in names[done:])
     scale = scale or 1
     _check_side(side, scale)
-    return Folder(path, names, scale)
+    return Folder(path, names, scale, done)
 
 
 def make_grid_file(path: Path, labels: int, per_label: int, side: int, scale: int | None) -> Grid:

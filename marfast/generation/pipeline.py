@@ -93,10 +93,14 @@ class Pipeline:
         *,
         seed: Seed = None,
         part: int | None = None,
+        first: int = 0,
         progress: Progress | None = None,
         **settings: Any,
     ) -> Iterator[Tensor]:
-        """`generate`, part by part, for whoever stores images as they come."""
+        """`generate`, part by part, for whoever stores images as they come.
+
+        first: the first image to compute, for whoever has those before it already.
+        """
         module = self.model.module
         label_tensor = self._labels(labels)
         batch = len(label_tensor)
@@ -105,7 +109,9 @@ class Pipeline:
         size = self.largest_part if part is None else part
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ValueError(f"part: {part!r}; allowed are whole numbers from 1")
-        parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
+        if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first <= batch:
+            raise ValueError(f"first: {first!r}; allowed are 0 to {batch}, the number of labels")
+        parts = [range(i, min(i + size, batch)) for i in range(first, batch, size)]
         return self._run(label_tensor, seed, parts, chosen, progress)
 
     def _run(

@@ -42,7 +42,10 @@ def require_packages() -> None:
     """Raise OriginalError unless what the original imports is installed."""
     for package, wanted in (("timm", TIMM), ("scipy", None), ("tqdm", None)):
         needed = f"{package} {wanted}" if wanted else package
-        remedy = f"the original needs {needed}: pip install 'marfast[original]'"
+        extra = "pip install 'marfast[original]'"
+        # timm asks for torchvision, which the original's model has no use for
+        install = f"{extra} && pip install --no-deps timm=={TIMM}" if wanted else extra
+        remedy = f"the original needs {needed}: {install}"
         try:
             found = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -206,6 +206,30 @@ def test_an_interrupted_folder_keeps_what_was_finished(monkeypatch: pytest.Monke
     assert np.array_equal(made, whole[:6])
 
 
+def test_an_interrupted_folder_can_be_resumed() -> None:
+    whole = expected(list(range(10)), part=3)
+    assert generate("--labels=0-9", "--part=3", "--out=new/").exit_code == 0
+    kept, *lost = sorted(Path("new").iterdir())[5:]
+    for path in lost:
+        path.unlink()
+    before = kept.stat().st_mtime_ns
+    assert generate("--labels=0-9", "--part=3", "--out=new/").exit_code == 2
+    result = generate("--labels=0-9", "--part=3", "--out=new/", "--resume", "--json")
+    assert json.loads(result.stdout)["images"] == 4
+    assert kept.stat().st_mtime_ns == before
+    made = np.stack([read(path) for path in sorted(Path("new").iterdir())])
+    assert np.abs(made.astype(int) - whole).max() <= 1  # parts of another size round elsewhere
+    again = generate("--labels=0-9", "--part=3", "--out=new/", "--resume", "--json")
+    assert json.loads(again.stdout)["images"] == 0
+
+
+def test_one_file_cannot_be_resumed() -> None:
+    result = generate("--labels=3", "--out=new.png", "--resume")
+    assert result.exit_code == 2
+    assert "--resume" in result.stderr
+    assert files(Path()) == {}
+
+
 def test_an_interrupted_grid_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Pipeline, "generate_parts", interrupted(after=1))
     result = generate("--labels=0-9", "--part=3", "--out=sub/new.png")
@@ -251,7 +275,7 @@ def test_ctrl_c_leaves_whole_files(tmp_path: Path) -> None:
     process = start("generate", *arguments, "--out=new/", cwd=tmp_path)
     try:
         deadline = time.monotonic() + 30
-        while not (out.is_dir() and len(os.listdir(out)) > 3) and time.monotonic() < deadline:
+        while len([*out.glob("*_seed0.png")]) <= 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=30)
