@@ -112,6 +112,11 @@ PYBIND11_MODULE(_C, m) {
           py::gil_scoped_release unlocked;
           pack_head(from_wire<HeadShape>(shape), pointers.data(), reinterpret_cast<float*>(packed));
         });
+  using F = FusedLinear;
+  def(m, "fused_linear", &Kernels::fused_linear, &F::out, &F::x, &F::packed, &F::norm_weight,
+      &F::norm_bias, &F::residual, &F::workspace, &F::rows, &F::inputs, &F::outputs,
+      &F::panel_count, &F::group, &F::x_stride, &F::residual_stride, &F::scratch_stride,
+      &F::threads, &F::gelu, &F::eps);
   using L = LayerNormModulate;
   def(m, "layer_norm_modulate", &Kernels::layer_norm_modulate, &L::out, &L::x, &L::shift, &L::scale,
       &L::weight, &L::bias, &L::rows, &L::width, &L::x_stride, &L::shift_stride, &L::scale_stride,

@@ -8,6 +8,7 @@ namespace marfast {
 struct Kernels {
   void (*ddpm_sample)(const DdpmSample&);
   void (*ddpm_step)(const DdpmStep&);
+  void (*fused_linear)(const FusedLinear&);
   void (*layer_norm_modulate)(const LayerNormModulate&);
 };
 

@@ -4,6 +4,7 @@
 
 #include "ddpm_sample.h"
 #include "ddpm_step.h"
+#include "fused_linear.h"
 #include "kernel_table.h"
 #include "layer_norm_modulate.h"
 
@@ -14,6 +15,7 @@ constexpr Kernels kernels_of() {
   return {
       &ddpm_sample<V>,
       &ddpm_step<V>,
+      &fused_linear<V>,
       &layer_norm_modulate<V>,
   };
 }

@@ -18,12 +18,30 @@
 
 namespace marfast {
 
+template <class V>
+struct RowMoments {
+  RowMoments(V mean_, V rstd_) : mean(mean_), rstd(rstd_) {}
+  V mean, rstd;
+};
+
+template <class V, class T>
+RowMoments<V> row_moments(const T* x, int64_t w, float eps) {
+  const V one(1.0f), width(static_cast<float>(w));
+  const float sum = lane_sum<V>(w, [=](int64_t j, int64_t n) { return V::load(x + j, n); });
+  const V mean = V(sum) / width;
+  const float squares = lane_sum<V>(w, [=](int64_t j, int64_t n) {
+    const V centred = (V::load(x + j, n) - mean).first(n);
+    return centred * centred;
+  });
+  return {mean, one / sqrt(V(squares) / width + V(eps))};
+}
+
 template <class V, class T>
 void layer_norm_modulate_rows(const LayerNormModulate& a) {
   const T* weight = static_cast<const T*>(a.weight);  // [w] or null
   const T* bias = static_cast<const T*>(a.bias);      // [w] or null
   const int64_t w = a.width;
-  const V one(1.0f), width(static_cast<float>(w)), eps(a.eps);
+  const V one(1.0f);
 
   for (int64_t row = 0; row < a.rows; ++row) {
     const T* x = static_cast<const T*>(a.x) + row * a.x_stride;              // [w]
@@ -31,17 +49,10 @@ void layer_norm_modulate_rows(const LayerNormModulate& a) {
     const T* scale = static_cast<const T*>(a.scale) + row * a.scale_stride;  // [w]
     T* out = static_cast<T*>(a.out) + row * w;                               // [w]
 
-    const float sum = lane_sum<V>(w, [=](int64_t j, int64_t n) { return V::load(x + j, n); });
-    const V mean = V(sum) / width;
-    const float squares = lane_sum<V>(w, [=](int64_t j, int64_t n) {
-      const V centred = (V::load(x + j, n) - mean).first(n);
-      return centred * centred;
-    });
-    const V rstd = one / sqrt(V(squares) / width + eps);
-
+    const RowMoments<V> moments = row_moments<V>(x, w, a.eps);
     for (int64_t j = 0; j < w; j += V::lanes) {
       const int64_t n = w - j < V::lanes ? w - j : V::lanes;
-      V y = (V::load(x + j, n) - mean) * rstd;
+      V y = (V::load(x + j, n) - moments.mean) * moments.rstd;
       if (weight) y = y * V::load(weight + j, n);
       if (bias) y = y + V::load(bias + j, n);
       y = y * (one + V::load(scale + j, n)) + V::load(shift + j, n);

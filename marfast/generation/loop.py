@@ -33,7 +33,7 @@ def sample_tokens(
     """
     module, device = model.module, model.device
     seq_len, channels = module.seq_len, module.token_embed_dim
-    head = model.head()
+    model.refresh()
     lengths = mask_lengths(seq_len, settings.num_iter)
     lengths_after = [*lengths[1:-1], 0]  # the last iteration leaves nothing
 
@@ -58,7 +58,6 @@ def sample_tokens(
         steps = len(schedule[1])
         noise, step_noise = randomness.noise(masked - left, channels, steps, guided)
         sampled = model.sample_head(
-            head,
             z,
             noise.to(device),
             step_noise.to(device),

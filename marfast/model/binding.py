@@ -1,6 +1,6 @@
-"""From a module to what the ops take: its weights in order, and their packed form, kept current."""
+"""From a module to what the ops take: its weights and, kept current, their packed forms."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,11 +13,11 @@ SAMPLES = 64
 """How many values of each weight the checksum reads."""
 
 
-class HeadWeights(NamedTuple):
-    """What `ops.ddpm_sample` takes of a head; `packed` is None where no kernel would read it."""
-
-    weights: list[Tensor]
-    packed: Tensor | None
+def native_kernels_take(weight: Tensor) -> bool:
+    """Whether the CPU's kernels would run on weights such as this one, here and now."""
+    fits = weight.device.type == "cpu" and weight.dtype == torch.float32
+    wanted = registry.forced() in ("auto", "cpu") and not torch.is_autocast_enabled("cpu")
+    return fits and wanted and native.available()[0]
 
 
 def _fingerprint(weights: Sequence[Tensor]) -> tuple[object, ...]:
@@ -29,22 +29,39 @@ def _fingerprint(weights: Sequence[Tensor]) -> tuple[object, ...]:
     return (*places, *torch.stack(sampled).tolist())
 
 
+class Packing:
+    """A packed form of some weights, made anew when they have changed."""
+
+    def __init__(self, pack: Callable[[Sequence[Tensor]], Tensor]):
+        self._pack = pack
+        self._packed: Tensor | None = None
+        self._made_from: tuple[object, ...] = ()
+
+    def of(self, weights: Sequence[Tensor]) -> Tensor | None:
+        """None where no kernel would read it."""
+        if not native_kernels_take(weights[0]):
+            return None
+        fingerprint = _fingerprint(weights)
+        if fingerprint != self._made_from:
+            self._packed, self._made_from = self._pack(weights), fingerprint
+        return self._packed
+
+
+class HeadWeights(NamedTuple):
+    """What `ops.ddpm_sample` takes of a head; `packed` is None where no kernel would read it."""
+
+    weights: list[Tensor]
+    packed: Tensor | None
+
+
 class HeadBinding:
-    """The weights of a SimpleMLPAdaLN `net`, packed for the CPU's kernels while these can run."""
+    """The weights of a SimpleMLPAdaLN `net`."""
 
     def __init__(self, net: nn.Module):
         self.net = net
-        self._packed: Tensor | None = None
-        self._packed_from: tuple[object, ...] = ()
+        self._packing = Packing(ops.pack_head)
 
     def current(self) -> HeadWeights:
         """The weights as they are now. To be asked for once in each generation."""
         weights: list[Tensor] = [*self.net.parameters()]
-        native_floats = weights[0].device.type == "cpu" and weights[0].dtype == torch.float32
-        wanted = registry.forced() in ("auto", "cpu")
-        if not (native_floats and wanted and native.available()[0]):
-            return HeadWeights(weights, None)
-        fingerprint = _fingerprint(weights)
-        if fingerprint != self._packed_from:
-            self._packed, self._packed_from = ops.pack_head(weights), fingerprint
-        return HeadWeights(weights, self._packed)
+        return HeadWeights(weights, self._packing.of(weights))

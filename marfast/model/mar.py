@@ -13,12 +13,9 @@ from marfast import ops
 from marfast.reference.diffusion import create_diffusion, sampling_schedule
 
 from .binding import HeadBinding, HeadWeights
+from .block import FastBlock
 
 Schedule = tuple[Tensor, Tensor]
-
-
-def _rows(index: Tensor) -> Tensor:
-    return torch.arange(index.shape[0], device=index.device)[:, None]
 
 
 class FastMAR:
@@ -27,11 +24,20 @@ class FastMAR:
     def __init__(self, module: Any):
         self.module = module
         self._head = HeadBinding(self.module.diffloss.net)
+        self._encoder = [FastBlock(block) for block in module.encoder_blocks]
+        self._decoder = [FastBlock(block) for block in module.decoder_blocks]
+        self.head: HeadWeights | None = None
 
     @property
     def device(self) -> torch.device:
         device: torch.device = self.module.mask_token.device
         return device
+
+    def refresh(self) -> None:
+        """Take the weights as they are now. To be called once in each generation."""
+        self.head = self._head.current()
+        for block in (*self._encoder, *self._decoder):
+            block.refresh()
 
     def schedule(self, steps: int | str | None = None) -> Schedule:
         """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device.
@@ -54,37 +60,33 @@ class FastMAR:
         """Condition vectors z of the tokens to predict: encoder, then decoder.
 
         tokens [R, L, C]; known [R, k] and predict [R, n] positions, each row ascending;
-        class_embedding [R, D] -> z [R·n, D].
+        class_embedding [R, D] -> z [R·n, D]. Only the positions to predict leave the last block.
         """
         m = self.module
         first = torch.arange(m.buffer_size, device=known.device).expand(known.shape[0], -1)
         visible = torch.cat([first, known + m.buffer_size], dim=1)
-        rows = _rows(known)
+        rows = torch.arange(known.shape[0], device=known.device)[:, None]
 
         buffer = class_embedding[:, None].expand(-1, m.buffer_size, -1)
         x = torch.cat([buffer, m.z_proj(tokens)], dim=1) + m.encoder_pos_embed_learned
         x = m.z_proj_ln(x)[rows, visible]
-        for block in m.encoder_blocks:
-            x = block(x)
+        for block in self._encoder:
+            x = block(x, rows)
 
         x = m.decoder_embed(m.encoder_norm(x))
         positions = m.decoder_pos_embed_learned.shape[1]
         padded = m.mask_token.repeat(x.shape[0], positions, 1).to(x.dtype)
         padded[rows, visible] = x
         x = padded + m.decoder_pos_embed_learned
-        for block in m.decoder_blocks:
-            x = block(x)
-        x = m.decoder_norm(x[rows, predict + m.buffer_size])
+        *blocks, last = self._decoder
+        for block in blocks:
+            x = block(x, rows)
+        x = m.decoder_norm(last(x, rows, predict + m.buffer_size))
         z: Tensor = (x + m.diffusion_pos_embed_learned[0, predict]).flatten(0, 1)
         return z
 
-    def head(self) -> HeadWeights:
-        """The head's weights as they are now, for `sample_head`."""
-        return self._head.current()
-
     def sample_head(
         self,
-        head: HeadWeights,
         z: Tensor,
         noise: Tensor,
         step_noise: Tensor,
@@ -95,6 +97,7 @@ class FastMAR:
     ) -> Tensor:
         """The head's S denoising steps: z [R, D], noise [N, C], step_noise [S, N, C], guidance [1]
         -> tokens [N, C]. R = 2N under guidance, conditional rows first."""
+        head = self.head or self._head.current()
         return ops.ddpm_sample(
             *(noise, step_noise, z, head.weights, *schedule, guidance),
             *(temperature, clip_denoised, head.packed),

@@ -2,6 +2,7 @@
 
 from marfast.ops.ddpm_sample import ddpm_sample
 from marfast.ops.ddpm_step import ddpm_step
+from marfast.ops.fused_linear import fused_linear, pack_linear
 from marfast.ops.head import pack_head
 from marfast.ops.layer_norm_modulate import layer_norm_modulate
 from marfast.ops.registry import BackendUnavailable, backend, backends, which
@@ -12,7 +13,9 @@ __all__ = [
     "backends",
     "ddpm_sample",
     "ddpm_step",
+    "fused_linear",
     "layer_norm_modulate",
     "pack_head",
+    "pack_linear",
     "which",
 ]

@@ -18,6 +18,23 @@ def attention(qkv: Tensor, dropout_p: float = 0.0) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+def fused_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    norm_weight: Tensor | None = None,
+    norm_bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    gelu: bool = False,
+    eps: float = 1e-6,
+) -> Tensor:
+    """residual + GELU(LN(x) Wᵀ + b), what is not asked for left out: x [R, K] -> [R, J]."""
+    h = x if norm_weight is None else F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
+    h = F.linear(h, weight, bias)
+    h = F.gelu(h) if gelu else h
+    return h if residual is None else residual + h
+
+
 class Attention(nn.Module):
     """Multi-head self-attention: [B, L, D] -> [B, L, D]."""
 

@@ -29,6 +29,27 @@ struct DdpmStep {
   bool clip_denoised;
 };
 
+struct FusedLinear {
+  float* out;                // [R, J]
+  const float* x;            // [R, K]
+  const float* packed;       // panels [P, K, 32] (csrc/cpu/linear.h), then the bias [P * 32]
+  const float* norm_weight;  // [K], or null: no LayerNorm
+  const float* norm_bias;    // [K], with norm_weight
+  const float* residual;     // [R, J], or null
+  float* workspace;          // [threads, group, scratch_stride]
+  int64_t rows;              // R
+  int64_t inputs;            // K
+  int64_t outputs;           // J
+  int64_t panel_count;       // P = ceil(J / 32)
+  int64_t group;             // rows taken at a time
+  int64_t x_stride;
+  int64_t residual_stride;
+  int64_t scratch_stride;  // at least K
+  int threads;
+  bool gelu;
+  float eps;
+};
+
 struct LayerNormModulate {
   void* out;           // [R, w] of dtype, as are all the others
   const void* x;       // [R, w]

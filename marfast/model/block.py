@@ -1,0 +1,108 @@
+"""A transformer block through the ops: the block's own parameters, `fused_linear` and attention."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marfast import ops
+
+from .binding import Packing, native_kernels_take
+
+
+def _pack(weights: Any) -> Tensor:
+    return ops.pack_linear(*weights)
+
+
+def _is_identity(module: Any) -> bool:
+    return module is None or isinstance(module, nn.Identity)
+
+
+def is_plain_block(block: Any) -> bool:
+    """Whether `block` computes what `reference.transformer.Block` does, no more, and has its names
+    (the reference's, or timm's `Block` without its options)."""
+    attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
+    linears = [
+        *(getattr(attention, name, None) for name in ("qkv", "proj")),
+        *(getattr(mlp, name, None) for name in ("fc1", "fc2")),
+    ]
+    norms = [getattr(block, name, None) for name in ("norm1", "norm2")]
+    activation = getattr(mlp, "act", None)
+    extras = [
+        *(getattr(attention, name, None) for name in ("q_norm", "k_norm")),
+        *(getattr(block, name, None) for name in ("ls1", "ls2", "drop_path1", "drop_path2")),
+        getattr(mlp, "norm", None),
+    ]
+    return (
+        all(type(linear) is nn.Linear and linear.bias is not None for linear in linears)
+        and all(type(norm) is nn.LayerNorm and norm.bias is not None for norm in norms)
+        and type(activation) is nn.GELU
+        and activation.approximate == "none"
+        and all(map(_is_identity, extras))
+    )
+
+
+class FastLinear:
+    """One linear layer with what stands round it, and its packed weights."""
+
+    def __init__(self, linear: nn.Linear, norm: Any = None, gelu: bool = False):
+        self.linear, self.norm, self.gelu = linear, norm, gelu
+        self._packing = Packing(_pack)
+        self._packed: Tensor | None = None
+
+    def refresh(self) -> None:
+        self._packed = self._packing.of([self.linear.weight, self.linear.bias])
+
+    def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        norm = self.norm
+        return ops.fused_linear(
+            x,
+            self.linear.weight,
+            self.linear.bias,
+            norm_weight=None if norm is None else norm.weight,
+            norm_bias=None if norm is None else norm.bias,
+            residual=residual,
+            gelu=self.gelu,
+            eps=1e-6 if norm is None else norm.eps,
+            packed=self._packed,
+        )
+
+
+class FastBlock:
+    """A block [R, L, D] -> [R, L, D]; with `queries` [R, n], only those positions -> [R, n, D].
+
+    Runs the module's own code where the kernels can't run, or where it is no plain block.
+    """
+
+    def __init__(self, block: Any):
+        self.block = block
+        self.plain = is_plain_block(block)
+        self.native = False
+        if self.plain:
+            self.qkv = FastLinear(block.attn.qkv, block.norm1)
+            self.proj = FastLinear(block.attn.proj)
+            self.fc1 = FastLinear(block.mlp.fc1, block.norm2, gelu=True)
+            self.fc2 = FastLinear(block.mlp.fc2)
+
+    def refresh(self) -> None:
+        """Take the weights as they are now. To be called once in each generation."""
+        self.native = self.plain and native_kernels_take(self.block.attn.qkv.weight)
+        if self.native:
+            for linear in (self.qkv, self.proj, self.fc1, self.fc2):
+                linear.refresh()
+
+    def __call__(self, x: Tensor, rows: Tensor, queries: Tensor | None = None) -> Tensor:
+        if not self.native:
+            x = self.block(x)
+            return x if queries is None else x[rows, queries]
+        batch, length, width = x.shape
+        qkv = self.qkv(x.flatten(0, 1))
+        qkv = qkv.view(batch, length, 3, self.block.attn.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        if queries is not None:
+            q = qkv[rows, queries, 0].transpose(1, 2)
+            x = x[rows, queries]
+        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, width)
+        flat = self.proj(attended, residual=x.flatten(0, 1))
+        flat = self.fc2(self.fc1(flat), residual=flat)
+        return flat.view(x.shape)

@@ -1,0 +1,77 @@
+"""A transformer block through the ops against the block's own code."""
+
+import pytest
+import torch
+from torch import nn
+
+import marfast
+from marfast.model.block import FastBlock, is_plain_block
+from marfast.reference.transformer import Block
+
+ROWS = torch.arange(3)[:, None]
+QUERIES = torch.tensor([[0, 4], [1, 2], [3, 10]])
+
+
+@pytest.fixture
+def block() -> Block:
+    torch.manual_seed(0)
+    return Block(80, 5, norm_layer=lambda dim: nn.LayerNorm(dim, eps=1e-6)).eval()
+
+
+@pytest.mark.parametrize("queries", [None, QUERIES], ids=["all", "some"])
+@torch.no_grad()
+def test_same_result(block: Block, queries: torch.Tensor | None) -> None:
+    x = torch.randn(3, 11, 80)
+    expected = block(x) if queries is None else block(x)[ROWS, queries]
+    fast = FastBlock(block)
+    fast.refresh()
+    torch.testing.assert_close(fast(x, ROWS, queries), expected, rtol=1e-5, atol=1e-5)
+    with marfast.backend("reference"):
+        fast.refresh()
+        assert not fast.native
+        assert torch.equal(fast(x, ROWS, queries), expected)
+
+
+@torch.no_grad()
+def test_new_weights_are_taken(block: Block, needs_native: None) -> None:
+    fast = FastBlock(block)
+    fast.refresh()
+    assert fast.native
+    x = torch.randn(3, 11, 80)
+    before = fast(x, ROWS)
+    block.mlp.fc1.weight.data.mul_(2)
+    block.attn.qkv.bias = nn.Parameter(torch.ones(240))
+    fast.refresh()
+    after = fast(x, ROWS)
+    assert (after - before).abs().max() > 0.01
+    torch.testing.assert_close(after, block(x), rtol=1e-5, atol=1e-5)
+
+
+class Scaled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * 2
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "value"),
+    [
+        ("attn", "q_norm", nn.LayerNorm(16)),
+        ("", "ls1", Scaled()),
+        ("", "drop_path2", Scaled()),
+        ("", "norm1", nn.RMSNorm(80)),
+        ("mlp", "act", nn.SiLU()),
+        ("mlp", "act", nn.GELU(approximate="tanh")),
+        ("mlp", "fc1", nn.Linear(80, 320, bias=False)),
+    ],
+)
+@torch.no_grad()
+def test_a_block_that_does_more_runs_its_own_code(
+    block: Block, owner: str, name: str, value: nn.Module
+) -> None:
+    assert is_plain_block(block)
+    setattr(getattr(block, owner) if owner else block, name, value)
+    assert not is_plain_block(block)
+    fast = FastBlock(block)
+    fast.refresh()
+    x = torch.randn(3, 11, 80)
+    assert torch.equal(fast(x, ROWS), block(x))
