@@ -52,7 +52,7 @@ $(VENV)/installed: $(VENV)/torch-requirement $(BUILD_INPUTS)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/installed
-	$(PIP) 'marfast[dev,train]'
+	$(PIP) --no-build-isolation --editable '.[dev,train]'
 	@touch $@
 
 # Rewritten only when TORCH changes.

@@ -1,6 +1,9 @@
 """`marfast.accelerate`: somebody else's MAR, made fast, and `restore`, which undoes it."""
 
+import functools
+import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -13,6 +16,9 @@ from marfast.model.mar import FastMAR
 from marfast.model.presets import Settings
 
 Module = TypeVar("Module", bound=nn.Module)
+
+SAME = 2e-2
+"""How far, relative to the largest value, rounding may move what is computed (half precision)."""
 
 _MODULES = (
     "class_emb",
@@ -41,6 +47,8 @@ class FastSampleTokens:
         self.module: Any = module
         self.backend = backend
         self.model = FastMAR(module)
+        self.replaced = module.__dict__.get("sample_tokens")
+        self._trusted: bool | None = None
 
     @torch.no_grad()
     def __call__(
@@ -54,10 +62,10 @@ class FastSampleTokens:
         progress: bool = False,
     ) -> Tensor:
         module, model = self.module, self.model
-        if module.training:  # dropout and label drop are the module's own business
-            tokens: Tensor = type(module).sample_tokens(
-                module, bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress
-            )
+        # dropout and label drop are the module's own business
+        if module.training or not self._computes_what_the_module_does():
+            own = self.replaced or functools.partial(type(module).sample_tokens, module)
+            tokens: Tensor = own(bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress)
             return tokens
         settings = Settings(
             num_iter=num_iter,
@@ -69,10 +77,40 @@ class FastSampleTokens:
         if labels is None:
             labels = torch.full((bsz,), -1, device=model.device)
         randomness = BatchRandomness(Generators.global_ones(model.device), bsz, range(bsz))
-        with ops.backend(self.backend), _Bar(num_iter, progress) as report:
+        with self._backend(), _Bar(num_iter, progress) as report:
             tokens = sample_tokens(model, labels, randomness, settings, model.schedule(), report)
         images: Tensor = module.unpatchify(tokens)
         return images
+
+    def _backend(self) -> AbstractContextManager[None]:
+        return nullcontext() if self.backend == "auto" else ops.backend(self.backend)
+
+    def _computes_what_the_module_does(self) -> bool:
+        """Once: condition vectors of one image, by the module's own encoder and decoder and by the
+        thin model. A module that only shares MAR's names is left to its own code, with a warning.
+        """
+        if self._trusted is None:
+            module, model = self.module, self.model
+            order = torch.arange(module.seq_len, device=model.device)[None]
+            known, predict = order[:, : module.seq_len // 2], order[:, module.seq_len // 2 :]
+            mask = torch.zeros(order.shape, device=model.device).index_fill(1, predict[0], 1.0)
+            tokens = torch.linspace(-1, 1, order.numel() * module.token_embed_dim)
+            tokens = tokens.to(model.device).view(1, -1, module.token_embed_dim)
+            with self._backend():
+                model.refresh()
+                embedding = model.class_embedding(torch.full((1,), -1, device=model.device))
+                ours = model.condition(tokens, known, predict, embedding).float()
+            x = module.forward_mae_encoder(tokens, mask, embedding)
+            theirs = module.forward_mae_decoder(x, mask)[0, predict[0]].float()
+            self._trusted = bool((ours - theirs).abs().max() <= SAME * theirs.abs().max())
+            if not self._trusted:
+                warnings.warn(
+                    f"{type(module).__name__} computes something else than MAR's encoder and "
+                    "decoder: its own code runs",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+        return self._trusted
 
 
 class _Bar:
@@ -113,8 +151,9 @@ def accelerate(module: Module, backend: str = "auto") -> Module:
     images within the bounds of docs/numerics.md.
 
     Args:
-        module: a MAR: LTH14/mar's, `marfast.reference.MAR`, or any with its parameter names. Its
-            parameters stay its own and may change at any time. In training mode, and for everything
+        module: a MAR: LTH14/mar's, `marfast.reference.MAR`, or any with its parameter names (the
+            first call checks that its encoder and decoder compute what MAR's do). Its parameters
+            stay its own and may change at any time. In training mode, and for everything
             but `sample_tokens`, the module's own code runs.
         backend: "auto", or one of the backends that `marfast info` lists.
 
@@ -136,6 +175,9 @@ def accelerate(module: Module, backend: str = "auto") -> Module:
 
 def restore(module: Module) -> Module:
     """Undo `accelerate`: the module's own `sample_tokens` is back. Returns the same object."""
-    if isinstance(module.__dict__.get("sample_tokens"), FastSampleTokens):
+    fast = module.__dict__.get("sample_tokens")
+    if isinstance(fast, FastSampleTokens):
         del module.__dict__["sample_tokens"]
+        if fast.replaced is not None:
+            module.__dict__["sample_tokens"] = fast.replaced
     return module

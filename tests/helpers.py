@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import backend, native
+from marfast.verification.compare import to_double
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -56,8 +57,7 @@ def assert_as_accurate(
     dtype in RMS and 4 times in maximum."""
     ours, theirs = [], []
     for args in cases:
-        doubles = [arg.double() if isinstance(arg, Tensor) else arg for arg in args]
-        exact = reference(*doubles)
+        exact = reference(*to_double(args))
         ours.append((op(*args).double() - exact).flatten())
         theirs.append((reference(*args).double() - exact).flatten())
     our, their = torch.cat(ours).abs(), torch.cat(theirs).abs()

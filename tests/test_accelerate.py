@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,79 @@ def test_in_training_mode_the_modules_own_code_samples(module: MAR) -> None:
     images, after = sample(marfast.accelerate(module))
     assert torch.equal(images, expected)
     assert after == state
+
+
+def test_a_backend_forced_outside_holds(module: MAR) -> None:
+    expected, _ = sample(module)
+    marfast.accelerate(module)
+    with marfast.backend("reference"), marfast.ops.registry.used() as used:
+        assert torch.equal(sample(module)[0], expected)
+    assert set(used["ddpm_sample"]) == {"reference"}
+
+
+def test_what_was_replaced_comes_back(module: MAR) -> None:
+    def own(*args: Any, **kwargs: Any) -> str:
+        return "own"
+
+    module.sample_tokens = own  # type: ignore[method-assign, assignment]
+    marfast.restore(marfast.accelerate(marfast.accelerate(module)))
+    assert module.sample_tokens is own
+
+
+class OtherEncoder(MAR):
+    def forward_mae_encoder(self, x: Tensor, mask: Tensor, class_embedding: Tensor) -> Tensor:
+        return super().forward_mae_encoder(x, mask, class_embedding) * 2
+
+
+def add_hook(module: MAR) -> None:
+    module.encoder_blocks[0].attn.register_forward_hook(lambda m, args, out: out * 3)
+
+
+def other_encoder(module: MAR) -> None:
+    module.__class__ = OtherEncoder
+
+
+def other_attention(module: MAR) -> None:
+    forward = module.decoder_blocks[1].attn.forward
+    module.decoder_blocks[1].attn.forward = lambda x: forward(x) * 3
+
+
+@pytest.mark.parametrize("change", [add_hook, other_encoder, other_attention])
+@pytest.mark.filterwarnings("ignore:.*computes something else")
+def test_a_module_that_computes_something_else_stays_right(module: MAR, change: Any) -> None:
+    plain, _ = sample(module)
+    change(module)
+    expected, _ = sample(module)
+    assert (expected - plain).abs().max() > 1e-3
+    marfast.accelerate(module)
+    torch.testing.assert_close(sample(module)[0], expected, rtol=0, atol=1e-4)
+
+
+def test_parts_replaced_later_are_used(module: MAR) -> None:
+    marfast.accelerate(module)
+    sample(module)
+    other = TINY.build(steps="4", clip_denoised=True)
+    other.load_state_dict(tiny_weights(seed=7), assign=True)
+    module.encoder_blocks = other.encoder_blocks
+    module.diffloss.net = other.diffloss.net
+    images, _ = sample(module)
+    torch.testing.assert_close(images, sample(marfast.restore(module))[0], rtol=0, atol=1e-4)
+
+
+def test_autocast_packs_once(module: MAR, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = []
+    pack = marfast.ops.pack_head
+    module = marfast.accelerate(module)
+    monkeypatch.setattr(
+        module.sample_tokens.model._head._packing,
+        "_pack",
+        lambda weights: packed.append(1) or pack(weights),
+    )
+    op = sys.modules["marfast.ops.ddpm_sample"]
+    monkeypatch.setattr(op, "pack_head", lambda weights: packed.append(2) or pack(weights))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert sample(module, cfg=2.0)[0].isfinite().all()
+    assert packed == [1]
 
 
 def test_what_is_no_mar_is_refused() -> None:

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from marfast.verification import compare, original
+from marfast.ops import registry
+from marfast.verification import compare, op_table, original
 from marfast.verification.cases import all_cases
 from marfast.verification.original import OriginalError
 from marfast.verification.report import Difference, OpRow, Report, Row
 from marfast.verify import verify
+from tests.helpers import assert_as_accurate
 
 STAND_IN = {
     "models/mar.py": "from marfast.reference.mar import *\n",
@@ -201,6 +203,53 @@ def test_ulps_are_counted_through_zero() -> None:
         assert compare.max_ulp(one, one + torch.finfo(dtype).eps) == 1
         assert compare.max_ulp(one * tiny, -one * tiny) > 1
     assert compare.bit_equal_share(torch.tensor([1.0, 2.0]), torch.tensor([1.0, 3.0])) == 0.5
+
+
+def test_doubles_are_made_of_floats_only_and_in_lists_too() -> None:
+    whole, half = torch.tensor([999]), torch.ones(1, dtype=torch.bfloat16)
+    kept, [made, (also,)], text, none = compare.to_double((whole, [half, (half,)], "a", None))
+    assert kept is whole
+    assert made.dtype == also.dtype == torch.float64
+    assert (text, none) == ("a", None)
+
+
+def test_accuracy_is_against_float64_throughout() -> None:
+    def reference(weights: list[torch.Tensor], steps: torch.Tensor) -> torch.Tensor:
+        assert steps.dtype == torch.int64
+        return weights[0] / 3
+
+    def off(weights: list[torch.Tensor], steps: torch.Tensor) -> torch.Tensor:
+        return reference(weights, steps) * (1 + 2**-20)
+
+    cases = [([torch.rand(100)], torch.tensor([1]))]
+    assert_as_accurate(reference, reference, cases)
+    with pytest.raises(AssertionError, match="maximum"):
+        assert_as_accurate(off, reference, cases)
+
+
+@pytest.mark.parametrize("name", sorted(registry.OPS))
+def test_the_table_computes_each_thing_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    op, run = registry.OPS[name], op_table._Variant.run
+    runs: list[tuple[op_table._Variant, int]] = []
+    exact: list[torch.dtype] = []
+
+    def counted(variant: op_table._Variant, op: registry.Op, args: Any) -> torch.Tensor:
+        runs.append((variant, id(args)))
+        return run(variant, op, args)
+
+    def reference(*args: Any) -> torch.Tensor:
+        result = op.backends["reference"].run(*args)
+        exact.append(result.dtype)
+        return result
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(registry, "OPS", {name: op})
+    monkeypatch.setattr(op_table._Variant, "run", counted)
+    monkeypatch.setattr(op, "reference", reference)
+    rows = op_table.rows(lambda *_: None)
+    assert len(set(runs)) == len(runs)
+    ran = {row.dtype for row in rows if row.reason is None}
+    assert exact == [torch.float64] * len(op_table.SEEDS) * len(ran)
 
 
 def test_a_report_is_ok_only_if_every_row_is() -> None:

@@ -1,13 +1,13 @@
 #pragma once
 
-// The head's only matrix product: out[r][j] = sum_k x[r][k] W[j][k] + b[j], for few or many rows.
+// The kernels' matrix product: out[r][j] = sum_k x[r][k] W[j][k] + b[j], for few or many rows.
 //
 // Order of accumulation (docs/numerics.md): k is cut into blocks of 256, each block is one chain of
 // FMAs from 0, block sums are added in order, then the bias. Lanes run across outputs, so the bits
 // of an output depend neither on the rows beside it, nor on the width of the registers, nor on the
 // threads.
 //
-// Weights lie in panels of 32 outputs (pack.h): [ceil(J / 32)][K][32], zeros beyond J. A tile is up
+// Weights lie in panels of 32 outputs: [ceil(J / 32)][K][32], zeros beyond J. A tile is up
 // to V::max_rows rows by one panel (or half a panel, where registers are few), its accumulators in
 // registers. A panel is read once for each group of rows; while it is used, the next one is brought
 // into L2. Bytes moved: the weights once, J K s; flops: 2 R J K. Floor: the larger of the two.

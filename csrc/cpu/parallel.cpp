@@ -4,7 +4,6 @@
 
 #include <dlfcn.h>
 #include <fenv.h>
-#include <pthread.h>
 #include <sched.h>
 
 #include <atomic>
@@ -37,11 +36,8 @@ void find(Function*& function, const char* name) {
   function = reinterpret_cast<Function*>(dlsym(RTLD_DEFAULT, name));
 }
 
-std::atomic<bool> forked{false};
-
 const OpenMp* open_mp() {
   static const OpenMp found = [] {
-    pthread_atfork(nullptr, nullptr, [] { forked = true; });
     OpenMp omp{};
     find(omp.parallel, "GOMP_parallel");
     find(omp.thread_num, "omp_get_thread_num");
@@ -96,7 +92,7 @@ void run_team(int threads, void (*body)(void*, const Team&), void* data) {
     fenv_t environment;  // the caller's: rounding and subnormals are part of the defined bits
     Barrier barrier;
   } call{body, data, threads > 1 ? open_mp() : nullptr, {}, {}};
-  if (call.omp == nullptr || forked) return body(data, Team(0, 1, call.barrier));
+  if (call.omp == nullptr) return body(data, Team(0, 1, call.barrier));
 
   fegetenv(&call.environment);
   call.omp->parallel(

@@ -26,8 +26,9 @@ class Team {
 };
 
 // Calls body(data, team) on at most `threads` threads of the process's own OpenMP runtime, the one
-// that torch uses: no second pool competes with its threads. Without such a runtime, or in a forked
-// child (where its threads are gone), on the calling thread alone. Callable from several threads.
+// that torch uses: no second pool competes with its threads. Without such a runtime, on the calling
+// thread alone. Callable from several threads; in a forked child the runtime's threads are gone,
+// and only threads = 1 may be asked for.
 void run_team(int threads, void (*body)(void* data, const Team& team), void* data);
 
 template <class Body>  // a lambda, so that nothing is shared between files

@@ -133,6 +133,8 @@ def generate(
     The same labels, seed and settings give the same images. An interrupted run leaves the single
     files that were finished, and --resume goes on after them.
     """
+    if resume and force:
+        raise bad("--resume", "--force replaces the files that --resume keeps; give one of them")
     target = check_target(out)
     if resume and not target.is_folder:
         raise bad("--resume", f"{out} is one file; only a folder's images can be resumed")

@@ -135,7 +135,7 @@ class Pipeline:
                 part = labels[rows.start : rows.stop]
                 tokens = sample_tokens(self.model, part, randomness, settings, schedule, report)
                 images: Tensor = self.model.module.unpatchify(tokens)
-                yield images.clamp(-1, 1) if self.makes_pixels else images
+            yield images.clamp(-1, 1) if self.makes_pixels else images
 
     def _labels(self, labels: int | Sequence[int | None] | Tensor) -> Tensor:
         count = self.model.module.num_classes

@@ -15,9 +15,7 @@ SAMPLES = 64
 
 def native_kernels_take(weight: Tensor) -> bool:
     """Whether the CPU's kernels would run on weights such as this one, here and now."""
-    fits = weight.device.type == "cpu" and weight.dtype == torch.float32
-    wanted = registry.forced() in ("auto", "cpu") and not torch.is_autocast_enabled("cpu")
-    return fits and wanted and native.available()[0]
+    return registry.forced() in ("auto", "cpu") and native.can_run({"weight": weight})[0]
 
 
 def _fingerprint(weights: Sequence[Tensor]) -> tuple[object, ...]:
@@ -25,7 +23,8 @@ def _fingerprint(weights: Sequence[Tensor]) -> tuple[object, ...]:
     sampled = [
         w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights
     ]
-    places = [(w.data_ptr(), w._version) for w in weights]
+    # what is made in inference mode counts no versions
+    places = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
     return (*places, *torch.stack(sampled).tolist())
 
 
@@ -55,13 +54,12 @@ class HeadWeights(NamedTuple):
 
 
 class HeadBinding:
-    """The weights of a SimpleMLPAdaLN `net`."""
+    """The weights of a SimpleMLPAdaLN."""
 
-    def __init__(self, net: nn.Module):
-        self.net = net
+    def __init__(self) -> None:
         self._packing = Packing(ops.pack_head)
 
-    def current(self) -> HeadWeights:
-        """The weights as they are now. To be asked for once in each generation."""
-        weights: list[Tensor] = [*self.net.parameters()]
+    def current(self, net: nn.Module) -> HeadWeights:
+        """The net's weights as they are now. To be asked for once in each generation."""
+        weights: list[Tensor] = [*net.parameters()]
         return HeadWeights(weights, self._packing.of(weights))

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,8 +20,8 @@ def _is_identity(module: Any) -> bool:
 
 
 def is_plain_block(block: Any) -> bool:
-    """Whether `block` computes what `reference.transformer.Block` does, no more, and has its names
-    (the reference's, or timm's `Block` without its options)."""
+    """Whether `block` has the parts of `reference.transformer.Block`, by its names, and no others
+    that act (the reference's block, or timm's without its options), and nobody hooked into it."""
     attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
     linears = [
         *(getattr(attention, name, None) for name in ("qkv", "proj")),
@@ -39,19 +40,20 @@ def is_plain_block(block: Any) -> bool:
         and type(activation) is nn.GELU
         and activation.approximate == "none"
         and all(map(_is_identity, extras))
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in block.modules())
     )
 
 
 class FastLinear:
     """One linear layer with what stands round it, and its packed weights."""
 
-    def __init__(self, linear: nn.Linear, norm: Any = None, gelu: bool = False):
-        self.linear, self.norm, self.gelu = linear, norm, gelu
+    def __init__(self) -> None:
         self._packing = Packing(_pack)
-        self._packed: Tensor | None = None
 
-    def refresh(self) -> None:
-        self._packed = self._packing.of([self.linear.weight, self.linear.bias])
+    def refresh(self, linear: nn.Linear, norm: Any = None, gelu: bool = False) -> None:
+        """Take these modules' weights as they are now."""
+        self.linear, self.norm, self.gelu = linear, norm, gelu
+        self._packed = self._packing.of([linear.weight, linear.bias])
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         norm = self.norm
@@ -74,22 +76,23 @@ class FastBlock:
     Runs the module's own code where the kernels can't run, or where it is no plain block.
     """
 
-    def __init__(self, block: Any):
-        self.block = block
-        self.plain = is_plain_block(block)
+    def __init__(self) -> None:
+        self.qkv, self.proj, self.fc1, self.fc2 = (FastLinear() for _ in range(4))
         self.native = False
-        if self.plain:
-            self.qkv = FastLinear(block.attn.qkv, block.norm1)
-            self.proj = FastLinear(block.attn.proj)
-            self.fc1 = FastLinear(block.mlp.fc1, block.norm2, gelu=True)
-            self.fc2 = FastLinear(block.mlp.fc2)
 
-    def refresh(self) -> None:
-        """Take the weights as they are now. To be called once in each generation."""
-        self.native = self.plain and native_kernels_take(self.block.attn.qkv.weight)
+    def refresh(self, block: Any) -> None:
+        """Take this block's weights as they are now. To be called once in each generation."""
+        self.block = block
+        self.native = (
+            is_plain_block(block)
+            and not torch.is_autocast_enabled("cpu")
+            and native_kernels_take(block.attn.qkv.weight)
+        )
         if self.native:
-            for linear in (self.qkv, self.proj, self.fc1, self.fc2):
-                linear.refresh()
+            self.qkv.refresh(block.attn.qkv, block.norm1)
+            self.proj.refresh(block.attn.proj)
+            self.fc1.refresh(block.mlp.fc1, block.norm2, gelu=True)
+            self.fc2.refresh(block.mlp.fc2)
 
     def __call__(self, x: Tensor, rows: Tensor, queries: Tensor | None = None) -> Tensor:
         if not self.native:

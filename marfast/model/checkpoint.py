@@ -1,6 +1,7 @@
 """Files of weights: read without running code, checked whole before a model sees them."""
 
 import argparse
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 SAFETENSORS = (".safetensors",)
 PICKLES = (".pth", ".pt", ".ckpt", ".bin")
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class CheckpointError(ValueError):
@@ -37,6 +39,16 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     return loaded
 
 
+def _reason(error: Exception, suffix: str) -> str:
+    """One line; torch's on a pickle that it refuses would go on to advise how to run its code."""
+    text = str(error).strip()
+    if refused := re.search(r"GLOBAL (\S+)", text):
+        return f"holds {refused[1]}, which is not read"
+    inner = re.search(r"WeightsUnpickler error:\s*(\S.*)", text)
+    lines = [inner[1]] if inner else text.splitlines() or [type(error).__name__]
+    return f"not readable as {suffix}: {lines[0].partition(' In PyTorch ')[0].strip()}"
+
+
 def read_weights(path: Path, which: str | None = None) -> dict[str, Tensor]:
     """The weights in a .safetensors file, or in a .pth as LTH14/mar saves it.
 
@@ -46,15 +58,15 @@ def read_weights(path: Path, which: str | None = None) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
-    if path.suffix not in SAFETENSORS + PICKLES:
+    suffix = path.suffix.lower()
+    if suffix not in SAFETENSORS + PICKLES:
         allowed = ", ".join(SAFETENSORS + PICKLES)
         raise CheckpointError(f"{path}: unknown kind of file; allowed are {allowed}")
-    read = _read_safetensors if path.suffix in SAFETENSORS else _read_pickle
+    read = _read_safetensors if suffix in SAFETENSORS else _read_pickle
     try:
         contents = read(path)
     except Exception as error:  # readers raise many kinds on hostile bytes: each means "unreadable"
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path}: not readable as {path.suffix}: {reason}") from error
+        raise CheckpointError(f"{path}: {_reason(error, suffix)}") from error
 
     entries = [which] if which else ["model_ema", "model"]
     nested = [name for name in entries if isinstance(contents.get(name), Mapping)]
@@ -77,17 +89,18 @@ def check_weights(weights: Mapping[str, Tensor], module: nn.Module, source: str)
     if extra := weights.keys() - expected.keys():
         raise CheckpointError(f"{source}: has {_names(extra)}, which this model has not")
     for key, tensor in weights.items():
+        dense = tensor.layout == torch.strided and not tensor.is_nested
+        if tensor.dtype not in FLOATS or tensor.device.type != "cpu" or not dense:
+            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
+            names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
+            raise CheckpointError(f"{source}: {key} is {kind}; allowed are dense {names}")
         if tensor.shape != expected[key].shape:
             raise CheckpointError(
                 f"{source}: {key} has shape {list(tensor.shape)}; "
                 f"this model's is {list(expected[key].shape)}"
             )
-        if not tensor.is_floating_point() or tensor.layout != torch.strided:
-            raise CheckpointError(
-                f"{source}: {key} is {tensor.dtype}, {tensor.layout}, not dense floats"
-            )
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{source}: {key} has values that are not finite")
+        if not torch.isfinite(tensor.float()).all():
+            raise CheckpointError(f"{source}: {key} has values that are not finite in float32")
 
 
 def load_weights(weights: Mapping[str, Tensor], module: nn.Module, source: str) -> None:

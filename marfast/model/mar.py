@@ -12,7 +12,7 @@ from torch import Tensor
 from marfast import ops
 from marfast.reference.diffusion import create_diffusion, sampling_schedule
 
-from .binding import HeadBinding, HeadWeights
+from .binding import HeadBinding
 from .block import FastBlock
 
 Schedule = tuple[Tensor, Tensor]
@@ -23,10 +23,9 @@ class FastMAR:
 
     def __init__(self, module: Any):
         self.module = module
-        self._head = HeadBinding(self.module.diffloss.net)
-        self._encoder = [FastBlock(block) for block in module.encoder_blocks]
-        self._decoder = [FastBlock(block) for block in module.decoder_blocks]
-        self.head: HeadWeights | None = None
+        self._head = HeadBinding()
+        self._encoder: list[FastBlock] = []
+        self._decoder: list[FastBlock] = []
 
     @property
     def device(self) -> torch.device:
@@ -34,10 +33,15 @@ class FastMAR:
         return device
 
     def refresh(self) -> None:
-        """Take the weights as they are now. To be called once in each generation."""
-        self.head = self._head.current()
-        for block in (*self._encoder, *self._decoder):
-            block.refresh()
+        """Take the module's parts and weights as they are now, once before each generation."""
+        self.head = self._head.current(self.module.diffloss.net)
+        for fast, blocks in (
+            (self._encoder, self.module.encoder_blocks),
+            (self._decoder, self.module.decoder_blocks),
+        ):
+            fast[:] = [*fast, *(FastBlock() for _ in blocks)][: len(blocks)]
+            for fast_block, block in zip(fast, blocks, strict=True):
+                fast_block.refresh(block)
 
     def schedule(self, steps: int | str | None = None) -> Schedule:
         """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device.
@@ -97,7 +101,7 @@ class FastMAR:
     ) -> Tensor:
         """The head's S denoising steps: z [R, D], noise [N, C], step_noise [S, N, C], guidance [1]
         -> tokens [N, C]. R = 2N under guidance, conditional rows first."""
-        head = self.head or self._head.current()
+        head = self.head
         return ops.ddpm_sample(
             *(noise, step_noise, z, head.weights, *schedule, guidance),
             *(temperature, clip_denoised, head.packed),

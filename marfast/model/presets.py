@@ -2,14 +2,18 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import numbers
+import operator
+import re
+import reprlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from annotated_types import Ge, Gt
+from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from marfast.reference import MAR
@@ -18,23 +22,53 @@ from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
 from .meta import without_storage
 
 T = TypeVar("T")
-Count = Annotated[int, Ge(1)]
+Size = Annotated[int, Ge(1), Le(65536)]
+Short = Annotated[int, Ge(1), Le(1024)]
+Scale = Annotated[float, Ge(0), Le(1e4)]
 
 _STRICT: Any = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
 
 
-def _validated(kind: type[T], data: Mapping[str, Any], prefix: str = "") -> T:
+_RESPACING = re.compile("(ddim|( *0*[1-9][0-9]* *,)*) *0*[1-9][0-9]* *")
+
+
+def _plain(number: Any) -> int | float:
+    """A number that JSON doesn't know, such as NumPy's, as Python's."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        if isinstance(number, numbers.Real):
+            return float(number)
+        raise TypeError(f"numbers and strings are allowed, not {reprlib.repr(number)}") from None
+
+
+def _field(data: Any, place: Sequence[int | str]) -> str:
+    """The field that a validation error is about, without the kinds and indices inside it."""
+    names = []
+    for part in place:
+        if not isinstance(data, Mapping):
+            break
+        names.append(str(part))
+        data = data.get(part)
+    return ".".join(names)
+
+
+def _validated(kind: type[T], data: Mapping[str, Any], source: str = "") -> T:
     """`kind` from plain data; ValueError names the field, what was given and what is allowed."""
     from pydantic import TypeAdapter, ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(data))
+        return TypeAdapter(kind).validate_json(json.dumps(data, default=_plain))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        name = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-        allowed = first["msg"].removeprefix("Value error, ")
-        given = f"{first['input']!r}; " if not isinstance(first["input"], dict) else ""
-        raise ValueError(f"{prefix}{name}: {given}{allowed}") from None
+        first, *others = error.errors(include_url=False)
+        field = _field(data, first["loc"])
+        same = [e["msg"] for e in others if _field(data, e["loc"]) == field]
+        also = [text.removeprefix("Input should be ") for text in same]
+        allowed = " or ".join([first["msg"].removeprefix("Value error, "), *also])
+        given = "" if isinstance(first["input"], dict) else f"{reprlib.repr(first['input'])}; "
+        raise ValueError(": ".join([*filter(None, (source, field)), given + allowed])) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{source or 'settings'}: not plain data: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -43,22 +77,22 @@ class Architecture:
 
     __pydantic_config__: ClassVar = _STRICT
 
-    img_size: Count = 256
-    vae_stride: Count = 16
-    patch_size: Count = 1
-    vae_embed_dim: Count = 16
-    encoder_embed_dim: Count = 1024
-    encoder_depth: Count = 16
-    encoder_num_heads: Count = 16
-    decoder_embed_dim: Count = 1024
-    decoder_depth: Count = 16
-    decoder_num_heads: Count = 16
-    mlp_ratio: Annotated[float, Gt(0)] = 4.0
-    norm_eps: Annotated[float, Gt(0)] = 1e-6
-    class_num: Count = 1000
-    buffer_size: Count = 64
-    diffloss_d: Count = 3
-    diffloss_w: Count = 1024
+    img_size: Size = 256
+    vae_stride: Size = 16
+    patch_size: Short = 1
+    vae_embed_dim: Size = 16
+    encoder_embed_dim: Size = 1024
+    encoder_depth: Short = 16
+    encoder_num_heads: Size = 16
+    decoder_embed_dim: Size = 1024
+    decoder_depth: Short = 16
+    decoder_num_heads: Size = 16
+    mlp_ratio: Annotated[float, Gt(0), Le(1024)] = 4.0
+    norm_eps: Annotated[float, Gt(0), Le(1)] = 1e-6
+    class_num: Size = 1000
+    buffer_size: Size = 64
+    diffloss_d: Short = 3
+    diffloss_w: Size = 1024
 
     @property
     def seq_len(self) -> int:
@@ -85,11 +119,11 @@ class Settings:
 
     __pydantic_config__: ClassVar = _STRICT
 
-    num_iter: Count = 64
+    num_iter: Annotated[int, Ge(1)] = 64
     steps: int | str = 100
-    cfg: Annotated[float, Ge(0)] = 1.0
+    cfg: Scale = 1.0
     cfg_schedule: Literal["linear", "constant"] = "linear"
-    temperature: Annotated[float, Ge(0)] = 1.0
+    temperature: Scale = 1.0
     clip_denoised: bool = False
 
     def replace(self, seq_len: int, **changes: Any) -> "Settings":
@@ -98,15 +132,14 @@ class Settings:
         Raises ValueError, naming the setting, for anything that can't be sampled with.
         """
         given = {name: value for name, value in changes.items() if value is not None}
-        try:
-            new = _validated(Settings, dataclasses.asdict(self) | given)
-        except TypeError:  # what JSON has no word for is not a setting either
-            raise ValueError(f"settings: numbers and strings are allowed, not {given}") from None
+        new = _validated(Settings, dataclasses.asdict(self) | given)
         if new.num_iter > seq_len:
             raise ValueError(
                 f"num_iter: {new.num_iter}; allowed are 1 to {seq_len}, this model's tokens"
             )
         allowed = f'2 to {NUM_TRAIN_TIMESTEPS}, or a respacing such as "ddim50" or "10,15,20"'
+        if not _RESPACING.fullmatch(str(new.steps)):
+            raise ValueError(f"steps: {new.steps!r}; allowed are {allowed}")
         try:
             kept = len(space_timesteps(NUM_TRAIN_TIMESTEPS, str(new.steps)))
         except ValueError as error:
@@ -129,7 +162,7 @@ class Preset:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str) -> "Preset":
         """From the contents of a config.json; ValueError names the source and the key."""
-        preset = _validated(cls, data, f"{source}: ")
+        preset = _validated(cls, data, source)
         if preset.architecture.seq_len < 1:
             raise ValueError(f"{source}: architecture: an image of this size has no token")
         try:
@@ -172,7 +205,7 @@ def read_config(path: Path) -> Preset:
     """The preset that a config.json holds. ValueError or FileNotFoundError names the file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
     return Preset.from_dict(data, str(path))
 
@@ -180,7 +213,7 @@ def read_config(path: Path) -> Preset:
 def get_preset(preset: "str | Path | Mapping[str, Any] | Preset") -> Preset:
     """A preset by name (mar_base, …, or an embedded model's), config.json or its contents."""
     if isinstance(preset, Preset):
-        return preset
+        return Preset.from_dict(preset.to_dict(), "preset")
     if isinstance(preset, Mapping):
         return Preset.from_dict(preset, "preset")
     if str(preset) in MAR_PRESETS:

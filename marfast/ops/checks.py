@@ -42,6 +42,15 @@ def like(
     raise ValueError(f"{name} is on {given.device}; it must be on {x.device}, as {reference} is")
 
 
+def packed(given: Tensor | None, x: Tensor, reference: str = "x") -> None:
+    """What a pack function returned, as far as it can be told: a dense float32 vector beside x."""
+    if given is not None:
+        size = (given.numel(),)
+        like("packed", given, "size", size, (torch.float32,), x, reference)
+        if not given.is_contiguous():
+            raise ValueError("packed: it is not contiguous, as what the pack function returns is")
+
+
 def short_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 

@@ -81,9 +81,11 @@ def _check(
     shape = HeadShape.of(weights)
     own = (torch.float32, torch.float64)
     tokens, channels = checks.first("noise", noise, "N, C", own)
-    steps, rows = len(timesteps), cond.shape[0]
-    if steps == 0:
-        raise ValueError("timesteps has shape [0]; at least one step is needed")
+    if timesteps.dim() != 1 or len(timesteps) == 0:
+        raise ValueError(
+            f"timesteps has shape {list(timesteps.shape)}; it must be [S], at least one step"
+        )
+    steps, rows = len(timesteps), cond.shape[0] if cond.dim() else 0
     if rows not in (tokens, 2 * tokens):
         raise ValueError(
             f"cond has {rows} rows; it must have N = {tokens} (noise's rows), "
@@ -98,6 +100,7 @@ def _check(
         ("guidance", guidance, "1", (1,), noise.dtype),
     ):
         checks.like(name, given, letters, sizes, (dtype,), noise, reference="noise")
+    checks.packed(packed, noise, "noise")
     first, allowed = weights[0], (noise.dtype, torch.bfloat16, torch.float16)
     letters = "outputs, inputs"
     checks.like("weights[0]", first, letters, first.shape, allowed, noise, reference="noise")
@@ -141,13 +144,7 @@ def _example(
 def _can_run_cpu(
     noise: Tensor, step_noise: Tensor, cond: Tensor, weights: Sequence[Tensor], *_: Any
 ) -> Verdict:
-    if noise.device.type != "cpu":
-        return False, f"noise is on {noise.device}"
-    for name, given in (("noise is", noise), ("weights are", weights[0])):
-        if given.dtype != torch.float32:
-            dtype = checks.short_dtype(given.dtype)
-            return False, f"{name} {dtype}; the kernel computes in float32"
-    return native.available()
+    return native.can_run({"noise": noise, "weights": weights[0]})
 
 
 def _run_cpu(
@@ -165,7 +162,7 @@ def _run_cpu(
     shape = HeadShape.of(weights)
     extension = native.extension()
     packed = pack_head(weights) if packed is None else packed
-    if packed.dtype != torch.float32 or packed.shape != (extension.packed_head_size(shape),):
+    if packed.shape != (extension.packed_head_size(shape),):
         raise ValueError("packed: it is not what ops.pack_head returns for these weights")
     step_noise = step_noise if step_noise[0].is_contiguous() else step_noise.contiguous()
     noise, schedule = noise.contiguous(), schedule.contiguous()
@@ -175,8 +172,8 @@ def _run_cpu(
     group = max(1, PAIRS // max(1, copies))
     chunk = min(steps, max(1, PAIRS // (min(group, tokens) * copies))) if tokens else steps
     size = extension.ddpm_sample_workspace(shape, min(group, tokens), steps, chunk, copies == 2)
-    workspace = torch.empty(size)
-    out = torch.empty(noise.shape)
+    workspace = native.empty(size)
+    out = noise.new_empty(noise.shape)
     for first in range(0, tokens, group):
         members = slice(first, min(tokens, first + group))
         group_cond = torch.cat([rows[members] for rows in cond.split(tokens)])
@@ -198,7 +195,7 @@ def _run_cpu(
                 min(steps, step + chunk),
                 chunk,
                 step_noise.stride(0),
-                torch.get_num_threads(),
+                native.threads(),
                 copies == 2,
                 temperature,
                 clip_denoised,

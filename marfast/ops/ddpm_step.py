@@ -95,11 +95,7 @@ def _example(
 
 
 def _can_run_cpu(x: Tensor, *_: Any) -> Verdict:
-    if x.device.type != "cpu":
-        return False, f"x is on {x.device}"
-    if x.dtype != torch.float32:
-        return False, f"x is {checks.short_dtype(x.dtype)}; the kernel computes in float32"
-    return native.available()
+    return native.can_run({"x": x})
 
 
 def _run_cpu(

@@ -50,10 +50,11 @@ def fused_linear(
 def pack_linear(weight: Tensor, bias: Tensor) -> Tensor:
     """weight [J, K] and bias [J], float32, as the CPU's `fused_linear` reads them: one float32
     tensor, panels [ceil(J / 32), K, 32] and the bias, zeros beyond J."""
-    outputs, inputs = weight.shape
+    outputs, inputs = checks.first("weight", weight, "J, K", (torch.float32,))
+    checks.like("bias", bias, "J", (outputs,), (torch.float32,), weight, reference="weight")
     panels = -(-outputs // PANEL)
-    packed = torch.zeros(panels * PANEL * (inputs + 1))
-    padded = torch.zeros(panels * PANEL, inputs)
+    packed = native.empty(panels * PANEL * (inputs + 1)).zero_()
+    padded = native.empty(panels * PANEL, inputs).zero_()
     padded[:outputs] = weight.detach()
     body = packed[: panels * PANEL * inputs].view(panels, inputs, PANEL)
     body.copy_(padded.view(panels, PANEL, inputs).transpose(1, 2))
@@ -90,6 +91,7 @@ def _check(
     if packed is not None:
         size = -(-outputs // PANEL) * PANEL * (inputs + 1)
         checks.like("packed", packed, "size", (size,), (torch.float32,), x)
+        checks.packed(packed, x)
 
 
 def _fake(x: Tensor, weight: Tensor, *_: Any) -> Tensor:
@@ -116,11 +118,7 @@ def _example(
 
 
 def _can_run_cpu(x: Tensor, *_: Any) -> Verdict:
-    if x.device.type != "cpu":
-        return False, f"x is on {x.device}"
-    if x.dtype != torch.float32:
-        return False, f"x is {checks.short_dtype(x.dtype)}; the kernel computes in float32"
-    return native.available()
+    return native.can_run({"x": x})
 
 
 def _run_cpu(
@@ -142,8 +140,8 @@ def _run_cpu(
     norm = [None if t is None else native.rows(t) for t in (norm_weight, norm_bias)]
     stride = -(-inputs // PANEL) * PANEL + PANEL
     group = min(MOST_ROWS, max(14, SCRATCH // stride))
-    threads = torch.get_num_threads()
-    workspace = torch.empty(threads * group * stride)
+    threads = native.threads()
+    workspace = native.empty(threads * group * stride)
     out = x.new_empty((rows, outputs))
     native.extension().fused_linear(
         out.data_ptr(),

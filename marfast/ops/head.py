@@ -38,6 +38,8 @@ class HeadShape(NamedTuple):
             for place in (0, 4, 6)
         }
         shape = cls(inputs[6], inputs[4], weights[0].shape[0], blocks, inputs[0])
+        if min(shape._replace(depth=1)) < 1:
+            raise ValueError(f"weights are a head's of sizes {shape}; allowed are sizes from 1")
         for place, (weight, sizes) in enumerate(zip(weights, shape.expected(), strict=True)):
             letters = "outputs, inputs" if len(sizes) == 2 else "outputs"
             checks.like(
@@ -97,6 +99,6 @@ def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:
         raise TypeError(f"weights are {given}; the CPU's kernels take float32 on the CPU")
     dense = [weight.detach().contiguous() for weight in weights]
     extension = native.extension()
-    packed = torch.empty(extension.packed_head_size(shape))
+    packed = native.empty(extension.packed_head_size(shape))
     extension.pack_head(shape, [weight.data_ptr() for weight in dense], packed.data_ptr())
     return packed

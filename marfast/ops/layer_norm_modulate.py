@@ -76,11 +76,7 @@ def _example(
 
 
 def _can_run_cpu(x: Tensor, *_: Any) -> Verdict:
-    if x.device.type != "cpu":
-        return False, f"x is on {x.device}"
-    if x.dtype not in native.DTYPE_CODES:
-        return False, f"x is {checks.short_dtype(x.dtype)}; the kernel computes in float32"
-    return native.available()
+    return native.can_run({"x": x}, tuple(native.DTYPE_CODES))
 
 
 def _run_cpu(

@@ -8,7 +8,7 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,6 +17,10 @@ from torch import Tensor
 
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The values of `marfast::DType` (csrc/include/marfast/types.h)."""
+
+
+_asked_for_an_isa = False
+_forked = False
 
 
 @functools.cache
@@ -29,16 +33,55 @@ def _load() -> tuple[ModuleType | None, str]:
         return None, f"the native extension can't be loaded: {error}"
     if forced := os.environ.get("MARFAST_CPU_ISA"):
         try:
-            module.set_isa(forced)
+            _ask_for_isa(module, forced)
         except ValueError as error:
             raise ValueError(f"MARFAST_CPU_ISA: {error}") from None
     return module, ""
 
 
+def _ask_for_isa(module: ModuleType, name: str) -> None:
+    global _asked_for_an_isa
+    module.set_isa(name)
+    _asked_for_an_isa = True
+
+
 def available() -> tuple[bool, str]:
-    """Whether the extension can be used, and if not, why."""
+    """Whether the kernels are to be used, and if not, why."""
     module, reason = _load()
-    return module is not None, reason
+    if module is not None and module.isa() == "portable" and not _asked_for_an_isa:
+        reason = (
+            "this CPU has no AVX2, and the portable kernels are slower than PyTorch "
+            "(MARFAST_CPU_ISA=portable runs them)"
+        )
+    return reason == "", reason
+
+
+def can_run(
+    given: dict[str, Tensor], dtypes: Sequence[torch.dtype] = (torch.float32,)
+) -> tuple[bool, str]:
+    """Whether kernels take these tensors, by name, here and now; if not, why."""
+    for name, tensor in given.items():
+        if tensor.device.type != "cpu":
+            return False, f"{name} is on {tensor.device}"
+        if tensor.dtype not in dtypes:
+            return False, f"{name} is {str(tensor.dtype)[6:]}; the kernel computes in float32"
+    return available()
+
+
+def threads() -> int:
+    """How many threads a kernel may use: torch's count; 1 in a forked child, where the OpenMP
+    runtime's threads are gone."""
+    return 1 if _forked else torch.get_num_threads()
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = True
+
+
+def empty(*sizes: int) -> Tensor:
+    """Memory for a kernel: float32 on the CPU, whatever the caller's defaults are."""
+    return torch.empty(sizes, dtype=torch.float32, device="cpu")
 
 
 def describe() -> str:
@@ -72,15 +115,21 @@ def cpu_isa(name: str) -> Iterator[None]:
     ValueError for a name that is unknown or that this CPU lacks (`extension().isas()` lists the
     usable ones).
     """
+    global _asked_for_an_isa
     module = extension()
-    before = module.isa()
-    module.set_isa(name)
+    before = module.isa(), _asked_for_an_isa
+    _ask_for_isa(module, name)
     try:
         yield
     finally:
-        module.set_isa(before)
+        module.set_isa(before[0])
+        _asked_for_an_isa = before[1]
 
 
 def rows(tensor: Tensor) -> Tensor:
     """`tensor` as kernels read it: elements of a row adjacent, rows at any stride."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)

@@ -171,8 +171,9 @@ def _known(name: str) -> str:
 def backend(name: str) -> Iterator[None]:
     """Forces one backend ("cuda", "triton", "cpu" or "reference") for every op called inside.
 
-    A forced backend that can't run a call raises `BackendUnavailable` with the reason; "auto"
-    chooses freely again. The environment variable MARFAST_BACKEND does the same for a process.
+    Holds for the calling thread (a context variable). A forced backend that can't run a call raises
+    `BackendUnavailable` with the reason; "auto" chooses freely again. The environment variable
+    MARFAST_BACKEND does the same for a process.
     """
     token = _FORCED.set(_known(name))
     try:
@@ -199,6 +200,8 @@ def forced() -> str:
 
 def which(op: str, *args: Any) -> str:
     """The name of the backend that would run this call."""
+    if op not in OPS:
+        raise ValueError(f"op: {op!r}; known are {', '.join(OPS)}")
     chosen = OPS[op]
     return chosen.choose(chosen.fill(args)).name
 

@@ -38,6 +38,15 @@ def max_ulp(a: Tensor, b: Tensor) -> int:
     return int((place(a) - place(b)).abs().max())
 
 
+def to_double(value: Any) -> Any:
+    """Floats as float64, also those inside lists and tuples; anything else as it is."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(to_double, value))
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return value.double()
+    return value
+
+
 def _describe(ours: Tensor, theirs: Tensor) -> tuple[str, float | None]:
     if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
         kinds = (f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}" for x in (ours, theirs))

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from marfast.ops import native, registry
 
-from .compare import bit_equal_share, max_ulp
+from .compare import bit_equal_share, max_ulp, to_double
 from .report import OpRow
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -42,14 +44,29 @@ def _variants(op: registry.Op) -> Iterator[_Variant]:
         yield from (_Variant(backend, isa) for isa in isas)
 
 
-def _example(op: registry.Op, dtype: torch.dtype, device: str, seed: int) -> tuple[Any, ...]:
-    return op.fill(op.example(dtype, torch.device(device), torch.Generator().manual_seed(seed)))
+class _Subject:
+    """An op's examples in one dtype on one device; what they give is computed once."""
 
+    def __init__(self, op: registry.Op, device: str, dtype: torch.dtype) -> None:
+        self.op, self.device, self.dtype = op, device, dtype
+        self._results: dict[_Variant, Tensor] = {}
 
-def _exact(op: registry.Op, args: tuple[Any, ...]) -> Tensor:
-    doubles = (a.double() if isinstance(a, Tensor) and a.is_floating_point() else a for a in args)
-    with torch.no_grad():
-        return op.reference(*doubles)
+    @cached_property
+    def examples(self) -> list[tuple[Any, ...]]:
+        where, op = torch.device(self.device), self.op
+        generators = (torch.Generator().manual_seed(seed) for seed in SEEDS)
+        return [op.fill(op.example(self.dtype, where, generator)) for generator in generators]
+
+    @cached_property
+    def exact(self) -> Tensor:
+        with torch.no_grad():
+            return torch.stack([self.op.reference(*to_double(args)) for args in self.examples])
+
+    def results(self, variant: _Variant) -> Tensor:
+        if variant not in self._results:
+            results = [variant.run(self.op, args) for args in self.examples]
+            self._results[variant] = torch.stack(results)
+        return self._results[variant]
 
 
 def _errors(found: Tensor, exact: Tensor) -> tuple[float, float]:
@@ -58,21 +75,17 @@ def _errors(found: Tensor, exact: Tensor) -> tuple[float, float]:
     return float(apart.max()), float(apart.square().mean().sqrt())
 
 
-def _row(op: registry.Op, variant: _Variant, device: str, dtype: torch.dtype) -> OpRow:
-    named = (op.name, variant.backend, variant.isa, device, str(dtype).removeprefix("torch."))
-    can_run, reason = op.backends[variant.backend].can_run(*_example(op, dtype, device, 0))
+def _row(subject: _Subject, variant: _Variant) -> OpRow:
+    op, dtype = subject.op, subject.dtype
+    short_dtype = str(dtype).removeprefix("torch.")
+    named = (op.name, variant.backend, variant.isa, subject.device, short_dtype)
+    can_run, reason = op.backends[variant.backend].can_run(*subject.examples[0])
     if not can_run:
         return OpRow(*named, reason=reason)
     portable = variant.isa is not None and variant.isa != PORTABLE
     baseline = _Variant("cpu", PORTABLE) if portable else _Variant("reference")
-    found, base, eager, exact = [], [], [], []
-    for seed in SEEDS:
-        args = _example(op, dtype, device, seed)
-        found.append(variant.run(op, args))
-        base.append(baseline.run(op, args))
-        eager.append(_Variant("reference").run(op, args))
-        exact.append(_exact(op, args))
-    ours, theirs, plain, truth = (torch.stack(x) for x in (found, base, eager, exact))
+    ours, theirs = subject.results(variant), subject.results(baseline)
+    plain, truth = subject.results(_Variant("reference")), subject.exact
     error_max, error_rms = _errors(ours, truth)
     eager_max, eager_rms = _errors(plain, truth)
     share = bit_equal_share(ours, theirs)
@@ -93,15 +106,12 @@ def _row(op: registry.Op, variant: _Variant, device: str, dtype: torch.dtype) ->
 def rows(progress: Callable[[str, int, int], None]) -> tuple[OpRow, ...]:
     """A row for each op, backend, instruction set, device and dtype there is here."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    jobs = [
-        (op, variant, device, dtype)
-        for op in registry.OPS.values()
-        for device in devices
-        for variant in _variants(op)
-        for dtype in DTYPES
-    ]
+    jobs = []
+    for op, device in product(registry.OPS.values(), devices):
+        subjects = [_Subject(op, device, dtype) for dtype in DTYPES]
+        jobs += [(subject, variant) for variant in _variants(op) for subject in subjects]
     table = []
-    for done, job in enumerate(jobs):
-        progress(job[0].name, done, len(jobs))
-        table.append(_row(*job))
+    for done, (subject, variant) in enumerate(jobs):
+        progress(subject.op.name, done, len(jobs))
+        table.append(_row(subject, variant))
     return tuple(table)

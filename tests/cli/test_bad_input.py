@@ -98,6 +98,8 @@ ARGUMENTS = [
     ("--steps", "1", "1; allowed are 2 to 1000"),
     ("--steps", "1001", "1001; allowed are"),
     ("--steps", "-5", "'-5'; allowed are"),
+    ("--steps", "-5,10", "'-5,10'; allowed are"),
+    ("--steps", "0,3", "'0,3'; allowed are"),
     ("--steps", "few", "'few'; allowed are 2 to 1000, or a respacing"),
     ("--steps", "", "''; allowed are"),
     ("--steps", "9" * 5000, "allowed are"),
@@ -107,6 +109,8 @@ ARGUMENTS = [
     ("--cfg", "strong", "'strong'; allowed are"),
     ("--cfg-schedule", "cosine", "'cosine'; allowed are linear, constant"),
     ("--temperature", "-0.1", "'-0.1'; allowed are numbers from 0"),
+    ("--temperature", "1e300", "1e+300; Input should be less than or equal to 10000"),
+    ("--cfg", "1e5", "100000.0; Input should be less than or equal to 10000"),
     ("--temperature", "hot", "'hot'; allowed are"),
     ("--seed", "-1", "'-1'; allowed are whole numbers from 0 to 4294967295"),
     ("--seed", "4294967296", "'4294967296'; allowed are"),
@@ -186,6 +190,12 @@ def test_misuse_is_one_line(arguments: list[str], said: str, workplace: Path) ->
     [line] = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert said in line
+    assert files(workplace) == before
+
+
+def test_resume_and_force_contradict_each_other(workplace: Path) -> None:
+    before = files(workplace)
+    refused(generate("--labels=3", "--out=folder", "--resume", "--force"), "--resume", "--force")
     assert files(workplace) == before
 
 

@@ -137,6 +137,19 @@ def test_steps_respace_the_sampler() -> None:
     assert not torch.equal(images, pipeline.generate([1, 2], seed=0))
 
 
+def test_inference_mode() -> None:
+    expected = tiny_pipeline().generate(LABELS, seed=0, cfg=2.0)
+    with torch.inference_mode():
+        images = tiny_pipeline().generate(LABELS, seed=0, cfg=2.0)
+    torch.testing.assert_close(images, expected, rtol=0, atol=1e-6)
+
+
+def test_whoever_takes_the_parts_keeps_gradients_on() -> None:
+    for images in tiny_pipeline().generate_parts(LABELS, seed=0, part=2):
+        assert torch.is_grad_enabled()
+        assert not images.requires_grad
+
+
 class NoWaiting(TorchDispatchMode):
     """Fails on operators that search data or fetch it to the host."""
 

@@ -3,12 +3,15 @@
 import argparse
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import marfast
 from marfast.model import CheckpointError, Preset, Settings, embedded_models, get_preset
@@ -102,8 +105,16 @@ def poison(weights: dict[str, torch.Tensor]) -> None:
     weights["z_proj.bias"][0] = float("nan")
 
 
+def overflow(weights: dict[str, torch.Tensor]) -> None:
+    weights["z_proj.bias"] = torch.full((32,), 1e300, dtype=torch.float64)
+
+
 def retype(weights: dict[str, torch.Tensor]) -> None:
     weights["z_proj.bias"] = torch.zeros(32, dtype=torch.int64)
+
+
+def shrink(weights: dict[str, torch.Tensor]) -> None:
+    weights["z_proj.bias"] = torch.zeros(32).to(torch.float8_e4m3fn)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
@@ -114,7 +125,9 @@ def retype(weights: dict[str, torch.Tensor]) -> None:
         (add, "has surplus"),
         (reshape, "z_proj.weight has shape [3, 5]; this model's is [32, 16]"),
         (poison, "z_proj.bias has values that are not finite"),
+        (overflow, "z_proj.bias has values that are not finite in float32"),
         (retype, "z_proj.bias is torch.int64"),
+        (shrink, "z_proj.bias is torch.float8_e4m3fn"),
     ],
 )
 def test_weights_that_do_not_fit_are_named(
@@ -151,9 +164,52 @@ class Payload:
 def test_code_in_a_pickle_does_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Payload()}, "evil.pth")
-    with pytest.raises(CheckpointError, match=r"evil\.pth: not readable"):
+    with pytest.raises(CheckpointError) as error:
         marfast.load("evil.pth", preset=PRESET)
+    assert str(error.value) == f"evil.pth: holds {os.system.__module__}.system, which is not read"
     assert not (tmp_path / "executed").exists()
+
+
+def test_an_object_in_a_pickle_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    torch.save({"model": nn.Linear(2, 2)}, path)
+    with pytest.raises(CheckpointError) as error:
+        marfast.load(path, preset=PRESET)
+    said = f"{path}: holds torch.nn.modules.linear.Linear, which is not read"
+    assert str(error.value) == said
+
+
+@pytest.mark.filterwarnings("ignore:.*TorchScript")
+def test_no_error_advises_to_run_a_files_code(tmp_path: Path) -> None:
+    garbage, archive = tmp_path / "a.pth", tmp_path / "b.pth"
+    garbage.write_bytes(b"not a pickle")
+    with zipfile.ZipFile(archive, "w") as file:
+        for name in ("constants.pkl", "data.pkl", "version"):  # as TorchScript's
+            file.writestr(f"a/{name}", b"3")
+    for path, said in ((garbage, "Unsupported operand 110"), (archive, "Cannot use")):
+        with pytest.raises(CheckpointError) as error:
+            marfast.load(path, preset=PRESET)
+        assert str(error.value).startswith(f"{path}: not readable as .pth: {said}")
+        assert "False" not in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_tensors_without_values_of_their_own_are_refused(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.pth"
+    for odd in (torch.zeros(32, device="meta"), torch.zeros(32).to_sparse()):
+        torch.save(weights | {"z_proj.bias": odd}, path)
+        with pytest.raises(CheckpointError, match=r"z_proj\.bias is torch\.float32, .*; allowed"):
+            marfast.load(path, preset=PRESET)
+
+
+def test_a_suffix_may_be_in_capitals(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save(weights, tmp_path / "a.PTH")
+    save_file(weights, tmp_path / "a.SafeTensors")
+    for path in tmp_path.iterdir():
+        module = marfast.load(path, preset=PRESET).model.module
+        assert torch.equal(module.mask_token, weights["mask_token"])
 
 
 def test_what_is_missing_or_unknown_is_said(
@@ -186,7 +242,17 @@ def test_what_is_missing_or_unknown_is_said(
     ("config", "said"),
     [
         ("not json", "not a JSON file"),
-        ("[]", "Input should be an object"),
+        ("[1]", "config.json: [1]; Input should be an object"),
+        pytest.param("[" * 100_000, "config.json: not a JSON file", id="very deep"),
+        pytest.param('{"a":' * 500 + "1" + "}" * 500, "config.json: ", id="deep"),
+        pytest.param(f'{{"a": {"9" * 5000}}}', "config.json: ", id="a number of 5000 digits"),
+        ('{"architecture": {"decoder_depth": 1000000}}', "architecture.decoder_depth: 1000000; "),
+        ('{"architecture": {"diffloss_w": 1000000}}', "architecture.diffloss_w: 1000000; "),
+        (
+            '{"architecture": {}, "settings": {"steps": true}}',
+            "settings.steps: True; Input should be a valid integer or a valid string",
+        ),
+        ('{"architecture": {}, "classes": ["a", 1]}', "config.json: classes: 1; "),
         ("{}", "architecture"),
         ('{"architecture": {"img_size": 0}}', "architecture.img_size: 0"),
         ('{"architecture": {"img_size": "28"}}', "architecture.img_size: '28'"),
@@ -205,6 +271,49 @@ def test_a_bad_config_is_named(config: str, said: str, tmp_path: Path) -> None:
     assert str(path) in str(error.value)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_settings_take_any_kind_of_number() -> None:
+    new = Settings().replace(
+        64, num_iter=np.int64(2), steps=np.int32(5), cfg=np.float32(2.5), temperature=np.int8(1)
+    )
+    assert new == Settings(num_iter=2, steps=5, cfg=2.5)
+    assert [type(x) for x in (new.num_iter, new.steps, new.cfg)] == [int, int, float]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("steps", "-5,10", "steps: '-5,10'; allowed are 2 to 1000"),
+        ("steps", "0,3", "steps: '0,3'; allowed are"),
+        ("steps", "fast", "steps: 'fast'; allowed are"),
+        ("steps", "ddim", "steps: 'ddim'; allowed are"),
+        ("steps", "ddim7,3", "steps: 'ddim7,3'; allowed are"),
+        ("steps", True, "steps: True; "),
+        ("num_iter", 2.5, "num_iter: 2.5; "),
+        ("num_iter", np.float32(2.5), "num_iter: 2.5; "),
+        ("temperature", 1e300, "temperature: 1e+300; "),
+        ("temperature", np.float64("nan"), "temperature: nan; "),
+        ("cfg", 10_001, "cfg: 10001"),
+        ("cfg", 1j, "numbers and strings are allowed, not 1j"),
+        pytest.param("steps", 10**5000, "settings: ", id="steps of 5000 digits"),
+    ],
+)
+def test_a_setting_that_cannot_be_sampled_with_is_named(
+    setting: str, value: Any, said: str, weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError) as error:
+        Settings().replace(64, **{setting: value})
+    assert said in str(error.value)
+    save_file(weights, tmp_path / "a.safetensors")
+    preset = Preset(TINY, Settings(**{"num_iter": 4, setting: value}))
+    with pytest.raises(ValueError, match=r"^preset: "):
+        marfast.load(tmp_path / "a.safetensors", preset=preset)
+
+
+def test_respacings_are_taken_as_the_original_takes_them() -> None:
+    for steps in ("50", "ddim50", "10,15,20", " 10, 15 ,20", "1,1"):
+        assert Settings().replace(64, steps=steps).steps == steps
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 """`ddpm_sample`: the same bits everywhere, accuracy over whole samples, hostile shapes."""
 
 import re
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,8 @@ from marfast.ops.head import HeadShape, time_embedding
 from marfast.reference import SimpleMLPAdaLN, create_diffusion
 from marfast.reference import head as reference
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("needs_native")
 
@@ -38,7 +43,7 @@ def inputs(
         return torch.randn(sizes, generator=generator)
 
     shape = HeadShape(channels, condition, width, depth, frequencies)
-    weights = [draw(*sizes) * sizes[-1] ** -0.5 for sizes in shape.expected()]
+    weights = [draw(*sizes) * max(1, sizes[-1]) ** -0.5 for sizes in shape.expected()]
     rows = 2 * tokens if guided else tokens
     return (
         draw(tokens, channels),
@@ -111,6 +116,7 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(sizes):
         torch.set_num_threads(before)
 
 
+@pytest.mark.usefixtures("guarded_outputs")
 @pytest.mark.parametrize("guided", [False, True])
 def test_any_split_of_the_tokens_gives_the_same_bits(guided):
     args = inputs(19, guided=guided)
@@ -179,9 +185,12 @@ def test_several_threads_may_call_at_once():
     args = inputs(5)
     expected = ops.ddpm_sample(*args)
     results: list[Tensor] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(ops.ddpm_sample(*args))) for _ in range(4)
-    ]
+
+    def call() -> None:
+        torch.set_num_threads(2)
+        results.append(ops.ddpm_sample(*args))
+
+    threads = [threading.Thread(target=call) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -189,6 +198,42 @@ def test_several_threads_may_call_at_once():
     assert len(results) == 4
     for result in results:
         assert_bitwise_equal(result, expected)
+
+
+FORK = """
+import os, signal, torch
+from tests.ops.test_ddpm_sample import inputs
+from marfast import ops
+torch.set_num_threads(2)
+torch.mm(torch.ones(512, 512), torch.ones(512, 512))  # the OpenMP runtime has its threads now
+pid = os.fork()
+signal.alarm(60)
+result = ops.ddpm_sample(*inputs(5))
+if pid == 0:
+    os._exit(0 if result.isfinite().all() else 1)
+_, status = os.waitpid(pid, 0)
+print("child", os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_a_forked_child_can_sample():
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.strip() == "child 0", done.stderr
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_callers_default_dtype_does_not_matter(dtype):
+    args = inputs(3)
+    expected = ops.ddpm_sample(*args)
+    torch.set_default_dtype(dtype)
+    try:
+        with torch.device("meta"):
+            packed = ops.pack_head(args[3])
+            actual = ops.ddpm_sample(*args)
+        assert_bitwise_equal(ops.ddpm_sample(*args, packed), expected)
+        assert_bitwise_equal(actual, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_the_time_embedding_is_the_references():
@@ -235,8 +280,14 @@ ERRORS = [
     (with_weight(2, torch.zeros(40, 40).double()), TypeError, "weights[2] has dtype float64"),
     (replaced(4, torch.zeros(4, 6)), ValueError, "schedule has shape [4, 6]"),
     (replaced(5, torch.zeros(4)), TypeError, "timesteps has dtype float32"),
+    (replaced(5, torch.tensor(1)), ValueError, "timesteps has shape []; it must be [S]"),
+    (replaced(2, torch.tensor(1.0)), ValueError, "cond has 0 rows"),
+    (inputs(condition=0), ValueError, "allowed are sizes from 1"),
+    (inputs(frequencies=0), ValueError, "allowed are sizes from 1"),
     (replaced(6, torch.zeros(2)), ValueError, "guidance has shape [2]"),
     ((*inputs(), torch.zeros(7)), ValueError, "packed: it is not what ops.pack_head returns"),
+    ((*inputs(), torch.zeros(7, 2)[:, 0]), ValueError, "packed: it is not contiguous"),
+    ((*inputs(), torch.zeros(7).double()), TypeError, "packed has dtype float64"),
 ]
 
 

@@ -146,6 +146,27 @@ def test_gradients(norm):
     assert torch.autograd.gradcheck(ops.fused_linear, args)
 
 
+def test_the_callers_default_dtype_does_not_matter():
+    args = inputs(20, 40, 50)
+    expected = ops.fused_linear(*args)
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        with torch.device("meta"):
+            packed = ops.pack_linear(args[1], args[2])
+            actual = ops.fused_linear(*args)
+        assert_bitwise_equal(ops.fused_linear(*args, packed), expected)
+        assert_bitwise_equal(actual, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_pack_linear_names_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"weight has shape \[4\]"):
+        ops.pack_linear(torch.zeros(4), torch.zeros(4))
+    with pytest.raises(ValueError, match=r"bias has shape \[1\]"):
+        ops.pack_linear(torch.zeros(4, 3), torch.zeros(1))
+
+
 def test_opcheck():
     torch.library.opcheck(torch.ops.marfast.fused_linear.default, inputs(3, 5, 4))
 

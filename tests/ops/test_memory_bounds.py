@@ -8,7 +8,9 @@ import pytest
 CODE = """
 import ctypes, itertools, mmap
 import torch
+from marfast import ops
 from marfast.ops import native
+from marfast.ops.head import HeadShape
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
@@ -29,7 +31,15 @@ def fenced(tensor, at_start=False):
         raise OSError(ctypes.get_errno(), "mprotect")
     return start
 
+def nan(*sizes, at_start):
+    return fenced(torch.full(sizes, torch.nan), at_start)
+
+def assert_written(address, count):
+    floats = (ctypes.c_float * count).from_address(address)
+    assert torch.frombuffer(floats, dtype=torch.float32).isfinite().all()
+
 C = native.extension()
+torch.set_num_threads(1)
 dtypes = (torch.float32, torch.bfloat16, torch.float16)
 for isa, dtype, width, at_start in itertools.product(C.isas(), dtypes, WIDTHS, (False, True)):
     C.set_isa(isa)
@@ -48,10 +58,69 @@ for isa, dtype, width, at_start in itertools.product(C.isas(), dtypes, WIDTHS, (
         out, x, model_output, noise, coefficients, guidance,
         3, width, width, 2 * width, width, code, guided, 1.0, True,
     )
-    if PAST_THE_END:
-        C.layer_norm_modulate(
-            out, x, x, x, 0, 0, 3, width + 1, width + 1, width + 1, width + 1, 0, 1e-6
+
+HEADS = (  # tokens, its sizes, steps, guided, steps at once, threads
+    (1, HeadShape(1, 1, 1, 0, 2), 2, False, 2, 1),
+    (3, HeadShape(1, 1, 1, 1, 1), 3, True, 1, 2),
+    (2, HeadShape(3, 5, 33, 2, 7), 3, True, 3, 4),
+    (15, HeadShape(16, 7, 31, 1, 4), 2, True, 1, 3),
+    (4, HeadShape(40, 300, 65, 1, 8), 2, False, 2, 4),
+    (1, HeadShape(17, 2, 257, 1, 3), 2, True, 2, 4),
+)
+for isa, head, at_start in itertools.product(C.isas(), HEADS, (False, True)):
+    C.set_isa(isa)
+    tokens, shape, steps, guided, chunk, threads = head
+    channels, rows = shape.channels, 2 * tokens if guided else tokens
+    drawn = [torch.randn(*sizes) * sizes[-1] ** -0.5 for sizes in shape.expected()]
+    weights = [fenced(weight, at_start) for weight in drawn]
+    size = C.packed_head_size(shape)
+    packed = nan(size, at_start=at_start)
+    C.pack_head(shape, weights, packed)
+    assert_written(packed, size)
+    out = nan(tokens, channels, at_start=at_start)
+    inputs = (
+        torch.randn(tokens, channels), torch.randn(steps, tokens, channels),
+        torch.randn(rows, shape.condition),
+    )
+    x, noise, cond = (fenced(tensor, at_start) for tensor in inputs)
+    tables = (torch.rand(steps, 7), torch.rand(steps, shape.frequencies), torch.ones(1))
+    schedule, embedding, guidance = (fenced(tensor, at_start) for tensor in tables)
+    size = C.ddpm_sample_workspace(shape, tokens, steps, chunk, guided)
+    workspace = nan(size, at_start=at_start)
+    for step in range(0, steps, chunk):
+        C.ddpm_sample(
+            out, x, noise, cond, packed, schedule, embedding, guidance, workspace, shape,
+            tokens, steps, step, min(steps, step + chunk), chunk, tokens * channels, threads,
+            guided, 1.0, True,
         )
+    assert_written(out, tokens * channels)
+
+LINEARS = (  # rows, K, J, with a residual, normed, threads
+    (1, 1, 1, True, True, 1),
+    (17, 33, 65, True, True, 2),
+    (120, 15, 31, False, True, 4),
+    (5, 100, 40, True, False, 3),
+)
+for isa, linear, at_start in itertools.product(C.isas(), LINEARS, (False, True)):
+    C.set_isa(isa)
+    rows, K, J, with_residual, normed, threads = linear
+    group, panels, stride = 14, -(-J // 32), -(-K // 32) * 32 + 32
+    out = nan(rows, J, at_start=at_start)
+    inputs = (torch.randn(rows, K), ops.pack_linear(torch.randn(J, K), torch.randn(J)))
+    x, packed = (fenced(tensor, at_start) for tensor in inputs)
+    weight, bias = (fenced(torch.ones(K), at_start) if normed else 0 for _ in range(2))
+    residual = fenced(torch.ones(rows, J), at_start) if with_residual else 0
+    workspace = nan(threads * group * stride, at_start=at_start)
+    C.fused_linear(
+        out, x, packed, weight, bias, residual, workspace,
+        rows, K, J, panels, group, K, J, stride, threads, True, 1e-6,
+    )
+    assert_written(out, rows * J)
+
+if PAST_THE_END:
+    C.set_isa(C.isas()[0])
+    x, out = (fenced(torch.ones(3, 16), False) for _ in range(2))
+    C.layer_norm_modulate(out, x, x, x, 0, 0, 3, 17, 17, 17, 17, 0, 1e-6)
 print("within bounds")
 """
 
