@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from results import FOLDER, read_rows, write_rows
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -86,11 +87,11 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def table(rows: list[dict[str, Any]]) -> Table:
-    """All rows, those with most images first, the best Fréchet distance first."""
-    result = Table(title="fashion-mnist: quality by settings")
-    for heading in ("N", "iterations", "steps", "guidance", "schedule", "temperature"):
+    """All rows, most images first, then best Fréchet distance; CPU time is of one image."""
+    result = Table(title="fashion-mnist: quality by settings", box=SIMPLE_HEAD)
+    for heading in ("N", "iter", "steps", "cfg", "schedule", "temp"):
         result.add_column(heading, justify="right")
-    for heading in ("accuracy", "Fréchet", "real images'", "CPU s/image"):
+    for heading in ("accuracy", "Fréchet", "real's", "CPU s"):
         result.add_column(heading, justify="right")
     for row in sorted(rows, key=lambda row: (-row["n"], row["frechet_distance"])):
         result.add_row(
