@@ -17,7 +17,7 @@ struct Cursor {
   int64_t used = 0;
 
   const float* take(int64_t floats) {
-    const float* part = packed + used;
+    const float* part = packed ? packed + used : nullptr;  // null: only the size is wanted
     used += floats;
     return part;
   }
@@ -77,7 +77,7 @@ HeadWeights::HeadWeights(const HeadShape& shape, const float* packed) : shape_(s
   modulation = cursor.linear(w, (3 * shape.depth + 2) * w);
   final = cursor.linear(w, 2 * shape.channels);
   before_blocks_ = cursor.used;
-  blocks_ = packed + cursor.used;
+  blocks_ = packed ? packed + cursor.used : nullptr;
   cursor.block(w);
   block_size_ = cursor.used - before_blocks_;
 }

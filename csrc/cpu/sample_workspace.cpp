@@ -8,7 +8,7 @@ namespace marfast {
 
 SampleWorkspace::SampleWorkspace(const DdpmSample& a) : size(0) {
   const auto take = [&](int64_t floats) {
-    float* part = a.workspace + size;
+    float* part = a.workspace ? a.workspace + size : nullptr;  // null: only the size is wanted
     size += padded(floats);
     return part;
   };
