@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-CPP := $(shell find csrc -name '*.h' -o -name '*.cpp')
+CPP := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
 
 .DEFAULT_GOAL := help

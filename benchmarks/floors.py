@@ -1,26 +1,41 @@
-"""What this machine can do at most: the limits that results are reported as a share of."""
+"""What this machine can do at most: the limits that results are reported as a share of.
+
+python benchmarks/floors.py
+"""
 
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
+from marfast import ops
+from marfast.ops.head import HeadShape
+from marfast.reference import create_diffusion
 
-class Floors(NamedTuple):
+LEVELS = [1 << 18, 1 << 20, 1 << 23, 3 << 23, 3 << 24, 1 << 27, 1 << 28]
+"""Bytes: in L2, in L3, in memory, on the machines at hand."""
+
+
+@dataclass(frozen=True)
+class Floors:
     """Measured with torch's thread count."""
 
-    flops: float  # float32, a second: the library's matrix product at its best size
+    flops: dict[str, float]  # a second, by dtype: the library's matrix product at its best size
     bandwidth: dict[int, float]  # bytes a second read from a buffer of so many bytes, repeatedly
+    barrier: float  # seconds from one barrier of the head's kernel to the next, with no work
 
-    def seconds(self, flops: float, bytes_read: int) -> float:
+    def seconds(self, flops: float, bytes_read: int, dtype: str = "float32") -> float:
         """No kernel can be faster: all of the arithmetic, or all of the reading."""
-        sizes = sorted(self.bandwidth)
-        nearest = min(sizes, key=lambda size: abs(size - bytes_read))
-        return max(flops / self.flops, bytes_read / self.bandwidth[nearest])
+        nearest = min(self.bandwidth, key=lambda size: abs(size - bytes_read))
+        return max(flops / self.flops[dtype], bytes_read / self.bandwidth[nearest])
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
-def best(function: Callable[[], object], seconds: float = 0.5) -> float:
+def best(function: Callable[[], object], seconds: float = 0.3) -> float:
     """The shortest of the runs that fit into so many seconds."""
     function()
     shortest, end = float("inf"), time.perf_counter() + seconds
@@ -31,14 +46,53 @@ def best(function: Callable[[], object], seconds: float = 0.5) -> float:
     return shortest
 
 
-def measure(sizes: list[int]) -> Floors:
-    """Peak arithmetic, and reading from buffers of these sizes (bytes)."""
-    peak = 0.0
+def peak(dtype: torch.dtype) -> float:
+    """The library's matrix product, flops a second."""
+    most = 0.0
     for n in (512, 1024, 1536):
-        a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
-        peak = max(peak, 2 * n**3 / best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out)))
-    bandwidth = {}
-    for size in sizes:
-        buffer = torch.ones(size // 4)
-        bandwidth[size] = size / best(buffer.sum)
-    return Floors(peak, bandwidth)
+        a, b = torch.randn(2, n, n).to(dtype)
+        out = torch.empty(n, n, dtype=dtype)
+        most = max(most, 2 * n**3 / best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out)))
+    return most
+
+
+def bandwidth(size: int) -> float:
+    """Bytes a second summed from a buffer of `size` bytes, once or several times a call."""
+    buffer = torch.ones(size // 4)
+    repeats = max(1, (1 << 26) // size)
+    several = buffer.expand(repeats, -1)
+    return max(size / best(buffer.sum), size * repeats / best(several.sum))
+
+
+def barrier() -> float:
+    """A head one number wide: three barriers a block and next to nothing between them."""
+    depth, steps = 400, 8
+    shape = HeadShape(channels=1, condition=1, width=1, depth=depth, frequencies=1)
+    weights = [torch.zeros(sizes) for sizes in shape.expected()]
+    schedule, timesteps = create_diffusion(str(steps)).sampling_schedule()
+    arguments = (torch.zeros(1, 1), torch.zeros(steps, 1, 1), torch.zeros(1, 1), weights)
+    options = (schedule, timesteps, torch.ones(1), 1.0, False, ops.pack_head(weights))
+    return best(lambda: ops.ddpm_sample(*arguments, *options)) / (3 * depth * steps)
+
+
+def measure(sizes: Sequence[int] = LEVELS) -> Floors:
+    """Peak arithmetic, reading from buffers of these sizes (bytes), and a barrier."""
+    dtypes = (torch.float32, torch.bfloat16)
+    return Floors(
+        {str(dtype).removeprefix("torch."): peak(dtype) for dtype in dtypes},
+        {size: bandwidth(size) for size in sizes},
+        barrier(),
+    )
+
+
+def main() -> None:
+    floors = measure()
+    for dtype, flops in floors.flops.items():
+        print(f"{dtype:>12} {flops / 1e9:8.0f} GFLOP/s")
+    for size, speed in floors.bandwidth.items():
+        print(f"{size / 2**20:8.2f} MiB {speed / 1e9:8.0f} GB/s")
+    print(f"     barrier {floors.barrier * 1e9:8.0f} ns")
+
+
+if __name__ == "__main__":
+    main()

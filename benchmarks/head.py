@@ -1,74 +1,97 @@
-"""The head's sampling loop, marfast's kernel beside the reference (which is the original's loop).
+"""The head's sampling loop: marfast's kernel in float32 and bfloat16 beside what runs without it.
 
-    python benchmarks/head.py                        # MAR-B, L and H
-    python benchmarks/head.py --heads mar_base --rows 2,8
+    python benchmarks/head.py                          # MAR-B, L and H
+    python benchmarks/head.py --heads mar_base --rows 2,8 --compile
 
-Both run in turn, round by round, in one process; medians, and the 20th and 80th percentile. A
-result that is further from the reference than float32 allows is refused before anything is timed.
-Writes benchmarks/results/head-<instruction set>.json.
+Baselines: the reference (which is the original's loop), the same under a warm bfloat16 autocast,
+and with --compile the head under torch.compile. Everything runs in turn, round by round, in one
+process. A result further from the float32 reference than its dtype allows is refused before
+anything is timed. Writes benchmarks/results/head-<instruction set>.json.
 """
 
 import argparse
-import os
-import subprocess
 import time
 from typing import Any
 
-import numpy as np
+import baselines
 import torch
 from floors import Floors, measure
 from quality.results import FOLDER, write_rows
 from rich.console import Console
 from rich.table import Table
-from workloads import HeadWorkload, head_workload, make_head
+from timing import commit, in_turn
+from workloads import head_workload, make_head
 
 from marfast import ops
 from marfast.ops import native
+from marfast.reference import SimpleMLPAdaLN
 
-TOLERANCE = 1e-3  # of samples of order 1, over a whole loop
-
-
-def run(workload: HeadWorkload, packed: torch.Tensor, backend: str) -> torch.Tensor:
-    with ops.backend(backend), torch.no_grad():
-        return ops.ddpm_sample(*workload.arguments, packed if backend == "cpu" else None)
-
-
-def timed(*arguments: Any) -> float:
-    start = time.perf_counter()
-    run(*arguments)
-    return time.perf_counter() - start
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}  # of samples of order 1, over a whole loop
+BASELINE = {"float32": "eager", "bfloat16": "autocast"}
+AT_MOST_BUSY = 0.1  # else a row is measured again, up to three times
 
 
 def measure_head(
-    preset: str, rows: int, steps: int, rounds: int, net: Any, packed: Any, floors: Floors
-) -> dict[str, Any]:
-    workload = head_workload(net, rows, steps)
-    difference = (run(workload, packed, "cpu") - run(workload, packed, "reference")).abs().max()
-    if not difference < TOLERANCE:
-        raise SystemExit(f"{preset}, R = {rows}: off by {difference:.3g}; nothing was timed")
-    backends = ("cpu", "reference")
-    times = np.array(
-        [[timed(workload, packed, backend) for backend in backends] for _ in range(rounds)]
-    )
-    ours, theirs = np.percentile(times / steps * 1e3, [20, 50, 80], axis=0).T
-    floor = 1e3 * floors.seconds(workload.flops_a_step(rows), workload.weight_bytes_a_step)
-    return {
-        "head": preset,
-        "rows": rows,
-        "steps": steps,
-        "rounds": rounds,
-        "ms_a_step_p20_p50_p80": [round(float(t), 4) for t in ours],
-        "reference_ms_a_step_p20_p50_p80": [round(float(t), 4) for t in theirs],
-        "ratio": round(float(np.median(times[:, 1] / times[:, 0])), 3),
-        "floor_ms_a_step": round(floor, 4),
-        "share_of_floor": round(floor / float(ours[1]), 3),
-        "difference": float(difference),
+    preset: str,
+    net: SimpleMLPAdaLN,
+    packed: dict[str, torch.Tensor],
+    rows: int,
+    options: argparse.Namespace,
+    floors: Floors,
+) -> list[dict[str, Any]]:
+    """A row for each dtype."""
+    workload, steps = head_workload(net, rows, options.steps), options.steps
+
+    def kernel(dtype: str) -> baselines.Run:
+        arguments = workload.in_dtype(DTYPES[dtype])
+        return lambda: ops.ddpm_sample(*arguments, packed[dtype])
+
+    runs = {
+        "eager": baselines.eager(workload),
+        "autocast": baselines.warm_autocast(workload),
+        **{dtype: kernel(dtype) for dtype in DTYPES},
     }
-
-
-def foreign_load() -> float:
-    """Cores that other processes kept busy in the last minute, about."""
-    return round(os.getloadavg()[0], 2)
+    if options.compile:
+        runs["compile"] = baselines.compiled(workload)
+    expected = runs["eager"]()
+    difference = {name: float((run() - expected).abs().max()) for name, run in runs.items()}
+    torch.clear_autocast_cache()  # of the head before this one
+    for dtype, allowed in TOLERANCE.items():
+        if not difference[dtype] < allowed:
+            raise SystemExit(f"{preset}, R = {rows}, {dtype}: off by {difference[dtype]:.3g}")
+    for _ in range(3):
+        timing = in_turn(runs, options.rounds)
+        if timing.busy <= AT_MOST_BUSY:
+            break
+    results = []
+    for dtype, torch_dtype in DTYPES.items():
+        size = workload.weights_a_step * torch_dtype.itemsize
+        floor = 1e3 * floors.seconds(workload.flops_a_step(rows), size, dtype)
+        results.append(
+            {
+                "head": preset,
+                "rows": rows,
+                "dtype": dtype,
+                "steps": steps,
+                "rounds": options.rounds,
+                "ms_a_step_p20_p50_p80": timing.percentiles(dtype, 1e3 / steps),
+                "baselines_ms_a_step_p20_p50_p80": {
+                    name: timing.percentiles(name, 1e3 / steps)
+                    for name in runs
+                    if name not in DTYPES
+                },
+                "ratio_to": {
+                    name: timing.ratio(name, dtype) for name in runs if name not in DTYPES
+                },
+                "floor_ms_a_step": round(floor, 4),
+                "share_of_floor": round(floor / timing.percentiles(dtype, 1e3 / steps)[1], 3),
+                "difference": difference[dtype],
+                "baseline_differences": {k: v for k, v in difference.items() if k not in DTYPES},
+                "others_took": timing.busy,
+            }
+        )
+    return results
 
 
 def main() -> None:
@@ -76,50 +99,48 @@ def main() -> None:
     parser.add_argument("--heads", default="mar_base,mar_large,mar_huge")
     parser.add_argument("--rows", default="2,8,32,128")
     parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--rounds", type=int, default=7)
-    arguments = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--compile", action="store_true", help="torch.compile as a baseline, too")
+    options = parser.parse_args()
     ok, reason = native.available()
     if not ok:
         raise SystemExit(f"no kernel to time: {reason}")
 
-    load = foreign_load()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     isa = native.extension().isa()
-    table = Table("head", "R", "ms a step", "reference", "ratio", "of floor", "difference")
+    titles = ("head", "R", "dtype", "ms a step", "eager", "autocast", "of floor", "off", "others")
+    table = Table(*titles)
     rows: list[dict[str, Any]] = []
     packing: dict[str, Any] = {}
-    floors = None
-    for preset in arguments.heads.split(","):
-        net = make_head(preset)
-        start = time.perf_counter()
-        packed = ops.pack_head([*net.parameters()])
-        packing[preset] = {"seconds": time.perf_counter() - start, "bytes": packed.nbytes}
-        sequential = head_workload(net, 2, 2).weight_bytes_a_step
-        floors = measure([sequential])
-        for count in map(int, arguments.rows.split(",")):
-            row = measure_head(
-                preset, count, arguments.steps, arguments.rounds, net, packed, floors
-            )
-            row["peak_gflops"] = round(floors.flops / 1e9, 1)
-            row["read_gb_a_second"] = round(floors.bandwidth[sequential] / 1e9, 1)
-            rows.append(row)
-            table.add_row(
-                preset,
-                str(count),
-                f"{row['ms_a_step_p20_p50_p80'][1]:.2f}",
-                f"{row['reference_ms_a_step_p20_p50_p80'][1]:.2f}",
-                f"{row['ratio']:.2f}x",
-                f"{100 * row['share_of_floor']:.0f} %",
-                f"{row['difference']:.1e}",
-            )
-            write_rows(
-                FOLDER / f"head-{isa}.json",
-                rows,
-                commit=commit.strip(),
-                instruction_set=isa,
-                load_before=load,
-                packing=packing,
-            )
+    with torch.no_grad():
+        for preset in options.heads.split(","):
+            net = make_head(preset)
+            packed = {}
+            for dtype, torch_dtype in DTYPES.items():
+                weights = [weight.to(torch_dtype) for weight in net.parameters()]
+                start = time.perf_counter()
+                packed[dtype] = ops.pack_head(weights)
+                took = time.perf_counter() - start
+                packing[f"{preset} {dtype}"] = {"seconds": took, "bytes": packed[dtype].nbytes}
+            weights_a_step = head_workload(net, 2, 2).weights_a_step
+            floors = measure([2 * weights_a_step, 4 * weights_a_step])
+            for count in map(int, options.rows.split(",")):
+                for row in measure_head(preset, net, packed, count, options, floors):
+                    rows.append(row | {"floors": floors.to_dict()})
+                    table.add_row(
+                        *(preset, str(count), row["dtype"]),
+                        f"{row['ms_a_step_p20_p50_p80'][1]:.2f}",
+                        *(f"{row['ratio_to'][name]:.2f}x" for name in ("eager", "autocast")),
+                        f"{100 * row['share_of_floor']:.0f} %",
+                        f"{row['difference']:.1e}",
+                        f"{100 * row['others_took']:.0f} %",
+                    )
+                write_rows(
+                    FOLDER / f"head-{isa}.json",
+                    rows,
+                    commit=commit(),
+                    instruction_set=isa,
+                    packing=packing,
+                )
     Console().print(table)
 
 

@@ -15,9 +15,14 @@ class HeadWorkload(NamedTuple):
     arguments: tuple[Any, ...]  # of ops.ddpm_sample, without `packed`
 
     @property
-    def weight_bytes_a_step(self) -> int:
+    def weights_a_step(self) -> int:
         """The sequential part: both products of every block."""
-        return 4 * 2 * self.net.num_res_blocks * self.net.model_channels**2
+        return 2 * self.net.num_res_blocks * self.net.model_channels**2
+
+    def in_dtype(self, dtype: torch.dtype) -> tuple[Any, ...]:
+        """The arguments with the weights in this dtype."""
+        weights = [weight.to(dtype) for weight in self.arguments[3]]
+        return (*self.arguments[:3], weights, *self.arguments[4:])
 
     def flops_a_step(self, rows: int) -> int:
         depth, width = self.net.num_res_blocks, self.net.model_channels

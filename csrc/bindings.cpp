@@ -12,7 +12,8 @@
 
 #include "cpu/dispatch.h"
 #include "cpu/head_weights.h"
-#include "cpu/sample_workspace.h"
+#include "cpu/head_workspace.h"
+#include "cpu/packed_linear.h"
 #include "marfast/ops.h"
 
 namespace py = pybind11;
@@ -57,7 +58,7 @@ void def(py::module_& m, const char* name, void (*Kernels::*op)(const Args&),
     Args args{};
     ((args.*fields = from_wire<Field>(values)), ...);
     py::gil_scoped_release unlocked;
-    run(op, args);
+    run(active_isa().kernels->*op, args);
   });
 }
 
@@ -80,6 +81,11 @@ PYBIND11_MODULE(_C, m) {
     return std::string(select_isa(features, forced).name);
   });
 
+  using A = AdalnMlp;
+  def(m, "adaln_mlp", &Kernels::adaln_mlp, &A::out, &A::x, &A::shift, &A::scale, &A::gate,
+      &A::norm_weight, &A::norm_bias, &A::packed, &A::workspace, &A::rows, &A::width, &A::group,
+      &A::x_stride, &A::shift_stride, &A::scale_stride, &A::gate_stride, &A::weight_dtype,
+      &A::threads, &A::eps);
   using D = DdpmStep;
   def(m, "ddpm_step", &Kernels::ddpm_step, &D::out, &D::x, &D::model_output, &D::noise,
       &D::coefficients, &D::guidance, &D::tokens, &D::channels, &D::x_stride,
@@ -89,7 +95,7 @@ PYBIND11_MODULE(_C, m) {
   def(m, "ddpm_sample", &Kernels::ddpm_sample, &S::out, &S::noise, &S::step_noise, &S::condition,
       &S::packed, &S::schedule, &S::time_embedding, &S::guidance, &S::workspace, &S::shape,
       &S::tokens, &S::steps, &S::step_begin, &S::step_end, &S::chunk, &S::step_noise_stride,
-      &S::threads, &S::guided, &S::temperature, &S::clip_denoised);
+      &S::weight_dtype, &S::threads, &S::guided, &S::temperature, &S::clip_denoised);
   m.def("ddpm_sample_workspace",
         [](const Sizes& shape, int64_t tokens, int64_t steps, int64_t chunk, bool guided) {
           DdpmSample a{};
@@ -100,23 +106,40 @@ PYBIND11_MODULE(_C, m) {
           a.guided = guided;
           return SampleWorkspace(a).size;
         });
-  m.def("packed_head_size", [](const Sizes& shape) {
-    return HeadWeights(from_wire<HeadShape>(shape), nullptr).size();
+  using N = Denoise;
+  def(m, "denoise", &Kernels::denoise, &N::out, &N::x, &N::condition, &N::time_embedding,
+      &N::packed, &N::workspace, &N::shape, &N::rows, &N::weight_dtype, &N::threads);
+  m.def("denoise_workspace", [](const Sizes& shape, int64_t rows) {
+    return HeadWorkspace(from_wire<HeadShape>(shape), rows, rows, rows, nullptr).size;
   });
-  m.def("pack_head",
-        [](const Sizes& shape, const std::vector<std::uintptr_t>& weights, std::uintptr_t packed) {
-          std::vector<const float*> pointers;
-          for (const std::uintptr_t weight : weights) {
-            pointers.push_back(reinterpret_cast<const float*>(weight));
-          }
-          py::gil_scoped_release unlocked;
-          pack_head(from_wire<HeadShape>(shape), pointers.data(), reinterpret_cast<float*>(packed));
-        });
+  m.def("packed_head_size", [](const Sizes& shape, Wire<DType> dtype) {
+    return HeadWeights(from_wire<HeadShape>(shape), from_wire<DType>(dtype), nullptr).size();
+  });
+  m.def("pack_head", [](const Sizes& shape, Wire<DType> dtype, Wire<DType> from,
+                        const std::vector<std::uintptr_t>& weights, std::uintptr_t packed) {
+    std::vector<const void*> pointers;
+    for (const std::uintptr_t weight : weights) {
+      pointers.push_back(reinterpret_cast<const void*>(weight));
+    }
+    py::gil_scoped_release unlocked;
+    pack_head(from_wire<HeadShape>(shape), from_wire<DType>(dtype), from_wire<DType>(from),
+              pointers.data(), reinterpret_cast<float*>(packed));
+  });
+  m.def("packed_linear_size", [](int64_t inputs, int64_t outputs, Wire<DType> dtype) {
+    return packed_size(linear_at(nullptr, inputs, outputs, from_wire<DType>(dtype)));
+  });
+  m.def("pack_linear", [](int64_t inputs, int64_t outputs, Wire<DType> dtype, Wire<DType> from,
+                          std::uintptr_t weight, std::uintptr_t bias, std::uintptr_t packed) {
+    py::gil_scoped_release unlocked;
+    pack_linear(inputs, outputs, from_wire<DType>(dtype), from_wire<DType>(from),
+                reinterpret_cast<const void*>(weight), reinterpret_cast<const void*>(bias),
+                reinterpret_cast<float*>(packed));
+  });
   using F = FusedLinear;
   def(m, "fused_linear", &Kernels::fused_linear, &F::out, &F::x, &F::packed, &F::norm_weight,
-      &F::norm_bias, &F::residual, &F::workspace, &F::rows, &F::inputs, &F::outputs,
-      &F::panel_count, &F::group, &F::x_stride, &F::residual_stride, &F::scratch_stride,
-      &F::threads, &F::gelu, &F::eps);
+      &F::norm_bias, &F::residual, &F::workspace, &F::rows, &F::inputs, &F::outputs, &F::group,
+      &F::x_stride, &F::residual_stride, &F::scratch_stride, &F::weight_dtype, &F::threads,
+      &F::gelu, &F::eps);
   using L = LayerNormModulate;
   def(m, "layer_norm_modulate", &Kernels::layer_norm_modulate, &L::out, &L::x, &L::shift, &L::scale,
       &L::weight, &L::bias, &L::rows, &L::width, &L::x_stride, &L::shift_stride, &L::scale_stride,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from marfast import ops
 from marfast.generation.loop import sample_tokens
 from marfast.generation.randomness import BatchRandomness, Generators
-from marfast.model.mar import FastMAR
+from marfast.model.mar import FastMAR, check_dtype
 from marfast.model.presets import Settings
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -43,10 +43,10 @@ _PARAMETERS = (
 class FastSampleTokens:
     """Stands in for `sample_tokens` of one MAR module; takes the arguments of the original's."""
 
-    def __init__(self, module: nn.Module, backend: str):
+    def __init__(self, module: nn.Module, backend: str, dtype: torch.dtype | None):
         self.module: Any = module
         self.backend = backend
-        self.model = FastMAR(module)
+        self.model = FastMAR(module, dtype)
         self.replaced = module.__dict__.get("sample_tokens")
         self._trusted: bool | None = None
 
@@ -100,8 +100,9 @@ class FastSampleTokens:
                 model.refresh()
                 embedding = model.class_embedding(torch.full((1,), -1, device=model.device))
                 ours = model.condition(tokens, known, predict, embedding).float()
-            x = module.forward_mae_encoder(tokens, mask, embedding)
-            theirs = module.forward_mae_decoder(x, mask)[0, predict[0]].float()
+            with model.autocast():
+                x = module.forward_mae_encoder(tokens, mask, embedding)
+                theirs = module.forward_mae_decoder(x, mask)[0, predict[0]].float()
             self._trusted = bool((ours - theirs).abs().max() <= SAME * theirs.abs().max())
             if not self._trusted:
                 warnings.warn(
@@ -146,7 +147,7 @@ def _missing(module: nn.Module) -> list[str]:
     ]
 
 
-def accelerate(module: Module, backend: str = "auto") -> Module:
+def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None = None) -> Module:
     """Make a MAR module's own `sample_tokens` fast: same arguments, seeds and random draws, same
     images within the bounds of docs/numerics.md.
 
@@ -156,20 +157,25 @@ def accelerate(module: Module, backend: str = "auto") -> Module:
             stay its own and may change at any time. In training mode, and for everything
             but `sample_tokens`, the module's own code runs.
         backend: "auto", or one of the backends that `marfast info` lists.
+        dtype: what products are computed in, as torch.autocast would: torch.bfloat16 or
+            torch.float16; torch.float32 turns an autocast round the call off. None takes what is
+            in force: autocast's, or the parameters'. Parameters stay as they are; sums, LayerNorm,
+            the head's residual stream and its sampling are float32 always.
 
     Returns:
         The same object.
 
     Raises:
         TypeError: it is no MAR; the message says what it lacks.
-        ValueError: an unknown backend.
+        ValueError: an unknown backend or dtype.
     """
     if missing := _missing(module):
         raise TypeError(f"module: {type(module).__name__} is no MAR: it lacks {', '.join(missing)}")
+    check_dtype(dtype)
     with ops.backend(backend):
         pass
     restore(module)
-    module.__dict__["sample_tokens"] = FastSampleTokens(module, backend)
+    module.__dict__["sample_tokens"] = FastSampleTokens(module, backend, dtype)
     return module
 
 

@@ -40,6 +40,12 @@ def on_every_isa(op: Callable[..., Tensor], *args: Any) -> dict[str, Tensor]:
     return results
 
 
+def with_defined_bits(results: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Those of `on_every_isa` whose bits are defined under weights of this dtype."""
+    dots = {"avx512_bf16"} if dtype == torch.bfloat16 else set()
+    return {isa: result for isa, result in results.items() if isa not in dots}
+
+
 def ulp_distance(actual: Tensor, expected: Tensor) -> Tensor:
     """How many float32 values apart, element by element, through 0 and up to infinity."""
 

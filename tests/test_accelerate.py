@@ -188,13 +188,13 @@ def test_autocast_packs_once(module: MAR, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(
         module.sample_tokens.model._head._packing,
         "_pack",
-        lambda weights: packed.append(1) or pack(weights),
+        lambda weights: packed.append(weights[0].dtype) or pack(weights),
     )
-    op = sys.modules["marfast.ops.ddpm_sample"]
-    monkeypatch.setattr(op, "pack_head", lambda weights: packed.append(2) or pack(weights))
+    op = sys.modules["marfast.ops.head"]
+    monkeypatch.setattr(op, "pack_head", lambda weights: packed.append(None) or pack(weights))
     with torch.autocast("cpu", torch.bfloat16):
         assert sample(module, cfg=2.0)[0].isfinite().all()
-    assert packed == [1]
+    assert packed == [torch.bfloat16]
 
 
 def test_what_is_no_mar_is_refused() -> None:
@@ -206,3 +206,35 @@ def test_an_unknown_backend_is_refused(module: MAR) -> None:
     with pytest.raises(ValueError, match="backend: 'tpu'"):
         marfast.accelerate(module, backend="tpu")
     assert "sample_tokens" not in module.__dict__
+
+
+def test_an_unknown_dtype_is_refused(module: MAR) -> None:
+    with pytest.raises(ValueError, match=r"dtype: torch\.int8; allowed are None, torch\.float32"):
+        marfast.accelerate(module, dtype=torch.int8)
+    assert "sample_tokens" not in module.__dict__
+
+
+def relative(images: Tensor, expected: Tensor) -> float:
+    return float((images - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("asked", ["argument", "autocast"])
+def test_half_precision_is_nearer_than_the_modules_own(
+    module: MAR, dtype: torch.dtype, asked: str
+) -> None:
+    exact, state = sample(module, cfg=2.0)
+    with torch.autocast("cpu", dtype):
+        own, _ = sample(module, cfg=2.0)
+    marfast.accelerate(module, dtype=dtype if asked == "argument" else None)
+    with torch.autocast("cpu", dtype, enabled=asked == "autocast"):
+        images, after = sample(module, cfg=2.0)
+    assert after == state
+    assert 0 < relative(images, exact) <= 1.5 * relative(own, exact)
+
+
+def test_float32_turns_autocast_off(module: MAR) -> None:
+    expected, _ = sample(marfast.accelerate(module))
+    marfast.accelerate(module, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(sample(module)[0], expected)

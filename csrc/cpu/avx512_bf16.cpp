@@ -1,6 +1,6 @@
-// The AVX-512 kernels, compiled with the bf16 instructions at hand.
-
+#include "bfloat16_dots.h"
 #include "kernels.h"
 #include "vec_avx512.h"
 
-const marfast::Kernels marfast::avx512_bf16::kernels = marfast::kernels_of<marfast::avx512::Vec>();
+const marfast::Kernels marfast::avx512_bf16::kernels =
+    marfast::kernels_of<marfast::avx512::Vec, marfast::avx512_bf16::BFloat16Dots>();

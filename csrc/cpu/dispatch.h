@@ -37,14 +37,14 @@ const Isa& select_isa(unsigned features, const std::string& forced);
 const Isa& active_isa();
 void set_isa(const std::string& name);
 
-// Runs an op's kernel of the active set, in the default floating-point environment: nearest-even
-// rounding, subnormals kept, whatever the caller's thread has set.
+// Runs a kernel in the default floating-point environment: nearest-even rounding, subnormals kept,
+// whatever the caller's thread has set.
 template <class Args>
-void run(void (*Kernels::*op)(const Args&), const Args& args) {
+void run(void (*kernel)(const Args&), const Args& args) {
   fenv_t callers;
   fegetenv(&callers);
   fesetenv(FE_DFL_ENV);
-  (active_isa().kernels->*op)(args);
+  kernel(args);
   fesetenv(&callers);
 }
 

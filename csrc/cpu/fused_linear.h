@@ -1,7 +1,7 @@
 #pragma once
 
-// fused_linear: out = residual + act(LN(x) W^T + b), float32; LN, act = GELU and residual where
-// they are asked for. The four products of a transformer block are calls of this.
+// fused_linear: out = residual + act(LN(x) W^T + b); LN, act = GELU and residual where they are
+// asked for. The four products of a transformer block are calls of this.
 //
 // Order of operations: LayerNorm as layer_norm_modulate.h without its modulation, the product as
 // linear.h, GELU as marfast/gelu.h, residual + value last. So the bits of a row depend on no other
@@ -18,32 +18,34 @@
 
 namespace marfast {
 
-template <class V>
+template <class V, class F>
 class FusedLinearThread {
+  using Element = typename F::Element;
+
  public:
   FusedLinearThread(const FusedLinear& a, const Team& team)
       : a_(a),
-        layer_{a.packed, a.packed + a.inputs * a.panel_count * kPanel, a.inputs, a.outputs,
-               a.panel_count},
-        scratch_(a.workspace + team.thread * a.group * a.scratch_stride) {
-    const bool share_rows = a.rows >= 2 * V::max_rows * team.threads;
+        layer_(linear_at(a.packed, a.inputs, a.outputs, a.weight_dtype)),
+        scratch_(
+            reinterpret_cast<Element*>(a.workspace + team.thread * a.group * a.scratch_stride)) {
+    const bool share_rows = a.rows >= 2 * F::max_rows * team.threads;
     rows_ = share_rows ? team.share(a.rows) : Range{0, a.rows};
-    panels_ = share_rows ? Range{0, a.panel_count} : team.share(a.panel_count);
+    panels_ = share_rows ? Range{0, layer_.panel_count} : team.share(layer_.panel_count);
   }
 
   void run() {
     for (int64_t first = rows_.begin; first < rows_.end; first += a_.group) {
       const int64_t left = rows_.end - first, count = left < a_.group ? left : a_.group;
       for (int64_t r = 0; r < count; ++r) prepare(first + r, scratch_ + r * a_.scratch_stride);
-      linear<V>(layer_, scratch_, a_.scratch_stride, count, panels_,
-                panel_of(layer_, panels_.begin), [&](int64_t r, int64_t j, int64_t valid, V value) {
-                  finish(first + r, j, valid, value);
-                });
+      linear<V, F>(layer_, scratch_, a_.scratch_stride, count, panels_, layer_.panel(panels_.begin),
+                   [&](int64_t r, int64_t j, int64_t valid, V value) {
+                     finish(first + r, j, valid, value);
+                   });
     }
   }
 
  private:
-  void prepare(int64_t row, float* out) const {
+  void prepare(int64_t row, Element* out) const {
     const float* x = a_.x + row * a_.x_stride;
     RowMoments<V> moments(V(0.0f), V(1.0f));
     if (a_.norm_weight) moments = row_moments<V>(x, a_.inputs, a_.eps);
@@ -54,7 +56,7 @@ class FusedLinearThread {
         y = (y - moments.mean) * moments.rstd * V::load(a_.norm_weight + j, n) +
             V::load(a_.norm_bias + j, n);
       }
-      y.store(out + j, n);
+      F::store(y.first(n), out + j);
     }
   }
 
@@ -66,13 +68,16 @@ class FusedLinearThread {
 
   const FusedLinear& a_;
   const Linear layer_;
-  float* const scratch_;
+  Element* const scratch_;
   Range rows_, panels_;
 };
 
-template <class V>
+template <class V, class BFloat16>
 void fused_linear(const FusedLinear& a) {
-  run_team(a.threads, [&a](const Team& team) { FusedLinearThread<V>(a, team).run(); });
+  run_team(a.threads, [&a](const Team& team) {
+    a.weight_dtype == DType::bf16 ? FusedLinearThread<V, BFloat16>(a, team).run()
+                                  : FusedLinearThread<V, Float32<V>>(a, team).run();
+  });
 }
 
 }  // namespace marfast

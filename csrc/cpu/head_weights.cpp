@@ -13,6 +13,7 @@ namespace {
 
 // Hands out the parts of a buffer, one after another.
 struct Cursor {
+  DType dtype;
   const float* packed;
   int64_t used = 0;
 
@@ -22,13 +23,8 @@ struct Cursor {
     return part;
   }
   Linear linear(int64_t inputs, int64_t outputs) {
-    Linear layer{};
-    layer.inputs = inputs;
-    layer.outputs = outputs;
-    layer.panel_count = padded(outputs) / kPanel;
-    layer.panels = take(padded(outputs) * inputs);
-    layer.bias = take(padded(outputs));
-    return layer;
+    const int64_t size = packed_size(linear_at(nullptr, inputs, outputs, dtype));
+    return linear_at(take(size), inputs, outputs, dtype);
   }
   BlockWeights block(int64_t width) {
     BlockWeights weights{};
@@ -39,18 +35,6 @@ struct Cursor {
     return weights;
   }
 };
-
-// weight [outputs, inputs] and bias [outputs] become the outputs from `first` on.
-void pack(const Linear& layer, int64_t first, int64_t outputs, const float* weight,
-          const float* bias) {
-  float* panels = const_cast<float*>(layer.panels);
-  std::memcpy(const_cast<float*>(layer.bias) + first, bias, sizeof(float) * outputs);
-  for (int64_t j = 0; j < outputs; ++j) {
-    const int64_t output = first + j;
-    float* column = panels + output / kPanel * layer.inputs * kPanel + output % kPanel;
-    for (int64_t k = 0; k < layer.inputs; ++k) column[k * kPanel] = weight[j * layer.inputs + k];
-  }
-}
 
 void use_huge_pages(float* data, int64_t size) {
 #if defined(MADV_HUGEPAGE)
@@ -65,10 +49,9 @@ void use_huge_pages(float* data, int64_t size) {
 
 }  // namespace
 
-int64_t padded(int64_t size) { return (size + kPanel - 1) / kPanel * kPanel; }
-
-HeadWeights::HeadWeights(const HeadShape& shape, const float* packed) : shape_(shape) {
-  Cursor cursor{packed};
+HeadWeights::HeadWeights(const HeadShape& shape, DType dtype, const float* packed)
+    : shape_(shape), dtype_(dtype) {
+  Cursor cursor{dtype, packed};
   const int64_t w = shape.width;
   time_in = cursor.linear(shape.frequencies, w);
   time_out = cursor.linear(w, w);
@@ -83,19 +66,20 @@ HeadWeights::HeadWeights(const HeadShape& shape, const float* packed) : shape_(s
 }
 
 BlockWeights HeadWeights::block(int64_t index) const {
-  return Cursor{blocks_ + index * block_size_}.block(shape_.width);
+  return Cursor{dtype_, blocks_ + index * block_size_}.block(shape_.width);
 }
 
 int64_t HeadWeights::size() const { return before_blocks_ + shape_.depth * block_size_; }
 
-void pack_head(const HeadShape& shape, const float* const* weights, float* packed) {
-  HeadWeights head(shape, packed);
+void pack_head(const HeadShape& shape, DType dtype, DType from, const void* const* weights,
+               float* packed) {
+  HeadWeights head(shape, dtype, packed);
   use_huge_pages(packed, head.size());
   std::memset(packed, 0, sizeof(float) * head.size());
   const auto next = [&weights] { return *weights++; };
   const auto pack_next = [&](const Linear& layer, int64_t first, int64_t outputs) {
-    const float* weight = next();
-    pack(layer, first, outputs, weight, next());
+    const void* weight = next();
+    pack(layer, dtype, first, outputs, from, weight, next());
   };
   const int64_t w = shape.width;
   for (const Linear& layer : {head.time_in, head.time_out, head.condition, head.input}) {
@@ -103,8 +87,8 @@ void pack_head(const HeadShape& shape, const float* const* weights, float* packe
   }
   for (int64_t b = 0; b < shape.depth; ++b) {
     const BlockWeights block = head.block(b);
-    std::memcpy(const_cast<float*>(block.norm_weight), next(), sizeof(float) * w);
-    std::memcpy(const_cast<float*>(block.norm_bias), next(), sizeof(float) * w);
+    unpack(w, from, next(), const_cast<float*>(block.norm_weight));
+    unpack(w, from, next(), const_cast<float*>(block.norm_bias));
     pack_next(block.in, 0, w);
     pack_next(block.out, 0, w);
     pack_next(head.modulation, 3 * w * b, 3 * w);

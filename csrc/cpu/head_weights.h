@@ -1,15 +1,13 @@
 #pragma once
 
-// The head's weights as the sampler reads them: one buffer of panels (linear.h), packed once.
+// The head's weights as its kernels read them: one buffer of panels (packed_linear.h), packed once.
 
 #include <cstdint>
 
-#include "linear.h"
 #include "marfast/ops.h"
+#include "packed_linear.h"
 
 namespace marfast {
-
-int64_t padded(int64_t size);  // to whole panels
 
 struct BlockWeights {
   Linear in, out;            // w -> w
@@ -20,7 +18,7 @@ struct BlockWeights {
 // Where every part lies in a packed buffer.
 class HeadWeights {
  public:
-  HeadWeights(const HeadShape& shape, const float* packed);
+  HeadWeights(const HeadShape& shape, DType dtype, const float* packed);
 
   Linear time_in, time_out, condition, input, modulation, final;
   BlockWeights block(int64_t index) const;
@@ -28,11 +26,14 @@ class HeadWeights {
 
  private:
   HeadShape shape_;
+  DType dtype_;
   const float* blocks_;
   int64_t before_blocks_, block_size_;
 };
 
-// `weights` are the float32, dense tensors of a SimpleMLPAdaLN, in the order of its state_dict.
-void pack_head(const HeadShape& shape, const float* const* weights, float* packed);
+// `weights` are the dense tensors of a SimpleMLPAdaLN, of type `from`, in the order of its
+// state_dict; those of its products are stored as dtype (f32 or bf16), the rest as float32.
+void pack_head(const HeadShape& shape, DType dtype, DType from, const void* const* weights,
+               float* packed);
 
 }  // namespace marfast

@@ -6,8 +6,10 @@ namespace marfast {
 
 // One instruction set's entry for every op.
 struct Kernels {
+  void (*adaln_mlp)(const AdalnMlp&);
   void (*ddpm_sample)(const DdpmSample&);
   void (*ddpm_step)(const DdpmStep&);
+  void (*denoise)(const Denoise&);
   void (*fused_linear)(const FusedLinear&);
   void (*layer_norm_modulate)(const LayerNormModulate&);
 };

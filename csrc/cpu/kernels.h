@@ -1,22 +1,23 @@
 #pragma once
 
-// Every kernel, for one vector type: what the ISA files compile.
+// Every kernel, for one vector type and its way to multiply bfloat16 (operands.h): what the ISA
+// files compile.
 
+#include "adaln_mlp.h"
 #include "ddpm_sample.h"
 #include "ddpm_step.h"
+#include "denoise.h"
 #include "fused_linear.h"
 #include "kernel_table.h"
 #include "layer_norm_modulate.h"
 
 namespace marfast {
 
-template <class V>
+template <class V, class Pairs = BFloat16<V>>
 constexpr Kernels kernels_of() {
   return {
-      &ddpm_sample<V>,
-      &ddpm_step<V>,
-      &fused_linear<V>,
-      &layer_norm_modulate<V>,
+      &adaln_mlp<V, Pairs>, &ddpm_sample<V, Pairs>,  &ddpm_step<V>,
+      &denoise<V, Pairs>,   &fused_linear<V, Pairs>, &layer_norm_modulate<V>,
   };
 }
 

@@ -36,28 +36,33 @@ RowMoments<V> row_moments(const T* x, int64_t w, float eps) {
   return {mean, one / sqrt(V(squares) / width + V(eps))};
 }
 
+// One row; x, shift, scale [w]; weight, bias [w] or null. Each `count` results from j on are handed
+// to write(j, count, value).
+template <class V, class T, class Write>
+void layer_norm_modulate_row(const T* x, const T* shift, const T* scale, const T* weight,
+                             const T* bias, int64_t w, float eps, Write write) {
+  const V one(1.0f);
+  const RowMoments<V> moments = row_moments<V>(x, w, eps);
+  for (int64_t j = 0; j < w; j += V::lanes) {
+    const int64_t n = w - j < V::lanes ? w - j : V::lanes;
+    V y = (V::load(x + j, n) - moments.mean) * moments.rstd;
+    if (weight) y = y * V::load(weight + j, n);
+    if (bias) y = y + V::load(bias + j, n);
+    write(j, n, y * (one + V::load(scale + j, n)) + V::load(shift + j, n));
+  }
+}
+
 template <class V, class T>
 void layer_norm_modulate_rows(const LayerNormModulate& a) {
-  const T* weight = static_cast<const T*>(a.weight);  // [w] or null
-  const T* bias = static_cast<const T*>(a.bias);      // [w] or null
-  const int64_t w = a.width;
-  const V one(1.0f);
-
+  const T* weight = static_cast<const T*>(a.weight);
+  const T* bias = static_cast<const T*>(a.bias);
   for (int64_t row = 0; row < a.rows; ++row) {
-    const T* x = static_cast<const T*>(a.x) + row * a.x_stride;              // [w]
-    const T* shift = static_cast<const T*>(a.shift) + row * a.shift_stride;  // [w]
-    const T* scale = static_cast<const T*>(a.scale) + row * a.scale_stride;  // [w]
-    T* out = static_cast<T*>(a.out) + row * w;                               // [w]
-
-    const RowMoments<V> moments = row_moments<V>(x, w, a.eps);
-    for (int64_t j = 0; j < w; j += V::lanes) {
-      const int64_t n = w - j < V::lanes ? w - j : V::lanes;
-      V y = (V::load(x + j, n) - moments.mean) * moments.rstd;
-      if (weight) y = y * V::load(weight + j, n);
-      if (bias) y = y + V::load(bias + j, n);
-      y = y * (one + V::load(scale + j, n)) + V::load(shift + j, n);
-      y.store(out + j, n);
-    }
+    const T* x = static_cast<const T*>(a.x) + row * a.x_stride;
+    const T* shift = static_cast<const T*>(a.shift) + row * a.shift_stride;
+    const T* scale = static_cast<const T*>(a.scale) + row * a.scale_stride;
+    T* out = static_cast<T*>(a.out) + row * a.width;
+    layer_norm_modulate_row<V>(x, shift, scale, weight, bias, a.width, a.eps,
+                               [=](int64_t j, int64_t n, V y) { y.store(out + j, n); });
   }
 }
 

@@ -40,6 +40,8 @@ struct Vec {
   static constexpr int64_t lanes = 16;
   static constexpr int accumulators = 6;  // of a matrix product's tile (linear.h)
   static constexpr int max_rows = 6;
+  static constexpr int accumulators_of_pairs = 5;  // where weights are pairs (operands.h)
+  static constexpr int max_rows_of_pairs = 5;
   __m256 low, high;
 
   Vec() = default;
@@ -121,6 +123,14 @@ struct Vec {
   friend Vec shift_left_23(Vec a) {
     return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.low), 23)),
             _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.high), 23))};
+  }
+  friend Vec low_bfloat16(Vec a) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.low), 16)),
+            _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(a.high), 16))};
+  }
+  friend Vec high_bfloat16(Vec a) {
+    const __m256 high_half = _mm256_castsi256_ps(_mm256_set1_epi32(-0x10000));
+    return {_mm256_and_ps(a.low, high_half), _mm256_and_ps(a.high, high_half)};
   }
 };
 

@@ -37,6 +37,8 @@ struct Vec {
   static constexpr int64_t lanes = 16;
   static constexpr int accumulators = 28;  // of a matrix product's tile (linear.h)
   static constexpr int max_rows = 14;
+  static constexpr int accumulators_of_pairs = 24;  // where weights are pairs (operands.h)
+  static constexpr int max_rows_of_pairs = 12;
   __m512 all;
 
   Vec() = default;
@@ -76,6 +78,12 @@ struct Vec {
   friend Vec max(Vec a, Vec b) { return _mm512_max_ps(a.all, b.all); }
   friend Vec shift_left_23(Vec a) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.all), 23));
+  }
+  friend Vec low_bfloat16(Vec a) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(a.all), 16));
+  }
+  friend Vec high_bfloat16(Vec a) {
+    return _mm512_and_ps(a.all, _mm512_castsi512_ps(_mm512_set1_epi32(-0x10000)));
   }
 };
 

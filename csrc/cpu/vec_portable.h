@@ -68,6 +68,8 @@ struct Vec {
   static constexpr int64_t lanes = 16;
   static constexpr int accumulators = 8;  // of a matrix product's tile (linear.h)
   static constexpr int max_rows = 4;
+  static constexpr int accumulators_of_pairs = 8;  // where weights are pairs (operands.h)
+  static constexpr int max_rows_of_pairs = 4;
   float lane[lanes];
 
   Vec() = default;
@@ -139,6 +141,13 @@ struct Vec {
   }
   friend Vec shift_left_23(Vec a) {
     return each([&](int64_t i) { return from_bits(to_bits(a.lane[i]) << 23); });
+  }
+  // The bfloat16 in the low and in the high half of each lane's bits.
+  friend Vec low_bfloat16(Vec a) {
+    return each([&](int64_t i) { return from_bits(to_bits(a.lane[i]) << 16); });
+  }
+  friend Vec high_bfloat16(Vec a) {
+    return each([&](int64_t i) { return from_bits(to_bits(a.lane[i]) & 0xffff0000u); });
   }
 };
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from marfast.model.checkpoint import load_weights, read_weights
-from marfast.model.mar import FastMAR
+from marfast.model.mar import FastMAR, check_dtype
 from marfast.model.presets import Preset, embedded_models, get_preset, read_config
 
 from .pipeline import Pipeline
@@ -19,6 +21,7 @@ def load(
     *,
     weights: str | None = None,
     device: str = "cpu",
+    dtype: torch.dtype | None = None,
 ) -> Pipeline:
     """Load a model that can `generate`.
 
@@ -27,19 +30,22 @@ def load(
     preset: for a file, what it is: "mar_base", "mar_large", "mar_huge", an embedded model's name, a
         config.json, or such a file's contents.
     weights: the entry of a .pth to take, "model_ema" (the default where it is there) or "model".
+    dtype: what products are computed in, torch.bfloat16 or torch.float16, as under torch.autocast;
+        None is float32.
 
     Nothing is half-loaded. Raises FileNotFoundError or ValueError (CheckpointError for what is in a
     file), naming file and key.
     """
     if weights not in (None, "model_ema", "model"):
         raise ValueError(f"weights: {weights!r}; allowed are 'model_ema' and 'model'")
+    check_dtype(dtype)
     path, found = find_model(model, preset)
     settings = found.settings
     module = found.architecture.build(
         steps=str(settings.steps), clip_denoised=settings.clip_denoised
     )
     load_weights(read_weights(path, weights), module, str(path))
-    return Pipeline(FastMAR(module), settings, found.classes).to(device)
+    return Pipeline(FastMAR(module, dtype), settings, found.classes).to(device)
 
 
 def find_model(model: str | Path, preset: PresetLike = None) -> tuple[Path, Preset]:

@@ -13,44 +13,56 @@ SAMPLES = 64
 """How many values of each weight the checksum reads."""
 
 
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What products of such a weight are computed in: autocast's dtype inside it, else its own."""
+    device = weight.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return weight.dtype
+
+
 def native_kernels_take(weight: Tensor) -> bool:
     """Whether the CPU's kernels would run on weights such as this one, here and now."""
-    return registry.forced() in ("auto", "cpu") and native.can_run({"weight": weight})[0]
+    chosen = registry.forced() in ("auto", "cpu")
+    return chosen and native.can_run({"weight": weight}, native.WEIGHTS)[0]
 
 
-def _fingerprint(weights: Sequence[Tensor]) -> tuple[object, ...]:
+def _fingerprint(weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[object, ...]:
     """Changes when a weight does: replaced, written in place, or (sparsely checked) via `.data`."""
     sampled = [
         w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights
     ]
     # what is made in inference mode counts no versions
     places = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
-    return (*places, *torch.stack(sampled).tolist())
+    return (dtype, *places, *torch.stack(sampled).tolist())
 
 
-class Packing:
-    """A packed form of some weights, made anew when they have changed."""
-
-    def __init__(self, pack: Callable[[Sequence[Tensor]], Tensor]):
-        self._pack = pack
-        self._packed: Tensor | None = None
-        self._made_from: tuple[object, ...] = ()
-
-    def of(self, weights: Sequence[Tensor]) -> Tensor | None:
-        """None where no kernel would read it."""
-        if not native_kernels_take(weights[0]):
-            return None
-        fingerprint = _fingerprint(weights)
-        if fingerprint != self._made_from:
-            self._packed, self._made_from = self._pack(weights), fingerprint
-        return self._packed
-
-
-class HeadWeights(NamedTuple):
-    """What `ops.ddpm_sample` takes of a head; `packed` is None where no kernel would read it."""
+class Packed(NamedTuple):
+    """Weights in the dtype that they are computed in, and what `pack` made of them: None where no
+    kernel would read it."""
 
     weights: list[Tensor]
     packed: Tensor | None
+
+
+class Packing:
+    """A packed form of some weights, made anew when they or the dtype have changed."""
+
+    def __init__(self, pack: Callable[[Sequence[Tensor]], Tensor]):
+        self._pack = pack
+        self._made_from: tuple[object, ...] = ()
+
+    def of(self, weights: Sequence[Tensor]) -> Packed:
+        """To be asked for once in each generation."""
+        dtype, native = compute_dtype(weights[0]), native_kernels_take(weights[0])
+        if dtype == weights[0].dtype and not native:
+            return Packed([*weights], None)
+        made_from = (native, *_fingerprint(weights, dtype))
+        if made_from != self._made_from:
+            cast = [w.detach().to(dtype) for w in weights]
+            self._current = Packed(cast, self._pack(cast) if native else None)
+            self._made_from = made_from
+        return self._current
 
 
 class HeadBinding:
@@ -59,7 +71,6 @@ class HeadBinding:
     def __init__(self) -> None:
         self._packing = Packing(ops.pack_head)
 
-    def current(self, net: nn.Module) -> HeadWeights:
+    def current(self, net: nn.Module) -> Packed:
         """The net's weights as they are now. To be asked for once in each generation."""
-        weights: list[Tensor] = [*net.parameters()]
-        return HeadWeights(weights, self._packing.of(weights))
+        return self._packing.of([*net.parameters()])

@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marfast import ops
@@ -52,15 +51,15 @@ class FastLinear:
 
     def refresh(self, linear: nn.Linear, norm: Any = None, gelu: bool = False) -> None:
         """Take these modules' weights as they are now."""
-        self.linear, self.norm, self.gelu = linear, norm, gelu
-        self._packed = self._packing.of([linear.weight, linear.bias])
+        self.norm, self.gelu = norm, gelu
+        (self.weight, self.bias), self._packed = self._packing.of([linear.weight, linear.bias])
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         norm = self.norm
         return ops.fused_linear(
-            x,
-            self.linear.weight,
-            self.linear.bias,
+            x.float(),
+            self.weight,
+            self.bias,
             norm_weight=None if norm is None else norm.weight,
             norm_bias=None if norm is None else norm.bias,
             residual=residual,
@@ -85,7 +84,7 @@ class FastBlock:
         self.block = block
         self.native = (
             is_plain_block(block)
-            and not torch.is_autocast_enabled("cpu")
+            and block.attn.qkv.weight.dtype == torch.float32
             and native_kernels_take(block.attn.qkv.weight)
         )
         if self.native:
@@ -99,13 +98,9 @@ class FastBlock:
             x = self.block(x)
             return x if queries is None else x[rows, queries]
         batch, length, width = x.shape
-        qkv = self.qkv(x.flatten(0, 1))
-        qkv = qkv.view(batch, length, 3, self.block.attn.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if queries is not None:
-            q = qkv[rows, queries, 0].transpose(1, 2)
-            x = x[rows, queries]
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, width)
-        flat = self.proj(attended, residual=x.flatten(0, 1))
+        qkv = self.qkv(x.flatten(0, 1)).view(batch, length, 3, self.block.attn.num_heads, -1)
+        attended = ops.attention(qkv.to(self.qkv.weight.dtype), queries).to(x.dtype)
+        x = x if queries is None else x[rows, queries]
+        flat = self.proj(attended.view(-1, width), residual=x.flatten(0, 1))
         flat = self.fc2(self.fc1(flat), residual=flat)
         return flat.view(x.shape)

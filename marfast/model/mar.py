@@ -4,12 +4,14 @@ It has no parameters. It works on index tensors (which tokens are known, which t
 reference works on masks, so that nothing waits for data; the values are the same.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from marfast import ops
+from marfast.ops import native
 from marfast.reference.diffusion import create_diffusion, sampling_schedule
 
 from .binding import HeadBinding
@@ -18,11 +20,23 @@ from .block import FastBlock
 Schedule = tuple[Tensor, Tensor]
 
 
-class FastMAR:
-    """The ops bound to a MAR `module`: the reference's, or any with the same parameter names."""
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Raise ValueError unless products can be computed in it."""
+    if dtype not in (None, *native.WEIGHTS):
+        names = ", ".join(map(str, native.WEIGHTS))
+        raise ValueError(f"dtype: {dtype!r}; allowed are None, {names}")
 
-    def __init__(self, module: Any):
+
+class FastMAR:
+    """The ops bound to a MAR `module`: the reference's, or any with the same parameter names.
+
+    dtype: what products are computed in, as under torch.autocast (float32: under none); None takes
+        what is in force, autocast's or the weights' own.
+    """
+
+    def __init__(self, module: Any, dtype: torch.dtype | None = None):
         self.module = module
+        self.dtype = dtype
         self._head = HeadBinding()
         self._encoder: list[FastBlock] = []
         self._decoder: list[FastBlock] = []
@@ -32,16 +46,26 @@ class FastMAR:
         device: torch.device = self.module.mask_token.device
         return device
 
+    def autocast(self) -> AbstractContextManager[None]:
+        """What this model's dtype asks for."""
+        if self.dtype is None:
+            return nullcontext()
+        half = self.dtype != torch.float32
+        return torch.autocast(
+            self.device.type, self.dtype if half else None, enabled=half, cache_enabled=False
+        )
+
     def refresh(self) -> None:
         """Take the module's parts and weights as they are now, once before each generation."""
-        self.head = self._head.current(self.module.diffloss.net)
-        for fast, blocks in (
-            (self._encoder, self.module.encoder_blocks),
-            (self._decoder, self.module.decoder_blocks),
-        ):
-            fast[:] = [*fast, *(FastBlock() for _ in blocks)][: len(blocks)]
-            for fast_block, block in zip(fast, blocks, strict=True):
-                fast_block.refresh(block)
+        with self.autocast():
+            self.head = self._head.current(self.module.diffloss.net)
+            for fast, blocks in (
+                (self._encoder, self.module.encoder_blocks),
+                (self._decoder, self.module.decoder_blocks),
+            ):
+                fast[:] = [*fast, *(FastBlock() for _ in blocks)][: len(blocks)]
+                for fast_block, block in zip(fast, blocks, strict=True):
+                    fast_block.refresh(block)
 
     def schedule(self, steps: int | str | None = None) -> Schedule:
         """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device.
@@ -66,6 +90,12 @@ class FastMAR:
         tokens [R, L, C]; known [R, k] and predict [R, n] positions, each row ascending;
         class_embedding [R, D] -> z [R·n, D]. Only the positions to predict leave the last block.
         """
+        with self.autocast():
+            return self._condition(tokens, known, predict, class_embedding)
+
+    def _condition(
+        self, tokens: Tensor, known: Tensor, predict: Tensor, class_embedding: Tensor
+    ) -> Tensor:
         m = self.module
         first = torch.arange(m.buffer_size, device=known.device).expand(known.shape[0], -1)
         visible = torch.cat([first, known + m.buffer_size], dim=1)
@@ -87,7 +117,7 @@ class FastMAR:
             x = block(x, rows)
         x = m.decoder_norm(last(x, rows, predict + m.buffer_size))
         z: Tensor = (x + m.diffusion_pos_embed_learned[0, predict]).flatten(0, 1)
-        return z
+        return z.float()
 
     def sample_head(
         self,

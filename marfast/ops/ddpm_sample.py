@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks, native
-from marfast.ops.head import HeadShape, pack_head, time_embedding
+from marfast.ops.head import HeadShape, example_weights, packed_head, time_embedding
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import diffusion, head
 
@@ -35,7 +35,8 @@ def ddpm_sample(
         cond: [R, D] float32, the condition vectors z; R = N, or 2N under guidance (conditional rows
             first).
         weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order; noise's dtype, bfloat16 or
-            float16 (plain PyTorch in this version).
+            float16. With bfloat16, what enters a product is rounded to it, too; all else (sums,
+            LayerNorm, SiLU, the residual stream, the update) stays float32.
         schedule: [S, 7] float32, and
         timesteps: [S] int64, as `reference.GaussianDiffusion.sampling_schedule` gives them.
         guidance: [1] float32, the guidance scale; read only when R = 2N.
@@ -124,14 +125,13 @@ def _example(
     def draw(*sizes: int) -> Tensor:
         return torch.randn(sizes, generator=generator, device=generator.device).to(device)
 
-    weights = [(draw(*sizes) * sizes[-1] ** -0.5).to(dtype) for sizes in shape.expected()]
     process = diffusion.GaussianDiffusion(diffusion.space_timesteps(1000, str(steps)))
     schedule, timesteps = process.sampling_schedule()
     return (
         draw(tokens, channels),
         draw(steps, tokens, channels),
         draw(2 * tokens, shape.condition),
-        weights,
+        example_weights(shape, dtype, device, generator),
         schedule.to(device),
         timesteps.to(device),
         torch.tensor([2.9], device=device),
@@ -144,7 +144,8 @@ def _example(
 def _can_run_cpu(
     noise: Tensor, step_noise: Tensor, cond: Tensor, weights: Sequence[Tensor], *_: Any
 ) -> Verdict:
-    return native.can_run({"noise": noise, "weights": weights[0]})
+    ok, reason = native.can_run({"noise": noise})
+    return native.can_run({"weights": weights[0]}, native.WEIGHTS) if ok else (ok, reason)
 
 
 def _run_cpu(
@@ -161,9 +162,7 @@ def _run_cpu(
 ) -> Tensor:
     shape = HeadShape.of(weights)
     extension = native.extension()
-    packed = pack_head(weights) if packed is None else packed
-    if packed.shape != (extension.packed_head_size(shape),):
-        raise ValueError("packed: it is not what ops.pack_head returns for these weights")
+    packed = packed_head(weights, shape, packed)
     step_noise = step_noise if step_noise[0].is_contiguous() else step_noise.contiguous()
     noise, schedule = noise.contiguous(), schedule.contiguous()
     embedding = time_embedding(tuple(timesteps.tolist()), shape.frequencies)
@@ -195,6 +194,7 @@ def _run_cpu(
                 min(steps, step + chunk),
                 chunk,
                 step_noise.stride(0),
+                native.packed_code(weights[0].dtype),
                 native.threads(),
                 copies == 2,
                 temperature,

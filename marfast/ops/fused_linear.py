@@ -10,7 +10,7 @@ from marfast.ops import checks, native
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import transformer
 
-PANEL = 32  # outputs of a panel (csrc/cpu/linear.h)
+PANEL = 32  # outputs of a panel (csrc/cpu/packed_linear.h)
 SCRATCH = 1 << 17  # floats of rows that a thread keeps in its cache
 MOST_ROWS = 56  # taken at a time
 
@@ -30,7 +30,8 @@ def fused_linear(
 
     Args:
         x: [R, K] float32 (float64, bfloat16, float16: plain PyTorch only).
-        weight, bias: [J, K] and [J], x's dtype.
+        weight, bias: [J, K] and [J], x's dtype, bfloat16 or float16. With bfloat16, what enters the
+            product is rounded to it, too; all else stays x's dtype.
         norm_weight, norm_bias: [K], of a LayerNorm over x's rows; both or none.
         residual: [R, J], added last.
         gelu: GELU (arXiv 1606.08415, not its tanh approximation) after the bias.
@@ -48,17 +49,38 @@ def fused_linear(
 
 
 def pack_linear(weight: Tensor, bias: Tensor) -> Tensor:
-    """weight [J, K] and bias [J], float32, as the CPU's `fused_linear` reads them: one float32
-    tensor, panels [ceil(J / 32), K, 32] and the bias, zeros beyond J."""
-    outputs, inputs = checks.first("weight", weight, "J, K", (torch.float32,))
-    checks.like("bias", bias, "J", (outputs,), (torch.float32,), weight, reference="weight")
-    panels = -(-outputs // PANEL)
-    packed = native.empty(panels * PANEL * (inputs + 1)).zero_()
-    padded = native.empty(panels * PANEL, inputs).zero_()
-    padded[:outputs] = weight.detach()
-    body = packed[: panels * PANEL * inputs].view(panels, inputs, PANEL)
-    body.copy_(padded.view(panels, PANEL, inputs).transpose(1, 2))
-    packed[body.numel() : body.numel() + outputs] = bias.detach()
+    """A linear layer's weights as the CPU's kernels read them: opaque, tied to these values.
+
+    Args:
+        weight, bias: [J, K] and [J], of one dtype: float32 or bfloat16, or float16, which is packed
+            as float32.
+
+    Returns:
+        [size] float32, whatever it holds.
+
+    Raises:
+        TypeError, ValueError: an argument that is not allowed.
+        ImportError: the native extension is missing.
+    """
+    outputs, inputs = checks.first("weight", weight, "J, K", native.WEIGHTS)
+    checks.like("bias", bias, "J", (outputs,), (weight.dtype,), weight, reference="weight")
+    weight, bias = weight.detach().contiguous(), bias.detach().contiguous()
+    extension = native.extension()
+    own, code = native.DTYPE_CODES[weight.dtype], native.packed_code(weight.dtype)
+    packed = native.empty(extension.packed_linear_size(inputs, outputs, code))
+    places = (weight.data_ptr(), bias.data_ptr(), packed.data_ptr())
+    extension.pack_linear(inputs, outputs, code, own, *places)
+    return packed
+
+
+def packed_linear(weight: Tensor, bias: Tensor, packed: Tensor | None) -> Tensor:
+    """`packed`, checked to be of this layer's size; packed here where it is None."""
+    if packed is None:
+        return pack_linear(weight, bias)
+    code = native.packed_code(weight.dtype)
+    outputs, inputs = weight.shape
+    if packed.shape != (native.extension().packed_linear_size(inputs, outputs, code),):
+        raise ValueError("packed: it is not what ops.pack_linear returns for this layer")
     return packed
 
 
@@ -79,8 +101,9 @@ def _check(
     own = (x.dtype,)
     if inputs == 0 or outputs == 0:
         raise ValueError(f"weight has shape {list(weight.shape)}; sizes from 1 are allowed")
-    checks.like("weight", weight, "J, K", (outputs, inputs), own, x)
-    checks.like("bias", bias, "J", (outputs,), own, x)
+    allowed = (x.dtype, torch.bfloat16, torch.float16)
+    checks.like("weight", weight, "J, K", (outputs, inputs), allowed, x)
+    checks.like("bias", bias, "J", (outputs,), (weight.dtype,), x)
     if (norm_weight is None) != (norm_bias is None):
         raise ValueError("norm_weight and norm_bias: both or none are needed")
     for name, given in (("norm_weight", norm_weight), ("norm_bias", norm_bias)):
@@ -88,10 +111,7 @@ def _check(
             checks.like(name, given, "K", (inputs,), own, x)
     if residual is not None:
         checks.like("residual", residual, "R, J", (rows, outputs), own, x)
-    if packed is not None:
-        size = -(-outputs // PANEL) * PANEL * (inputs + 1)
-        checks.like("packed", packed, "size", (size,), (torch.float32,), x)
-        checks.packed(packed, x)
+    checks.packed(packed, x)
 
 
 def _fake(x: Tensor, weight: Tensor, *_: Any) -> Tensor:
@@ -106,19 +126,22 @@ def _reference(*args: Any) -> Tensor:
 def _example(
     dtype: torch.dtype, device: torch.device, generator: torch.Generator
 ) -> tuple[Any, ...]:
-    """The first half of MAR-B's MLP (768 -> 3072) for 96 rows, with LayerNorm and GELU."""
+    """The first half of MAR-B's MLP (768 -> 3072) for 96 rows, with LayerNorm and GELU; dtype is
+    the weight's."""
     rows, inputs, outputs = 96, 768, 3072
 
     def draw(*sizes: int) -> Tensor:
         drawn = torch.randn(sizes, generator=generator, device=generator.device)
-        return (drawn * math.sqrt(1 / sizes[-1])).to(device, dtype)
+        return (drawn * math.sqrt(1 / sizes[-1])).to(device)
 
     vectors = (draw(inputs) + 1, draw(inputs))
-    return (draw(rows, inputs) * 30, draw(outputs, inputs), draw(outputs), *vectors, None, True)
+    linear = (draw(outputs, inputs).to(dtype), draw(outputs).to(dtype))
+    return (draw(rows, inputs) * 30, *linear, *vectors, None, True)
 
 
-def _can_run_cpu(x: Tensor, *_: Any) -> Verdict:
-    return native.can_run({"x": x})
+def _can_run_cpu(x: Tensor, weight: Tensor, *_: Any) -> Verdict:
+    ok, reason = native.can_run({"x": x})
+    return native.can_run({"weight": weight}, native.WEIGHTS) if ok else (ok, reason)
 
 
 def _run_cpu(
@@ -134,7 +157,7 @@ def _run_cpu(
 ) -> Tensor:
     rows, inputs = x.shape
     outputs = weight.shape[0]
-    packed = pack_linear(weight, bias) if packed is None else packed
+    packed = packed_linear(weight, bias, packed)
     x = native.rows(x)
     residual = None if residual is None else native.rows(residual)
     norm = [None if t is None else native.rows(t) for t in (norm_weight, norm_bias)]
@@ -152,11 +175,11 @@ def _run_cpu(
         rows,
         inputs,
         outputs,
-        -(-outputs // PANEL),
         group,
         x.stride(0),
         0 if residual is None else residual.stride(0),
         stride,
+        native.packed_code(weight.dtype),
         threads,
         gelu,
         eps,

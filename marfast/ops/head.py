@@ -1,14 +1,15 @@
 """What the head's ops share: a head's sizes, read off its weights, and the packed form of those."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from marfast.ops import checks, native
+from marfast.reference import head
 
 
 class HeadShape(NamedTuple):
@@ -64,28 +65,25 @@ class HeadShape(NamedTuple):
 
 
 @functools.lru_cache(maxsize=16)
-def time_embedding(timesteps: tuple[int, ...], frequencies: int) -> Tensor:
-    """`reference.head.timestep_embedding` -> [S, frequencies], on the CPU, with the same bits on
-    every machine: arguments in float32 as there, exp, cos and sin in float64, rounded once."""
-    half = frequencies // 2
-    exponents = np.float32(-np.log(10000.0)) * np.arange(half, dtype=np.float32) / np.float32(half)
-    inverse_periods = np.exp(exponents.astype(np.float64)).astype(np.float32)
-    angles = np.asarray(timesteps, dtype=np.float32)[:, None] * inverse_periods
-    embedding = np.zeros((len(timesteps), frequencies), dtype=np.float32)
-    embedding[:, :half] = np.cos(angles.astype(np.float64))
-    embedding[:, half : 2 * half] = np.sin(angles.astype(np.float64))
-    return torch.from_numpy(embedding)
+def time_embedding(timesteps: tuple[float, ...], frequencies: int) -> Tensor:
+    """The reference's sinusoids [S, frequencies], on the CPU whatever the caller's defaults are."""
+    with torch.device("cpu"), native.torch_after_fork():
+        t = torch.tensor(timesteps, dtype=torch.float32)
+        embedding: Tensor = head.timestep_embedding(t, frequencies)
+    return embedding
 
 
 def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:
     """A head's weights as a backend's `ddpm_sample` reads them: opaque, tied to these values.
 
     Args:
-        weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order.
+        weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order: float32 or bfloat16, or
+            float16, which is packed as float32.
         backend: "cpu", the only one of this version that packs.
 
     Returns:
-        [size] float32. Packing copies every weight once: do it once for many calls.
+        [size] float32, whatever it holds. Packing copies every weight once: do it once for many
+        calls.
 
     Raises:
         TypeError, ValueError: weights that are not a head's, or an unknown backend.
@@ -94,11 +92,37 @@ def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:
     if backend != "cpu":
         raise ValueError(f"backend: {backend!r}; allowed is 'cpu'")
     shape = HeadShape.of(weights)
-    if weights[0].dtype != torch.float32 or weights[0].device.type != "cpu":
-        given = f"{checks.short_dtype(weights[0].dtype)} on {weights[0].device}"
-        raise TypeError(f"weights are {given}; the CPU's kernels take float32 on the CPU")
+    dtype, device = weights[0].dtype, weights[0].device
+    if dtype not in native.WEIGHTS or device.type != "cpu":
+        names = " or ".join(map(checks.short_dtype, native.WEIGHTS))
+        given = f"{checks.short_dtype(dtype)} on {device}"
+        raise TypeError(f"weights are {given}; the CPU's kernels take {names} on the CPU")
     dense = [weight.detach().contiguous() for weight in weights]
     extension = native.extension()
-    packed = native.empty(extension.packed_head_size(shape))
-    extension.pack_head(shape, [weight.data_ptr() for weight in dense], packed.data_ptr())
+    code = native.packed_code(dtype)
+    packed = native.empty(extension.packed_head_size(shape, code))
+    pointers = [weight.data_ptr() for weight in dense]
+    extension.pack_head(shape, code, native.DTYPE_CODES[dtype], pointers, packed.data_ptr())
     return packed
+
+
+def packed_head(weights: Sequence[Tensor], shape: HeadShape, packed: Tensor | None) -> Tensor:
+    """`packed`, checked to be of these weights' size; packed here where it is None."""
+    if packed is None:
+        return pack_head(weights)
+    code = native.packed_code(weights[0].dtype)
+    if packed.shape != (native.extension().packed_head_size(shape, code),):
+        raise ValueError("packed: it is not what ops.pack_head returns for these weights")
+    return packed
+
+
+def example_weights(
+    shape: HeadShape, dtype: torch.dtype, device: torch.device, generator: torch.Generator
+) -> list[Tensor]:
+    """Random weights of a head of these sizes, which keep activations near 1."""
+
+    def draw(*sizes: int) -> Tensor:
+        drawn = torch.randn(sizes, generator=generator, device=generator.device)
+        return (drawn * math.sqrt(1 / sizes[-1])).to(device, dtype)
+
+    return [draw(*sizes) for sizes in shape.expected()]

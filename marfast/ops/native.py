@@ -18,6 +18,8 @@ from torch import Tensor
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The values of `marfast::DType` (csrc/include/marfast/types.h)."""
 
+WEIGHTS = (torch.float32, torch.bfloat16, torch.float16)
+"""The dtypes of weights that products take (`packed_code`)."""
 
 _asked_for_an_isa = False
 _forked = False
@@ -64,14 +66,34 @@ def can_run(
         if tensor.device.type != "cpu":
             return False, f"{name} is on {tensor.device}"
         if tensor.dtype not in dtypes:
-            return False, f"{name} is {str(tensor.dtype)[6:]}; the kernel computes in float32"
+            names = " or ".join(str(dtype)[6:] for dtype in dtypes)
+            return False, f"{name} is {str(tensor.dtype)[6:]}; the kernel takes {names}"
     return available()
+
+
+def packed_code(dtype: torch.dtype) -> int:
+    """What weights of this dtype are packed as: bfloat16 as it is, float32 and float16 as float32,
+    which loses nothing."""
+    return DTYPE_CODES[dtype if dtype == torch.bfloat16 else torch.float32]
 
 
 def threads() -> int:
     """How many threads a kernel may use: torch's count; 1 in a forked child, where the OpenMP
     runtime's threads are gone."""
     return 1 if _forked else torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def torch_after_fork() -> Iterator[None]:
+    """In a forked child, torch on one thread: its operators wait for threads that are gone."""
+    before = torch.get_num_threads()
+    if _forked:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if _forked:
+            torch.set_num_threads(before)
 
 
 def _note_fork() -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from marfast.ops import native
 
@@ -30,6 +31,7 @@ class Backend(NamedTuple):
     name: str
     can_run: Callable[..., Verdict]
     run: Callable[..., Tensor]
+    own_kernel: bool = True  # or the library's
 
 
 class Availability(NamedTuple):
@@ -135,15 +137,16 @@ class Op:
 
     def _backward(self, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         """The reference's vector-Jacobian product, by recomputation; differentiable again."""
-        args = list(ctx.inputs)
+        args = list(ctx.values)
+        needed = tree_leaves(ctx.needs_input_grad)
         create_graph = torch.is_grad_enabled()
         with torch.enable_grad():
             for place, tensor in zip(ctx.tensor_places, ctx.saved_tensors, strict=True):
                 # A view each: a tensor passed twice gets a gradient for each place.
                 args[place] = tensor.view_as(tensor)
-            wanted = [place for place in ctx.tensor_places if ctx.needs_input_grad[place]]
+            wanted = [place for place in ctx.tensor_places if needed[place]]
             gradients = torch.autograd.grad(
-                self.reference(*args),
+                self.reference(*tree_unflatten(args, ctx.structure)),
                 [args[place] for place in wanted],
                 grad,
                 create_graph=create_graph,
@@ -152,13 +155,16 @@ class Op:
         result: list[Tensor | None] = [None] * len(args)
         for place, gradient in zip(wanted, gradients, strict=True):
             result[place] = gradient
-        return tuple(result)
+        # as many as arguments were given: the dispatcher leaves defaults out
+        return tuple(tree_unflatten(result, ctx.structure)[: len(ctx.needs_input_grad)])
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.tensor_places = [i for i, value in enumerate(inputs) if isinstance(value, Tensor)]
-    ctx.save_for_backward(*(inputs[i] for i in ctx.tensor_places))
-    ctx.inputs = [None if isinstance(value, Tensor) else value for value in inputs]
+    """Arguments are flattened, because some are lists of tensors."""
+    values, ctx.structure = tree_flatten(inputs)
+    ctx.tensor_places = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
+    ctx.save_for_backward(*(values[i] for i in ctx.tensor_places))
+    ctx.values = [None if isinstance(value, Tensor) else value for value in values]
 
 
 def _known(name: str) -> str:

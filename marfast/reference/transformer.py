@@ -11,11 +11,17 @@ from torch import Tensor, nn
 NormLayer = Callable[[int], nn.Module]
 
 
-def attention(qkv: Tensor, dropout_p: float = 0.0) -> Tensor:
-    """softmax(QKᵀ/√hd)V from a packed projection: qkv [B, L, 3, H, hd] -> [B, L, H·hd]."""
+def attention(
+    qkv: Tensor, dropout_p: float = 0.0, queries: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    """softmax(QKᵀ/√hd)V from a packed projection: qkv [B, L, 3, H, hd] -> [B, L, H·hd], or of that
+    the positions `queries` [B, Lq] alone. causal: a position sees itself and those before it."""
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)
-    return out.transpose(1, 2).flatten(2)
+    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p, is_causal=causal)
+    out = out.transpose(1, 2).flatten(2)
+    if queries is None:
+        return out
+    return out.gather(1, queries[..., None].expand(-1, -1, out.shape[2]))
 
 
 def fused_linear(
@@ -28,10 +34,11 @@ def fused_linear(
     gelu: bool = False,
     eps: float = 1e-6,
 ) -> Tensor:
-    """residual + GELU(LN(x) Wᵀ + b), what is not asked for left out: x [R, K] -> [R, J]."""
+    """residual + GELU(LN(x) Wᵀ + b), what is not asked for left out: x [R, K] -> [R, J]. Under a
+    weight of half precision the product and GELU are computed in it, as autocast does."""
     h = x if norm_weight is None else F.layer_norm(x, x.shape[-1:], norm_weight, norm_bias, eps)
-    h = F.linear(h, weight, bias)
-    h = F.gelu(h) if gelu else h
+    h = F.linear(h.to(weight.dtype), weight, bias)
+    h = (F.gelu(h) if gelu else h).to(x.dtype)
     return h if residual is None else residual + h
 
 

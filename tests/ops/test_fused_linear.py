@@ -11,7 +11,7 @@ from torch import Tensor
 from marfast import ops
 from marfast.ops import native
 from marfast.reference import transformer
-from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa
+from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 
 pytestmark = pytest.mark.usefixtures("needs_native")
 
@@ -36,9 +36,10 @@ def inputs(
     norm: bool = True,
     residual: bool = True,
     gelu: bool = True,
+    dtype: torch.dtype = torch.float32,
     seed: int = 0,
 ) -> tuple[Any, ...]:
-    """All arguments up to `eps`."""
+    """All arguments up to `eps`; dtype is the weight's."""
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*sizes: int) -> Tensor:
@@ -47,8 +48,8 @@ def inputs(
     vectors = (draw(width) + 1, draw(width))
     return (
         draw(rows, width) * 2 + 0.5,
-        draw(outputs, width) * width**-0.5,
-        draw(outputs),
+        (draw(outputs, width) * width**-0.5).to(dtype),
+        draw(outputs).to(dtype),
         *(vectors if norm else (None, None)),
         draw(rows, outputs) if residual else None,
         gelu,
@@ -60,18 +61,24 @@ def inputs(
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("gelu", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.usefixtures("guarded_outputs")
-def test_every_instruction_set_and_thread_count_gives_the_same_bits(sizes, norm, residual, gelu):
-    args = inputs(*sizes, norm=norm, residual=residual, gelu=gelu)
+def test_every_instruction_set_and_thread_count_gives_the_same_bits(
+    sizes, norm, residual, gelu, dtype
+):
+    args = inputs(*sizes, norm=norm, residual=residual, gelu=gelu, dtype=dtype)
     results = on_every_isa(ops.fused_linear, *args)
-    portable = results["portable"]
-    torch.testing.assert_close(portable, transformer.fused_linear(*args), rtol=1e-4, atol=1e-5)
-    for isa, actual in results.items():
-        assert_bitwise_equal(actual, portable, isa)
+    bound = 1e-4 if dtype == torch.float32 else 0.1
+    for actual in results.values():
+        expected = transformer.fused_linear(*args)
+        torch.testing.assert_close(actual, expected, rtol=bound, atol=bound)
+    for isa, actual in with_defined_bits(results, dtype).items():
+        assert_bitwise_equal(actual, results["portable"], isa)
+    expected = ops.fused_linear(*args)
     try:
         for threads in (2, 3, 4):
             torch.set_num_threads(threads)
-            assert_bitwise_equal(ops.fused_linear(*args), portable, f"{threads} threads")
+            assert_bitwise_equal(ops.fused_linear(*args), expected, f"{threads} threads")
     finally:
         torch.set_num_threads(1)
 
@@ -79,8 +86,11 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(sizes, norm,
 @pytest.mark.parametrize("width", [24, 768, 1280])
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize("gelu", [False, True])
-def test_error_against_float64(width, norm, gelu):
-    cases = [inputs(20, width, 64, norm=norm, gelu=gelu, seed=seed) for seed in range(8)]
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_error_against_float64(width, norm, gelu, dtype):
+    cases = [
+        inputs(20, width, 64, norm=norm, gelu=gelu, dtype=dtype, seed=seed) for seed in range(8)
+    ]
     assert_as_accurate(ops.fused_linear, transformer.fused_linear, cases)
 
 
@@ -187,7 +197,11 @@ ERRORS = [
     (replaced(4, torch.zeros(15)), ValueError, "norm_bias has shape [15]"),
     (replaced(5, torch.zeros(3, 8)), ValueError, "residual has shape [3, 8]"),
     (replaced(5, torch.zeros(4, 8).half()), TypeError, "residual has dtype float16"),
-    ((*inputs(4, 16, 8), torch.zeros(5)), ValueError, "packed has shape [5]"),
+    (
+        (*inputs(4, 16, 8), torch.zeros(5)),
+        ValueError,
+        "packed: it is not what ops.pack_linear returns",
+    ),
 ]
 
 

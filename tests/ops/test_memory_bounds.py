@@ -67,16 +67,17 @@ HEADS = (  # tokens, its sizes, steps, guided, steps at once, threads
     (4, HeadShape(40, 300, 65, 1, 8), 2, False, 2, 4),
     (1, HeadShape(17, 2, 257, 1, 3), 2, True, 2, 4),
 )
-for isa, head, at_start in itertools.product(C.isas(), HEADS, (False, True)):
+WEIGHTS = (torch.float32, torch.bfloat16)
+for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (False, True)):
     C.set_isa(isa)
+    code = native.packed_code(dtype)
     tokens, shape, steps, guided, chunk, threads = head
     channels, rows = shape.channels, 2 * tokens if guided else tokens
     drawn = [torch.randn(*sizes) * sizes[-1] ** -0.5 for sizes in shape.expected()]
-    weights = [fenced(weight, at_start) for weight in drawn]
-    size = C.packed_head_size(shape)
+    weights = [fenced(weight.to(dtype), at_start) for weight in drawn]
+    size = C.packed_head_size(shape, code)
     packed = nan(size, at_start=at_start)
-    C.pack_head(shape, weights, packed)
-    assert_written(packed, size)
+    C.pack_head(shape, code, native.DTYPE_CODES[dtype], weights, packed)
     out = nan(tokens, channels, at_start=at_start)
     inputs = (
         torch.randn(tokens, channels), torch.randn(steps, tokens, channels),
@@ -90,10 +91,37 @@ for isa, head, at_start in itertools.product(C.isas(), HEADS, (False, True)):
     for step in range(0, steps, chunk):
         C.ddpm_sample(
             out, x, noise, cond, packed, schedule, embedding, guidance, workspace, shape,
-            tokens, steps, step, min(steps, step + chunk), chunk, tokens * channels, threads,
+            tokens, steps, step, min(steps, step + chunk), chunk, tokens * channels, code, threads,
             guided, 1.0, True,
         )
     assert_written(out, tokens * channels)
+
+    inputs = (
+        torch.randn(tokens, channels), torch.randn(tokens, shape.condition),
+        torch.rand(tokens, shape.frequencies),
+    )
+    x, cond, embedding = (fenced(tensor, at_start) for tensor in inputs)
+    out = nan(tokens, 2 * channels, at_start=at_start)
+    workspace = nan(C.denoise_workspace(shape, tokens), at_start=at_start)
+    C.denoise(out, x, cond, embedding, packed, workspace, shape, tokens, code, threads)
+    assert_written(out, tokens * 2 * channels)
+
+BLOCKS = ((1, 1, 1), (3, 33, 2), (7, 257, 4), (40, 31, 3))  # rows, width, threads
+for isa, dtype, block, at_start in itertools.product(C.isas(), WEIGHTS, BLOCKS, (False, True)):
+    C.set_isa(isa)
+    code = native.packed_code(dtype)
+    rows, width, threads = block
+    group, stride = min(rows, 16), -(-width // 32) * 32 + 32
+    out = nan(rows, width, at_start=at_start)
+    inputs = [torch.randn(rows, width) for _ in range(4)] + [torch.ones(width) for _ in range(2)]
+    mlp = [torch.randn(*sizes).to(dtype) for sizes in ((width, width), (width,)) * 2]
+    inputs = [fenced(tensor, at_start) for tensor in (*inputs, ops.pack_adaln_mlp(*mlp))]
+    workspace = nan(2, group, stride, at_start=at_start)
+    C.adaln_mlp(
+        out, *inputs, workspace, rows, width, group, width, width, width, width, code, threads,
+        1e-6,
+    )
+    assert_written(out, rows * width)
 
 LINEARS = (  # rows, K, J, with a residual, normed, threads
     (1, 1, 1, True, True, 1),
@@ -101,19 +129,22 @@ LINEARS = (  # rows, K, J, with a residual, normed, threads
     (120, 15, 31, False, True, 4),
     (5, 100, 40, True, False, 3),
 )
-for isa, linear, at_start in itertools.product(C.isas(), LINEARS, (False, True)):
+for isa, dtype, linear, at_start in itertools.product(C.isas(), WEIGHTS, LINEARS, (False, True)):
     C.set_isa(isa)
+    code = native.packed_code(dtype)
     rows, K, J, with_residual, normed, threads = linear
-    group, panels, stride = 14, -(-J // 32), -(-K // 32) * 32 + 32
+    group, stride = 14, -(-K // 32) * 32 + 32
     out = nan(rows, J, at_start=at_start)
-    inputs = (torch.randn(rows, K), ops.pack_linear(torch.randn(J, K), torch.randn(J)))
-    x, packed = (fenced(tensor, at_start) for tensor in inputs)
+    layer = [fenced(torch.randn(*sizes).to(dtype), at_start) for sizes in ((J, K), (J,))]
+    packed = nan(C.packed_linear_size(K, J, code), at_start=at_start)
+    C.pack_linear(K, J, code, native.DTYPE_CODES[dtype], *layer, packed)
+    x = fenced(torch.randn(rows, K), at_start)
     weight, bias = (fenced(torch.ones(K), at_start) if normed else 0 for _ in range(2))
     residual = fenced(torch.ones(rows, J), at_start) if with_residual else 0
     workspace = nan(threads * group * stride, at_start=at_start)
     C.fused_linear(
         out, x, packed, weight, bias, residual, workspace,
-        rows, K, J, panels, group, K, J, stride, threads, True, 1e-6,
+        rows, K, J, group, K, J, stride, code, threads, True, 1e-6,
     )
     assert_written(out, rows * J)
 

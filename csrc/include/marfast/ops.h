@@ -29,10 +29,32 @@ struct DdpmStep {
   bool clip_denoised;
 };
 
+struct AdalnMlp {
+  float* out;                // [R, w]
+  const float* x;            // [R, w]
+  const float* shift;        // [R, w]
+  const float* scale;        // [R, w]
+  const float* gate;         // [R, w]
+  const float* norm_weight;  // [w]
+  const float* norm_bias;    // [w]
+  const float* packed;       // both linear layers (csrc/cpu/packed_linear.h), one after the other
+  float* workspace;          // [2, group, padded(w) + 32]
+  int64_t rows;              // R
+  int64_t width;             // w
+  int64_t group;             // rows taken at a time
+  int64_t x_stride;
+  int64_t shift_stride;
+  int64_t scale_stride;
+  int64_t gate_stride;
+  DType weight_dtype;  // of the packed weights: f32 or bf16
+  int threads;
+  float eps;
+};
+
 struct FusedLinear {
   float* out;                // [R, J]
   const float* x;            // [R, K]
-  const float* packed;       // panels [P, K, 32] (csrc/cpu/linear.h), then the bias [P * 32]
+  const float* packed;       // the layer (csrc/cpu/packed_linear.h)
   const float* norm_weight;  // [K], or null: no LayerNorm
   const float* norm_bias;    // [K], with norm_weight
   const float* residual;     // [R, J], or null
@@ -40,11 +62,11 @@ struct FusedLinear {
   int64_t rows;              // R
   int64_t inputs;            // K
   int64_t outputs;           // J
-  int64_t panel_count;       // P = ceil(J / 32)
   int64_t group;             // rows taken at a time
   int64_t x_stride;
   int64_t residual_stride;
-  int64_t scratch_stride;  // at least K
+  int64_t scratch_stride;  // padded(K) at least
+  DType weight_dtype;      // of the packed weights: f32 or bf16
   int threads;
   bool gelu;
   float eps;
@@ -75,6 +97,19 @@ struct HeadShape {
   int64_t frequencies;  // of the timestep embedding
 };
 
+struct Denoise {
+  float* out;                   // [R, 2C]
+  const float* x;               // [R, C]
+  const float* condition;       // [R, D]
+  const float* time_embedding;  // [R, frequencies]
+  const float* packed;          // pack_head's buffer
+  float* workspace;             // of denoise_workspace floats
+  HeadShape shape;
+  int64_t rows;        // R
+  DType weight_dtype;  // of the packed weights: f32 or bf16
+  int threads;
+};
+
 // Steps step_begin ... step_end - 1 of the sampling loop. The first call must begin at 0, the next
 // where the last ended; `workspace` keeps what passes between them.
 struct DdpmSample {
@@ -94,6 +129,7 @@ struct DdpmSample {
   int64_t step_end;
   int64_t chunk;              // the largest step_end - step_begin of these calls
   int64_t step_noise_stride;  // between steps
+  DType weight_dtype;         // of the packed weights: f32 or bf16
   int threads;
   bool guided;
   float temperature;

@@ -1,0 +1,54 @@
+// Compiled without any instruction-set flag.
+
+#include "head_workspace.h"
+
+#include "packed_linear.h"
+
+namespace marfast {
+
+namespace {
+
+int64_t rows_of(const DdpmSample& a) { return a.guided ? 2 * a.tokens : a.tokens; }
+
+int64_t row_stride(int64_t size) { return padded(size) + kPanel; }
+
+}  // namespace
+
+HeadWorkspace::HeadWorkspace(const HeadShape& shape, int64_t rows, int64_t times, int64_t pairs,
+                             float* buffer)
+    : size(0) {
+  const auto take = [&](int64_t floats) {
+    float* part = buffer ? buffer + size : nullptr;  // null: only the size is wanted
+    size += floats;
+    return part;
+  };
+  stride = row_stride(shape.width);
+  modulation_stride = row_stride((3 * shape.depth + 2) * shape.width);
+  frequencies_stride = row_stride(shape.frequencies);
+  condition_stride = row_stride(shape.condition);
+  channels_stride = row_stride(2 * shape.channels);
+  frequencies = take(times * frequencies_stride);
+  condition_in = take(rows * condition_stride);
+  time_hidden = take(times * stride);
+  time = take(times * stride);
+  condition = take(rows * stride);
+  activated = take(pairs * stride);
+  modulation = take(pairs * modulation_stride);
+  tokens = take(rows * channels_stride);
+  x = take(rows * stride);
+  normed = take(rows * stride);
+  hidden = take(rows * stride);
+  output = take(rows * channels_stride);
+}
+
+SampleWorkspace::SampleWorkspace(const DdpmSample& a)
+    : head(a.shape, rows_of(a), a.steps, a.chunk * rows_of(a), a.workspace) {
+  const int64_t tokens = padded(a.tokens * a.shape.channels);
+  size = head.size;
+  for (float*& s : state) {
+    s = a.workspace ? a.workspace + size : nullptr;
+    size += tokens;
+  }
+}
+
+}  // namespace marfast

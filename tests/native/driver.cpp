@@ -1,0 +1,271 @@
+// Every kernel at hostile sizes, in buffers of exactly the size that it may touch: to be built with
+// sanitizers (MARFAST_SANITIZE, CMakeLists.txt). Each instruction set's results are compared with
+// the portable ones, bit for bit where bits are defined (docs/numerics.md). Exit status 0: all
+// well.
+// With an argument, one kernel is told of longer rows than there are: the sanitizers must stop it.
+// They don't see masked loads and stores; tests/ops/test_memory_bounds.py does.
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "cpu/dispatch.h"
+#include "cpu/head_weights.h"
+#include "cpu/head_workspace.h"
+#include "cpu/packed_linear.h"
+#include "marfast/ops.h"
+
+extern "C" int omp_get_max_threads();  // so that an OpenMP runtime is in the process
+
+namespace {
+
+using namespace marfast;
+
+// So many floats on the heap, each with redzones of its own.
+struct Floats {
+  explicit Floats(int64_t size) : values(new float[size]), size(size) {}
+  float* operator*() const { return values.get(); }
+
+  std::unique_ptr<float[]> values;
+  int64_t size;
+};
+
+class Random {
+ public:
+  Floats draw(int64_t size, float scale = 1.0f) {
+    Floats result(size);
+    for (int64_t i = 0; i < size; ++i) {
+      state_ = state_ * 6364136223846793005u + 1442695040888963407u;
+      (*result)[i] = scale * (static_cast<float>(state_ >> 40) * 0x1p-23f - 1.0f);
+    }
+    return result;
+  }
+
+ private:
+  uint64_t state_ = 1;
+};
+
+Floats nans(int64_t size) {
+  Floats result(size);
+  for (int64_t i = 0; i < size; ++i) (*result)[i] = NAN;
+  return result;
+}
+
+using Run = Floats (*)(const Kernels&, DType, const HeadShape&, int64_t rows, int threads);
+
+Floats packed_head(Random& random, const HeadShape& s, DType dtype) {
+  std::vector<Floats> weights;
+  const auto linear = [&](int64_t inputs, int64_t outputs) {
+    weights.push_back(random.draw(inputs * outputs, 1.0f / std::sqrt(static_cast<float>(inputs))));
+    weights.push_back(random.draw(outputs));
+  };
+  const int64_t w = s.width;
+  linear(s.frequencies, w), linear(w, w), linear(s.condition, w), linear(s.channels, w);
+  for (int64_t b = 0; b < s.depth; ++b) {
+    weights.push_back(random.draw(w));
+    weights.push_back(random.draw(w));
+    linear(w, w), linear(w, w), linear(w, 3 * w);
+  }
+  linear(w, 2 * s.channels), linear(w, 2 * w);
+  std::vector<const void*> pointers;
+  for (const Floats& weight : weights) pointers.push_back(*weight);
+  Floats packed = nans(HeadWeights(s, dtype, nullptr).size());
+  pack_head(s, dtype, DType::f32, pointers.data(), *packed);
+  return packed;
+}
+
+Floats packed_layer(Random& random, int64_t inputs, int64_t outputs, DType dtype) {
+  const Floats weight = random.draw(inputs * outputs), bias = random.draw(outputs);
+  Floats packed = nans(packed_size(linear_at(nullptr, inputs, outputs, dtype)));
+  pack_linear(inputs, outputs, dtype, DType::f32, *weight, *bias, *packed);
+  return packed;
+}
+
+Floats sample(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t rows, int threads) {
+  Random random;
+  const bool guided = rows % 2 == 0;
+  const int64_t n = guided ? rows / 2 : rows, steps = 3, chunk = 2, c = s.channels;
+  const Floats packed = packed_head(random, s, dtype), noise = random.draw(n * c);
+  const Floats step_noise = random.draw(steps * n * c), condition = random.draw(rows * s.condition);
+  const Floats schedule = random.draw(steps * 7, 0.5f);
+  const Floats embedding = random.draw(steps * s.frequencies), guidance = random.draw(1);
+  DdpmSample a{};
+  a.shape = s;
+  a.tokens = n;
+  a.steps = steps;
+  a.chunk = chunk;
+  a.guided = guided;
+  const Floats workspace = nans(SampleWorkspace(a).size);
+  Floats out = nans(n * c);
+  a.out = *out;
+  a.noise = *noise;
+  a.step_noise = *step_noise;
+  a.condition = *condition;
+  a.packed = *packed;
+  a.schedule = *schedule;
+  a.time_embedding = *embedding;
+  a.guidance = *guidance;
+  a.workspace = *workspace;
+  a.step_noise_stride = n * c;
+  a.weight_dtype = dtype;
+  a.threads = threads;
+  a.temperature = 0.9f;
+  a.clip_denoised = true;
+  for (a.step_begin = 0; a.step_begin < steps; a.step_begin = a.step_end) {
+    a.step_end = a.step_begin + chunk < steps ? a.step_begin + chunk : steps;
+    run(kernels.ddpm_sample, a);
+  }
+  return out;
+}
+
+Floats denoise(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t rows, int threads) {
+  Random random;
+  const Floats packed = packed_head(random, s, dtype), x = random.draw(rows * s.channels);
+  const Floats condition = random.draw(rows * s.condition);
+  const Floats embedding = random.draw(rows * s.frequencies);
+  const Floats workspace = nans(HeadWorkspace(s, rows, rows, rows, nullptr).size);
+  Floats out = nans(rows * 2 * s.channels);
+  run(kernels.denoise,
+      Denoise{*out, *x, *condition, *embedding, *packed, *workspace, s, rows, dtype, threads});
+  return out;
+}
+
+Floats adaln_mlp(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t rows,
+                 int threads) {
+  Random random;
+  const int64_t w = s.width, group = 16, stride = padded(w) + kPanel;
+  const Floats x = random.draw(rows * w), modulation = random.draw(rows * 3 * w);
+  const Floats weight = random.draw(w), bias = random.draw(w);
+  const Floats in = packed_layer(random, w, w, dtype),
+               out_layer = packed_layer(random, w, w, dtype);
+  const Floats packed(in.size + out_layer.size), workspace = nans(2 * group * stride);
+  std::memcpy(*packed, *in, sizeof(float) * in.size);
+  std::memcpy(*packed + in.size, *out_layer, sizeof(float) * out_layer.size);
+  Floats out = nans(rows * w);
+  AdalnMlp a{};
+  a.out = *out;
+  a.x = *x;
+  a.shift = *modulation;
+  a.scale = a.shift + w;
+  a.gate = a.scale + w;
+  a.norm_weight = *weight;
+  a.norm_bias = *bias;
+  a.packed = *packed;
+  a.workspace = *workspace;
+  a.rows = rows;
+  a.width = a.x_stride = w;
+  a.group = group;
+  a.shift_stride = a.scale_stride = a.gate_stride = 3 * w;
+  a.weight_dtype = dtype;
+  a.threads = threads;
+  a.eps = 1e-6f;
+  run(kernels.adaln_mlp, a);
+  return out;
+}
+
+Floats fused_linear(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t rows,
+                    int threads) {
+  Random random;
+  const int64_t inputs = s.condition, outputs = s.width, group = 14;
+  const Floats x = random.draw(rows * inputs), residual = random.draw(rows * outputs);
+  const Floats weight = random.draw(inputs), bias = random.draw(inputs);
+  const Floats packed = packed_layer(random, inputs, outputs, dtype);
+  FusedLinear a{};
+  a.scratch_stride = padded(inputs) + kPanel;
+  const Floats workspace = nans(threads * group * a.scratch_stride);
+  Floats out = nans(rows * outputs);
+  a.out = *out;
+  a.x = *x;
+  a.packed = *packed;
+  a.norm_weight = *weight;
+  a.norm_bias = *bias;
+  a.residual = *residual;
+  a.workspace = *workspace;
+  a.rows = rows;
+  a.inputs = a.x_stride = inputs;
+  a.outputs = a.residual_stride = outputs;
+  a.group = group;
+  a.weight_dtype = dtype;
+  a.threads = threads;
+  a.gelu = true;
+  a.eps = 1e-6f;
+  run(kernels.fused_linear, a);
+  return out;
+}
+
+Floats layer_norm_modulate(const Kernels& kernels, DType, const HeadShape& s, int64_t rows, int) {
+  Random random;
+  const int64_t w = s.width;
+  const Floats x = random.draw(rows * w), shift = random.draw(rows * w);
+  const Floats scale = random.draw(rows * w), weight = random.draw(w), bias = random.draw(w);
+  Floats out = nans(rows * w);
+  run(kernels.layer_norm_modulate, LayerNormModulate{*out, *x, *shift, *scale, *weight, *bias, rows,
+                                                     w, w, w, w, DType::f32, 1e-6f});
+  return out;
+}
+
+bool same(const Floats& a, const Floats& b, bool to_the_bit) {
+  for (int64_t i = 0; i < a.size; ++i) {
+    const float x = (*a)[i], y = (*b)[i];
+    if (!std::isfinite(x) || !std::isfinite(y)) return false;
+    if (to_the_bit ? std::memcmp(&x, &y, sizeof x) != 0
+                   : std::fabs(x - y) > 0.05f * (1.0f + std::fabs(y))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+int main(int argc, char**) {
+  if (argc > 1) {
+    const Floats rows = nans(3 * 16), out = nans(3 * 17);
+    run(portable::kernels.layer_norm_modulate,
+        LayerNormModulate{*out, *rows, *rows, *rows, nullptr, nullptr, 3, 17, 17, 17, 17,
+                          DType::f32, 1e-6f});
+    return 0;
+  }
+  const struct {
+    const char* name;
+    Run run;
+  } kernels[] = {{"ddpm_sample", sample},
+                 {"denoise", denoise},
+                 {"adaln_mlp", adaln_mlp},
+                 {"fused_linear", fused_linear},
+                 {"layer_norm_modulate", layer_norm_modulate}};
+  const HeadShape shapes[] = {{1, 1, 1, 0, 2},
+                              {3, 5, 33, 2, 7},
+                              {16, 300, 31, 1, 4},
+                              {17, 2, 257, 1, 3},
+                              {40, 15, 65, 3, 8}};
+  int cases = 0, failures = 0;
+  for (const auto& kernel : kernels) {
+    for (const HeadShape& shape : shapes) {
+      for (const DType dtype : {DType::f32, DType::bf16}) {
+        for (const int64_t rows : {1, 2, 3, 17}) {
+          const Floats expected = kernel.run(portable::kernels, dtype, shape, rows, 1);
+          for (const Isa* isa : usable_isas(cpu_features())) {
+            const bool dots = (isa->needs & kAvx512Bf16) && dtype == DType::bf16;
+            for (const int threads : {1, 3}) {
+              const Floats actual = kernel.run(*isa->kernels, dtype, shape, rows, threads);
+              ++cases;
+              if (same(actual, expected, !dots)) continue;
+              ++failures;
+              std::printf("%s on %s, %s, width %lld, %lld rows, %d threads: differs\n", kernel.name,
+                          isa->name, dtype == DType::bf16 ? "bf16" : "f32",
+                          static_cast<long long>(shape.width), static_cast<long long>(rows),
+                          threads);
+            }
+          }
+        }
+      }
+    }
+  }
+  std::printf("%d cases, %d failures, up to %d threads\n", cases, failures, omp_get_max_threads());
+  return failures != 0;
+}

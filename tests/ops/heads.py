@@ -1,0 +1,51 @@
+"""Random arguments of the head's ops, at any size."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marfast.ops.head import HeadShape
+from marfast.reference import create_diffusion
+
+
+def sample_inputs(
+    tokens: int = 3,
+    *,
+    guided: bool = True,
+    steps: int = 4,
+    channels: int = 16,
+    condition: int = 24,
+    width: int = 40,
+    depth: int = 2,
+    frequencies: int = 256,
+    clip: bool = True,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> tuple[Any, ...]:
+    """All arguments of `ddpm_sample` but `packed`; dtype is the weights'."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*sizes: int) -> Tensor:
+        return torch.randn(sizes, generator=generator)
+
+    shape = HeadShape(channels, condition, width, depth, frequencies)
+    weights = [draw(*sizes) * max(1, sizes[-1]) ** -0.5 for sizes in shape.expected()]
+    rows = 2 * tokens if guided else tokens
+    return (
+        draw(tokens, channels),
+        draw(steps, tokens, channels),
+        draw(rows, condition),
+        [weight.to(dtype) for weight in weights],
+        *create_diffusion(str(steps)).sampling_schedule(),
+        torch.tensor([2.5]),
+        0.9,
+        clip,
+    )
+
+
+def denoise_inputs(rows: int = 5, **sizes: Any) -> tuple[Any, ...]:
+    """All arguments of `denoise` but `packed`."""
+    x, _, cond, weights, *_ = sample_inputs(rows, guided=False, **sizes)
+    t = torch.randint(0, 1000, (rows,), generator=torch.Generator().manual_seed(rows))
+    return x, t, cond, weights

@@ -1,0 +1,102 @@
+"""`attention`: against softmax(QKᵀ/√hd)V written out, in float64."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from marfast import ops
+from tests.helpers import assert_as_accurate
+
+DTYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def inputs(
+    batch: int = 2,
+    length: int = 9,
+    heads: int = 3,
+    head_dim: int = 8,
+    wanted: int | None = None,
+    causal: bool = False,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+) -> tuple[Any, ...]:
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(batch, length, 3, heads, head_dim, generator=generator).to(dtype)
+    queries = None
+    if wanted is not None:
+        queries = torch.randint(0, length, (batch, wanted), generator=generator)
+    return qkv, queries, causal
+
+
+def written_out(qkv: Tensor, queries: Tensor | None, causal: bool) -> Tensor:
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+    scores = q @ k.transpose(-1, -2) / qkv.shape[-1] ** 0.5
+    if causal:
+        scores = scores + torch.full_like(scores[0, 0], -torch.inf).triu(1)
+    out = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+    return (
+        out if queries is None else torch.stack([o[i] for o, i in zip(out, queries, strict=True)])
+    )
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("wanted", [None, 0, 1, 5])
+@pytest.mark.parametrize("head_dim", [64, 80, 7])  # MAR-B's and L's, MAR-H's, an odd one
+def test_it_is_the_formula(backend, causal, wanted, head_dim):
+    args = inputs(head_dim=head_dim, wanted=wanted, causal=causal)
+    exact = written_out(args[0].double(), *args[1:])
+    with ops.backend(backend):
+        actual = ops.attention(*args)
+    torch.testing.assert_close(actual.double(), exact, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("causal", [False, True])
+def test_error_against_float64(dtype, causal):
+    cases = [
+        inputs(length=40, wanted=6, causal=causal, dtype=dtype, seed=seed) for seed in range(8)
+    ]
+    with ops.backend("reference"):
+        plain = [ops.attention(*case) for case in cases]
+    results = iter(plain)
+    assert_as_accurate(
+        ops.attention,
+        lambda *args: written_out(*args) if args[0].dtype == torch.float64 else next(results),
+        cases,
+    )
+
+
+def test_layouts_do_not_matter():
+    qkv, queries, _ = inputs(wanted=4)
+    strided = torch.stack([qkv, qkv], -1)[..., 0]
+    torch.testing.assert_close(ops.attention(strided, queries), ops.attention(qkv, queries))
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("wanted", [None, 3])
+def test_gradients(wanted, causal):
+    qkv, queries, _ = inputs(length=5, heads=2, head_dim=4, wanted=wanted)
+    args = (qkv.double().requires_grad_(), queries, causal)
+    assert torch.autograd.gradcheck(ops.attention, args)
+    torch.library.opcheck(torch.ops.marfast.attention.default, args)
+
+
+ERRORS = [
+    ((torch.zeros(2, 3, 3, 8),), ValueError, "qkv has shape [2, 3, 3, 8]; it must be [B, L, 3"),
+    ((torch.zeros(2, 3, 2, 1, 8),), ValueError, "qkv has shape [2, 3, 2, 1, 8]"),
+    ((torch.zeros(2, 3, 3, 0, 8),), ValueError, "qkv has shape [2, 3, 3, 0, 8]"),
+    ((torch.zeros(2, 3, 3, 1, 8).int(),), TypeError, "qkv has dtype int32; it must be float32"),
+    ((inputs()[0], torch.zeros(2, 1)), TypeError, "queries has dtype float32"),
+    ((inputs()[0], torch.zeros(3, 1).long()), ValueError, "queries has shape [3, 1]"),
+    ((inputs()[0], torch.zeros(3).long()), ValueError, "queries has shape [3]"),
+]
+
+
+@pytest.mark.parametrize(("args", "kind", "message"), ERRORS, ids=[e[2][:40] for e in ERRORS])
+def test_a_wrong_argument_is_named(args, kind, message):
+    with pytest.raises(kind, match=re.escape(message)):
+        ops.attention(*args)

@@ -1,0 +1,50 @@
+"""The examples of the docs run as they are written."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+DOCS = Path(__file__).parents[1] / "docs"
+PAGES = ["ops.md"]
+
+
+def run_page(name: str) -> dict[str, Any]:
+    """What the page's Python blocks define, run one after the other."""
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (DOCS / name).read_text(), re.DOTALL | re.MULTILINE
+    )
+    assert blocks, name
+    names: dict[str, Any] = {}
+    with torch.enable_grad():  # a page may turn gradients off
+        for block in blocks:
+            exec(compile(block, name, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_pages_examples_run(name: str) -> None:
+    run_page(name)
+
+
+def test_every_op_has_an_example() -> None:
+    from marfast.ops import registry
+
+    text = (DOCS / "ops.md").read_text()
+    for op in registry.OPS:
+        assert f"\n## {op}\n" in text
+        assert f"ops.{op}(" in text
+
+
+def test_an_op_in_somebody_elses_head() -> None:
+    block = run_page("ops.md")["MyBlock"](48)
+    x, y = torch.randn(2, 5, 48)
+    shift, scale, gate = block.modulation(y).chunk(3, dim=-1)
+    h = block.norm(x) * (1 + scale) + shift
+    expected = x + gate * block.fc2(F.silu(block.fc1(h)))
+    torch.testing.assert_close(block(x, y), expected)
+    grads = [torch.autograd.grad(out.sum(), block.fc1.weight)[0] for out in (block(x, y), expected)]
+    torch.testing.assert_close(*grads)
