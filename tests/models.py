@@ -1,6 +1,12 @@
 """Small models with non-trivial weights, for tests."""
 
+import argparse
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor, nn
 
 from marfast.generation import Pipeline
 from marfast.model import Architecture, FastMAR, Settings
@@ -37,3 +43,16 @@ def tiny_pipeline(steps: int = 4, clip_denoised: bool = True, num_iter: int = 5)
     module.requires_grad_(False)
     settings = Settings(num_iter=num_iter, steps=steps, clip_denoised=clip_denoised)
     return Pipeline(FastMAR(module), settings, tuple("abcdefghij"))
+
+
+def training_checkpoint(
+    model: Mapping[str, Tensor], ema: Mapping[str, Tensor], /, **options: Any
+) -> dict[str, Any]:
+    """What LTH14/mar's main_mar.py hands to torch.save: state_dicts, one with parameters in it."""
+    entries = [OrderedDict(model), OrderedDict((k, nn.Parameter(v)) for k, v in ema.items())]
+    for entry in entries:
+        entry._metadata = OrderedDict({"": {"version": 1}})  # type: ignore[attr-defined]
+    optimizer = {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"betas": (0.9, 1)}]}
+    rest = {"optimizer": optimizer, "epoch": 3, "scaler": {"scale": 65536.0}}
+    args = argparse.Namespace(epochs=400, lr=None, blr=1e-4, output_dir="out", **options)
+    return {"model": entries[0], "model_ema": entries[1], **rest, "args": args}

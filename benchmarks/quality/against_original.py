@@ -28,7 +28,7 @@ from marfast.evaluation import (
     real_accuracy,
     real_frechet_distance,
 )
-from marfast.model.checkpoint import load_weights, read_weights
+from marfast.model.checkpoint import load_weights, read_checkpoint
 from marfast.model.presets import get_preset
 from marfast.verification.case import Case, Implementation, Result, seed_all
 from marfast.verification.original import (
@@ -53,7 +53,8 @@ def sample(implementation: Implementation) -> Result:
         clip_denoised=settings.pop("clip_denoised"),
         **architecture,
     ).eval()
-    load_weights(read_weights(Path(request["checkpoint"])), module, request["checkpoint"])
+    checkpoint = read_checkpoint(Path(request["checkpoint"]))
+    load_weights(checkpoint.weights, module, request["checkpoint"])
     labels = torch.tensor(request["labels"])
     seed_all(request["seed"])
     with torch.no_grad():

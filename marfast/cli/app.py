@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from marfast._version import __version__
 
+from .convert import convert
 from .generate import generate
 from .info import info
 from .verify import verify
@@ -47,7 +48,16 @@ app.command(
     '  marfast generate --labels "sneaker,bag" --per-label 5 --seed 1 --out images/\n'
     "  marfast generate --model mine.pth --preset mine.json --labels none --out mine.png"
 )(generate)
-app.command(epilog="Example:\n\n\b\n  marfast info --json")(info)
+app.command(
+    epilog="Examples:\n\n\b\n"
+    "  marfast convert mine.pth mine/ --preset mine.json\n"
+    "  marfast convert mine.pth mine.safetensors --preset mine.json --dtype float16"
+)(convert)
+app.command(
+    epilog="Examples:\n\n\b\n"
+    "  marfast info --json\n"
+    "  marfast info --model mine.pth --preset mine.json"
+)(info)
 app.command(epilog="Example:\n\n\b\n  marfast verify --original ../mar")(verify)
 
 

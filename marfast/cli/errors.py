@@ -8,8 +8,9 @@ import typer
 
 from marfast.ops import native, registry
 
-_ARGUMENTS = ("model", "preset", "weights", "num_iter", "steps", "cfg", "cfg_schedule")
-_OPTIONS = {name: "--" + name.replace("_", "-") for name in (*_ARGUMENTS, "temperature")}
+_ARGUMENTS = ("model", "preset", "weights", "dtype")
+_SETTINGS = ("num_iter", "steps", "cfg", "cfg_schedule", "temperature")
+_OPTIONS = {name: "--" + name.replace("_", "-") for name in (*_ARGUMENTS, *_SETTINGS)}
 _VARIABLES = {"backend": "MARFAST_BACKEND", "MARFAST_CPU_ISA": "MARFAST_CPU_ISA"}
 _NAMES = _OPTIONS | _VARIABLES
 """What the package's errors begin with, and what its user gave."""
@@ -21,15 +22,16 @@ def bad(option: str, message: str) -> typer.BadParameter:
 
 
 @contextmanager
-def reported_as(option: str) -> Iterator[None]:
+def reported_as(option: str, **names: str) -> Iterator[None]:
     """Turns a ValueError or OSError inside the block into `bad`: of the option that the message
-    names ("num_iter: 0; …"), or else of this one."""
+    names ("num_iter: 0; …"), or else of this one. `names` are a command's own names for it."""
+    known = _NAMES | names
     try:
         yield
     except (ValueError, OSError) as error:
         name, _, rest = str(error).partition(": ")
-        if name in _NAMES:
-            raise bad(_NAMES[name], rest) from None
+        if name in known:
+            raise bad(known[name], rest) from None
         raise bad(option, str(error)) from None
 
 

@@ -11,7 +11,7 @@ import torch
 import typer
 
 from marfast.generation import Pipeline, load
-from marfast.generation.load import find_model
+from marfast.model.find import find_model
 from marfast.model.presets import Preset, get_preset
 from marfast.ops import registry
 

@@ -1,9 +1,9 @@
 """`marfast info`: what there is on this machine, and which backend of which op can run on it."""
 
-import dataclasses
 import json
 import os
 import platform
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,16 +12,29 @@ import typer
 
 from marfast._version import __version__
 from marfast.model.presets import embedded_models, read_config
+from marfast.model.report import inspect
 from marfast.ops import native, registry
 
 from .console import print_pairs, print_table
-from .errors import check_environment
+from .convert import report_pairs
+from .errors import bad, check_environment, reported_as
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Shown where they are set, besides those that begin with MARFAST_."""
 
 
 def info(
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="Show what is in this model's file instead; every weight is checked.",
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="What the file holds, if it does not say."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what this machine has and can run.
@@ -29,6 +42,16 @@ def info(
     Versions, devices, the native extension, which backend of which op can run here and why not, the
     embedded models with their settings, and the environment variables that matter.
     """
+    if preset is not None and model is None:
+        raise bad("--preset", f"{preset} says what a model's file holds; give --model, too")
+    if model is not None:
+        with reported_as("--model"):
+            report = asdict(inspect(model, preset))
+        if as_json:
+            typer.echo(json.dumps(report))
+        else:
+            print_pairs(report_pairs(report))
+        return
     check_environment()
     found = gather()
     if as_json:
@@ -59,7 +82,7 @@ def gather() -> dict[str, Any]:
             for row in registry.backends(device)
         ],
         "models": {
-            name: dataclasses.asdict(read_config(folder / "config.json").settings)
+            name: asdict(read_config(folder / "config.json").settings)
             for name, folder in embedded_models().items()
         },
         "environment": {

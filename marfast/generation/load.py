@@ -1,18 +1,15 @@
 """`marfast.load`: from a name or a file to a model that generates."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from marfast.model.checkpoint import load_weights, read_weights
+from marfast.model.checkpoint import load_weights, read_checkpoint
+from marfast.model.find import PresetLike, find_model
 from marfast.model.mar import FastMAR, check_dtype
-from marfast.model.presets import Preset, embedded_models, get_preset, read_config
+from marfast.model.report import Report
 
 from .pipeline import Pipeline
-
-PresetLike = str | Path | Mapping[str, Any] | Preset | None
 
 
 def load(
@@ -23,12 +20,13 @@ def load(
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Pipeline:
-    """Load a model that can `generate`.
+    """Load a model that can `generate`; `report` on it tells what was read.
 
     model: the name of an embedded model ("fashion-mnist"), a folder with config.json and
         model.safetensors, a .safetensors file, or a .pth as LTH14/mar saves it.
-    preset: for a file, what it is: "mar_base", "mar_large", "mar_huge", an embedded model's name, a
-        config.json, or such a file's contents.
+    preset: what a file holds, where it does not say so itself: "mar_base", "mar_large", "mar_huge",
+        an embedded model's name, a config.json, or such a file's contents. A .pth of LTH14/mar's
+        main_mar.py and what `marfast convert` wrote say it.
     weights: the entry of a .pth to take, "model_ema" (the default where it is there) or "model".
     dtype: what products are computed in, torch.bfloat16 or torch.float16, as under torch.autocast;
         None is float32.
@@ -36,40 +34,13 @@ def load(
     Nothing is half-loaded. Raises FileNotFoundError or ValueError (CheckpointError for what is in a
     file), naming file and key.
     """
-    if weights not in (None, "model_ema", "model"):
-        raise ValueError(f"weights: {weights!r}; allowed are 'model_ema' and 'model'")
     check_dtype(dtype)
     path, found = find_model(model, preset)
     settings = found.settings
+    checkpoint = read_checkpoint(path, weights)
     module = found.architecture.build(
         steps=str(settings.steps), clip_denoised=settings.clip_denoised
     )
-    load_weights(read_weights(path, weights), module, str(path))
-    return Pipeline(FastMAR(module, dtype), settings, found.classes).to(device)
-
-
-def find_model(model: str | Path, preset: PresetLike = None) -> tuple[Path, Preset]:
-    """The file that holds a model's weights, and what the model is, as `load` takes them.
-
-    Reads nothing but a config.json, so that a caller can check more before the weights are read.
-    """
-    embedded = embedded_models()
-    path = embedded.get(str(model), Path(model))
-    if not path.exists():
-        names = ", ".join(embedded)
-        raise FileNotFoundError(
-            f"model: {str(model)!r} is neither an embedded model ({names}) nor a file or folder"
-        )
-    if path.is_dir():
-        config, path = path / "config.json", path / "model.safetensors"
-        if preset is None and not config.is_file():
-            raise FileNotFoundError(f"{config}: no such file, and no preset was given")
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such file")
-        return path, read_config(config) if preset is None else get_preset(preset)
-    if preset is None:
-        raise ValueError(
-            f"preset: none given, and {path} does not say what model it holds; name one, "
-            "such as mar_base"
-        )
-    return path, get_preset(preset)
+    load_weights(checkpoint.weights, module, str(path))
+    report = Report.of(checkpoint, found)
+    return Pipeline(FastMAR(module, dtype), settings, found.classes, report).to(device)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from marfast.model.mar import FastMAR
 from marfast.model.presets import Settings
+from marfast.model.report import Report
 
 from .loop import Progress, sample_tokens
 from .randomness import randomness_of_parts
@@ -19,15 +20,23 @@ Seed = int | Sequence[int] | None
 
 
 class Pipeline:
-    """A loaded model. `settings` are its defaults, `classes` its labels' names where known.
+    """A loaded model. `settings` are its defaults, `classes` its labels' names where known,
+    `report` tells what was read from which file.
 
     `model` is the thin model, `model.module` the `reference.MAR` that holds the parameters.
     """
 
-    def __init__(self, model: FastMAR, settings: Settings, classes: tuple[str, ...] = ()):
+    def __init__(
+        self,
+        model: FastMAR,
+        settings: Settings,
+        classes: tuple[str, ...] = (),
+        report: Report | None = None,
+    ):
         self.model = model
         self.settings = settings
         self.classes = classes
+        self.report = report
 
     @property
     def makes_pixels(self) -> bool:

@@ -1,84 +1,122 @@
 """Files of weights: read without running code, checked whole before a model sees them."""
 
 import argparse
-import re
-from collections.abc import Iterable, Mapping
+import reprlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-SAFETENSORS = (".safetensors",)
-PICKLES = (".pth", ".pt", ".ckpt", ".bin")
+from .archive import read_archive
+from .options import preset_from_options
+from .pickled import check_pickle
+from .presets import Preset, parse_config
+
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+ENTRIES = ("model_ema", "model")
+"""Of a .pth as LTH14/mar saves it; the first that is there is the default."""
+METADATA = "marfast.config"
+"""In a .safetensors: a config.json, where the file stands alone."""
+
+Contents = tuple[Mapping[str, Any], Preset | None]
 
 
 class CheckpointError(ValueError):
     """A file that can't be loaded; the message names the file and the key."""
 
 
-def _names(keys: Iterable[str]) -> str:
-    listed = sorted(keys)
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights in a file, mapped and not yet read: what is loaded, and what else is there."""
+
+    path: Path
+    weights: Mapping[str, Tensor]
+    entry: str | None
+    """Of a .pth: the entry that holds the weights; None if they are the file."""
+    preset: Preset | None
+    """What the file itself says that it holds."""
+    left_out: tuple[str, ...]
+    """The file's other entries."""
+
+
+def shown(name: object) -> str:
+    """A name from a file, for one line of a message."""
+    text = str(name) if isinstance(name, str | int) else type(name).__name__
+    return text if text.isprintable() and len(text) <= 80 else reprlib.repr(text)
+
+
+def _names(keys: Iterable[Any]) -> str:
+    listed = sorted(map(shown, keys))
     rest = f" and {len(listed) - 3} more" if len(listed) > 3 else ""
     return ", ".join(listed[:3]) + rest
 
 
-def _read_safetensors(path: Path) -> Mapping[str, Any]:
+def _read_safetensors(path: Path) -> Contents:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        config = (file.metadata() or {}).get(METADATA)
+        weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return weights, None if config is None else parse_config(config, METADATA)
 
 
-def _read_pickle(path: Path) -> Mapping[str, Any]:
+def _read_pth(path: Path) -> Contents:
+    archive = read_archive(path)
+    check_pickle(archive.pickle, archive.storages)
     with torch.serialization.safe_globals([argparse.Namespace]):  # the original stores its options
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"holds {type(loaded).__name__}, not a dictionary")
-    return loaded
+        contents: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    if not isinstance(contents, Mapping):
+        raise ValueError(f"holds {type(contents).__name__}, not a dictionary")
+    options = contents.get("args")
+    said = isinstance(options, argparse.Namespace)
+    return contents, preset_from_options(vars(options), "args") if said else None
 
 
-def _reason(error: Exception, suffix: str) -> str:
-    """One line; torch's on a pickle that it refuses would go on to advise how to run its code."""
-    text = str(error).strip()
-    if refused := re.search(r"GLOBAL (\S+)", text):
-        return f"holds {refused[1]}, which is not read"
-    inner = re.search(r"WeightsUnpickler error:\s*(\S.*)", text)
-    lines = [inner[1]] if inner else text.splitlines() or [type(error).__name__]
-    return f"not readable as {suffix}: {lines[0].partition(' In PyTorch ')[0].strip()}"
+_READERS: dict[str, Callable[[Path], Contents]] = {
+    ".safetensors": _read_safetensors,
+    **dict.fromkeys((".pth", ".pt", ".ckpt", ".bin"), _read_pth),
+}
 
 
-def read_weights(path: Path, which: str | None = None) -> dict[str, Tensor]:
-    """The weights in a .safetensors file, or in a .pth as LTH14/mar saves it.
+def read_checkpoint(path: Path, which: str | None = None) -> Checkpoint:
+    """What is in a .safetensors file, or in a .pth as LTH14/mar saves it.
 
     which: "model_ema" or "model", the entry of a .pth to read; None takes the first that is there,
-    else the file itself. Pickles are read with weights_only: no code in them runs.
-    Raises FileNotFoundError, or CheckpointError naming the file and what is wrong with it.
+    else the file itself. No code in a file runs: see `archive` and `pickled`. The weights are views
+    of the file, so copy what is to outlive it.
+    Raises ValueError for another `which`, FileNotFoundError, or CheckpointError naming the file and
+    what is wrong with it.
     """
+    if which not in (None, *ENTRIES):
+        raise ValueError(f"weights: {which!r}; allowed are {' and '.join(map(repr, ENTRIES))}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     suffix = path.suffix.lower()
-    if suffix not in SAFETENSORS + PICKLES:
-        allowed = ", ".join(SAFETENSORS + PICKLES)
-        raise CheckpointError(f"{path}: unknown kind of file; allowed are {allowed}")
-    read = _read_safetensors if suffix in SAFETENSORS else _read_pickle
+    if suffix not in _READERS:
+        raise CheckpointError(f"{path}: unknown kind of file; allowed are {', '.join(_READERS)}")
     try:
-        contents = read(path)
+        contents, preset = _READERS[suffix](path)
     except Exception as error:  # readers raise many kinds on hostile bytes: each means "unreadable"
-        raise CheckpointError(f"{path}: {_reason(error, suffix)}") from error
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = first if first.isprintable() else ascii(first)[1:-1]
+        raise CheckpointError(f"{path}: not readable as {suffix}: {said:.300}") from error
 
-    entries = [which] if which else ["model_ema", "model"]
-    nested = [name for name in entries if isinstance(contents.get(name), Mapping)]
-    if which and not nested:
-        raise CheckpointError(
-            f"{path}: has no entry {which!r}; it has {_names(map(str, contents))}"
-        )
-    weights = contents[nested[0]] if nested else contents
+    there = [name for name in ENTRIES if isinstance(contents.get(name), Mapping)]
+    if which is not None and which not in there:
+        raise CheckpointError(f"{path}: has no entry {which!r}; it has {_names(contents)}")
+    entry = which or next(iter(there), None)
+    weights = contents if entry is None else contents[entry]
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: {key!r} is {type(value).__name__}, not a tensor")
-    return dict(weights)
+            raise CheckpointError(f"{path}: {shown(key)} is {type(value).__name__}, not a tensor")
+    held, most = sum(value.nbytes for value in weights.values()), path.stat().st_size
+    if held > most:
+        raise CheckpointError(f"{path}: {held} bytes of weights in a file of {most}")
+    left_out = () if entry is None else tuple(shown(name) for name in contents if name != entry)
+    return Checkpoint(path, weights, entry, preset, left_out)
 
 
 def check_weights(weights: Mapping[str, Tensor], module: nn.Module, source: str) -> None:
@@ -89,22 +127,26 @@ def check_weights(weights: Mapping[str, Tensor], module: nn.Module, source: str)
     if extra := weights.keys() - expected.keys():
         raise CheckpointError(f"{source}: has {_names(extra)}, which this model has not")
     for key, tensor in weights.items():
-        dense = tensor.layout == torch.strided and not tensor.is_nested
-        if tensor.dtype not in FLOATS or tensor.device.type != "cpu" or not dense:
-            kind = f"{tensor.dtype}, {tensor.layout}, {tensor.device}"
+        if tensor.dtype not in FLOATS:
             names = ", ".join(str(dtype).removeprefix("torch.") for dtype in FLOATS)
-            raise CheckpointError(f"{source}: {key} is {kind}; allowed are dense {names}")
+            raise CheckpointError(f"{source}: {key} is {tensor.dtype}; allowed are {names}")
         if tensor.shape != expected[key].shape:
             raise CheckpointError(
                 f"{source}: {key} has shape {list(tensor.shape)}; "
                 f"this model's is {list(expected[key].shape)}"
             )
-        if not torch.isfinite(tensor.float()).all():
+        if not torch.isfinite(tensor.detach().float()).all():
             raise CheckpointError(f"{source}: {key} has values that are not finite in float32")
 
 
 def load_weights(weights: Mapping[str, Tensor], module: nn.Module, source: str) -> None:
-    """Give a module built on the meta device these weights, as float32: all or none."""
+    """Give a module built on the meta device copies of these weights, as float32: all or none."""
     check_weights(weights, module, source)
-    module.load_state_dict({k: v.float().contiguous() for k, v in weights.items()}, assign=True)
+    copies = {key: own_copy(tensor, torch.float32) for key, tensor in weights.items()}
+    module.load_state_dict(copies, assign=True)
     module.requires_grad_(False)
+
+
+def own_copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A contiguous copy in memory of its own, whatever happens to the file."""
+    return tensor.detach().to(dtype, copy=True, memory_format=torch.contiguous_format)

@@ -8,10 +8,10 @@ import re
 import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le
 from torch import nn
@@ -21,7 +21,9 @@ from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
 
 from .meta import without_storage
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
 Size = Annotated[int, Ge(1), Le(65536)]
 Short = Annotated[int, Ge(1), Le(1024)]
 Scale = Annotated[float, Ge(0), Le(1e4)]
@@ -53,12 +55,19 @@ def _field(data: Any, place: Sequence[int | str]) -> str:
     return ".".join(names)
 
 
-def _validated(kind: type[T], data: Mapping[str, Any], source: str = "") -> T:
+@cache
+def _validator(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def _validated(kind: Any, data: Mapping[str, Any], source: str = "") -> Any:
     """`kind` from plain data; ValueError names the field, what was given and what is allowed."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     try:
-        return TypeAdapter(kind).validate_json(json.dumps(data, default=_plain))
+        return _validator(kind).validate_json(json.dumps(data, default=_plain))
     except ValidationError as error:
         first, *others = error.errors(include_url=False)
         field = _field(data, first["loc"])
@@ -98,6 +107,15 @@ class Architecture:
     def seq_len(self) -> int:
         return (self.img_size // self.vae_stride // self.patch_size) ** 2
 
+    def differences(self, other: "Architecture") -> list[str]:
+        """Where the other differs, as "name ours, not theirs"."""
+        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return [
+            f"{name} {ours[name]}, not {theirs[name]}"
+            for name in ours
+            if ours[name] != theirs[name]
+        ]
+
     def build(self, *, steps: str = "100", clip_denoised: bool = False) -> MAR:
         """The reference module, in evaluation mode and without storage (on the meta device)."""
         options = dataclasses.asdict(self)
@@ -132,7 +150,7 @@ class Settings:
         Raises ValueError, naming the setting, for anything that can't be sampled with.
         """
         given = {name: value for name, value in changes.items() if value is not None}
-        new = _validated(Settings, dataclasses.asdict(self) | given)
+        new: Settings = _validated(Settings, dataclasses.asdict(self) | given)
         if new.num_iter > seq_len:
             raise ValueError(
                 f"num_iter: {new.num_iter}; allowed are 1 to {seq_len}, this model's tokens"
@@ -162,7 +180,7 @@ class Preset:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], source: str) -> "Preset":
         """From the contents of a config.json; ValueError names the source and the key."""
-        preset = _validated(cls, data, source)
+        preset: Preset = _validated(cls, data, source)
         if preset.architecture.seq_len < 1:
             raise ValueError(f"{source}: architecture: an image of this size has no token")
         try:
@@ -173,6 +191,13 @@ class Preset:
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
+
+    @property
+    def name(self) -> str | None:
+        """Of the known preset that has this architecture, if there is one."""
+        known = known_presets().items()
+        same = (name for name, preset in known if preset.architecture == self.architecture)
+        return next(same, None)
 
 
 def _mar(width: int, depth: int, heads: int, head_d: int, head_w: int, cfg: float) -> Preset:
@@ -201,13 +226,28 @@ def embedded_models() -> dict[str, Path]:
     return {file.parent.name: file.parent for file in sorted(assets.glob("*/config.json"))}
 
 
+def known_presets() -> dict[str, Preset]:
+    """Every preset that has a name: the paper's, then the embedded models'."""
+    folders = embedded_models().items()
+    embedded = {name: read_config(folder / "config.json") for name, folder in folders}
+    return MAR_PRESETS | embedded
+
+
 def read_config(path: Path) -> Preset:
     """The preset that a config.json holds. ValueError or FileNotFoundError names the file."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
+        return parse_config(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a JSON file ({error})") from None
-    return Preset.from_dict(data, str(path))
+
+
+def parse_config(text: str, source: str) -> Preset:
+    """The preset in the text of a config.json. ValueError names the source."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{source}: not a JSON file ({error})") from None
+    return Preset.from_dict(data, source)
 
 
 def get_preset(preset: "str | Path | Mapping[str, Any] | Preset") -> Preset:
@@ -216,12 +256,9 @@ def get_preset(preset: "str | Path | Mapping[str, Any] | Preset") -> Preset:
         return Preset.from_dict(preset.to_dict(), "preset")
     if isinstance(preset, Mapping):
         return Preset.from_dict(preset, "preset")
-    if str(preset) in MAR_PRESETS:
-        return MAR_PRESETS[str(preset)]
-    embedded = embedded_models()
-    if str(preset) in embedded:
-        return read_config(embedded[str(preset)] / "config.json")
+    if str(preset) in known_presets():
+        return known_presets()[str(preset)]
     if Path(preset).is_file():
         return read_config(Path(preset))
-    known = ", ".join([*MAR_PRESETS, *embedded])
+    known = ", ".join(known_presets())
     raise ValueError(f"preset: {str(preset)!r}; allowed are {known}, or the path of a config.json")

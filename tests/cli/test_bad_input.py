@@ -78,7 +78,7 @@ ARGUMENTS = [
     ("--out", "folder", "0000_dress_seed0.png exists; --force replaces it"),
     ("--out", "x" * 300 + ".png", "File name too long"),
     ("--model", "nothing", "'nothing' is neither an embedded model (fashion-mnist) nor a file"),
-    ("--model", "empty", "config.json: no such file"),
+    ("--model", "empty", "model.safetensors: no such file; .safetensors there: none"),
     (
         "--preset",
         "mar_tiny",

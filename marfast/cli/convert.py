@@ -1,0 +1,96 @@
+"""`marfast convert`: a checkpoint as safetensors that say what they hold."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from marfast.model.checkpoint import ENTRIES
+from marfast.model.convert import DTYPES
+from marfast.model.convert import convert as write
+
+from .console import print_pairs
+from .errors import reported_as
+from .values import one_of
+
+
+def convert(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN",
+            help="A .pth as LTH14/mar saves it, a .safetensors, a folder, or an embedded model's "
+            "name.",
+        ),
+    ],
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT",
+            help="A folder, for config.json and model.safetensors, or one .safetensors.",
+        ),
+    ],
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="What a file holds, if it does not say: mar_base, mar_large, mar_huge, an "
+            "embedded model's name, or a config.json.",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            parser=one_of(*ENTRIES),
+            metavar="model_ema|model",
+            help="The entry of a .pth to take. [default: model_ema, if there]",
+        ),
+    ] = None,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            parser=one_of(*DTYPES), metavar="|".join(DTYPES), help="How to store the weights."
+        ),
+    ] = "float32",
+    force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")] = (
+        False
+    ),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Convert a checkpoint to safetensors that load without a preset.
+
+    Every weight is checked first. OUT appears whole or not at all.
+    """
+    with _interruptible(), reported_as("IN", model="IN", out="OUT", force="--force"):
+        done = write(model, out, preset, weights=weights, dtype=dtype, force=force)
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+        return
+    print_pairs(report_pairs(asdict(done.read)))
+    print_pairs([("written", f"{done.out} ({done.dtype}, {done.bytes:,} bytes)")])
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo("interrupted: nothing was written", err=True)
+        raise typer.Exit(130) from None
+
+
+def report_pairs(report: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """A `report.Report` for `print_pairs`."""
+    architecture = ", ".join(f"{key} {value}" for key, value in report["architecture"].items())
+    dtypes = ", ".join(report["dtypes"])
+    return [
+        ("file", report["file"]),
+        ("entry", report["entry"] or "the whole file"),
+        ("preset", report["preset"] or "none of this architecture"),
+        ("architecture", architecture),
+        ("parameters", f"{report['parameters']:,} ({dtypes}, {report['bytes']:,} bytes)"),
+        ("left out", ", ".join(report["left_out"]) or "nothing"),
+    ]
