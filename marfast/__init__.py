@@ -2,7 +2,7 @@
 
 from marfast import ops, reference
 from marfast._version import __version__
-from marfast.accelerate import accelerate, restore
+from marfast.accelerate import accelerate, findings, restore
 from marfast.generation import load
 from marfast.ops.registry import backend
 from marfast.verify import verify
@@ -11,6 +11,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "backend",
+    "findings",
     "load",
     "ops",
     "reference",

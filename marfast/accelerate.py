@@ -1,24 +1,22 @@
 """`marfast.accelerate`: somebody else's MAR, made fast, and `restore`, which undoes it."""
 
-import functools
-import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from marfast import ops
-from marfast.generation.loop import sample_tokens
-from marfast.generation.randomness import BatchRandomness, Generators
-from marfast.model.mar import FastMAR, check_dtype
-from marfast.model.presets import Settings
+from marfast.fast_methods import FastForward, FastMethod, FastSample, FastSampleTokens
+from marfast.model.head import has_parameters_of_a_head
+from marfast.model.mar import check_dtype
 
 Module = TypeVar("Module", bound=nn.Module)
 
-SAME = 2e-2
-"""How far, relative to the largest value, rounding may move what is computed (half precision)."""
+log = logging.getLogger("marfast")
 
 _MODULES = (
     "class_emb",
@@ -38,124 +36,97 @@ _PARAMETERS = (
     "decoder_pos_embed_learned",
     "diffusion_pos_embed_learned",
 )
+_PROCESS = ("betas", "timestep_map", "posterior_mean_coef1", "posterior_log_variance_clipped")
 
 
-class FastSampleTokens:
-    """Stands in for `sample_tokens` of one MAR module; takes the arguments of the original's."""
+@dataclass(frozen=True)
+class Finding:
+    """A method that `accelerate` replaces in a module, or leaves."""
 
-    def __init__(self, module: nn.Module, backend: str, dtype: torch.dtype | None):
-        self.module: Any = module
-        self.backend = backend
-        self.model = FastMAR(module, dtype)
-        self.replaced = module.__dict__.get("sample_tokens")
-        self._trusted: bool | None = None
+    path: str
+    """Of the module it belongs to, from the one given; empty for that one itself."""
+    method: str
+    left: str
+    """Why it is left as it is; empty where it is replaced."""
 
-    @torch.no_grad()
-    def __call__(
-        self,
-        bsz: int,
-        num_iter: int = 64,
-        cfg: float | Tensor = 1.0,
-        cfg_schedule: str = "linear",
-        labels: Tensor | None = None,
-        temperature: float = 1.0,
-        progress: bool = False,
-    ) -> Tensor:
-        module, model = self.module, self.model
-        # dropout and label drop are the module's own business
-        if module.training or not self._computes_what_the_module_does():
-            own = self.replaced or functools.partial(type(module).sample_tokens, module)
-            tokens: Tensor = own(bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress)
-            return tokens
-        settings = Settings(
-            num_iter=num_iter,
-            cfg=cfg,  # type: ignore[arg-type]  # the original takes a tensor of one element, too
-            cfg_schedule=cfg_schedule,  # type: ignore[arg-type]  # checked by the loop
-            temperature=float(temperature),
-            clip_denoised=getattr(module.diffloss, "clip_denoised", False),
-        )
-        if labels is None:
-            labels = torch.full((bsz,), -1, device=model.device)
-        randomness = BatchRandomness(Generators.global_ones(model.device), bsz, range(bsz))
-        with self._backend(), _Bar(num_iter, progress) as report:
-            tokens = sample_tokens(model, labels, randomness, settings, model.schedule(), report)
-        images: Tensor = module.unpatchify(tokens)
-        return images
-
-    def _backend(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.backend == "auto" else ops.backend(self.backend)
-
-    def _computes_what_the_module_does(self) -> bool:
-        """Once: condition vectors of one image, by the module's own encoder and decoder and by the
-        thin model. A module that only shares MAR's names is left to its own code, with a warning.
-        """
-        if self._trusted is None:
-            module, model = self.module, self.model
-            order = torch.arange(module.seq_len, device=model.device)[None]
-            known, predict = order[:, : module.seq_len // 2], order[:, module.seq_len // 2 :]
-            mask = torch.zeros(order.shape, device=model.device).index_fill(1, predict[0], 1.0)
-            tokens = torch.linspace(-1, 1, order.numel() * module.token_embed_dim)
-            tokens = tokens.to(model.device).view(1, -1, module.token_embed_dim)
-            with self._backend():
-                model.refresh()
-                embedding = model.class_embedding(torch.full((1,), -1, device=model.device))
-                ours = model.condition(tokens, known, predict, embedding).float()
-            with model.autocast():
-                x = module.forward_mae_encoder(tokens, mask, embedding)
-                theirs = module.forward_mae_decoder(x, mask)[0, predict[0]].float()
-            self._trusted = bool((ours - theirs).abs().max() <= SAME * theirs.abs().max())
-            if not self._trusted:
-                warnings.warn(
-                    f"{type(module).__name__} computes something else than MAR's encoder and "
-                    "decoder: its own code runs",
-                    RuntimeWarning,
-                    stacklevel=4,
-                )
-        return self._trusted
+    def __str__(self) -> str:
+        name = f"{self.path}.{self.method}".lstrip(".")
+        return f"{name}: left as it is: {self.left}" if self.left else f"{name}: replaced"
 
 
-class _Bar:
-    """The original's progress bar, where it is asked for."""
-
-    def __init__(self, total: int, wanted: bool):
-        self.total = total
-        self.wanted = wanted
-        self.bar: Any = None
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        if self.wanted:
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(total=self.total)
-        return lambda done, of: None if self.bar is None else self.bar.update()
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-
-def _missing(module: nn.Module) -> list[str]:
-    def found(kind: type[Any], path: str) -> bool:
+def _lacks(module: nn.Module, kind: type[Any], paths: tuple[str, ...]) -> list[str]:
+    def found(path: str) -> bool:
         owner: Any = module
         for name in path.split("."):
             owner = getattr(owner, name, None)
         return isinstance(owner, kind)
 
-    return [
-        *(name for name in _MODULES if not found(nn.Module, name)),
-        *(name for name in _PARAMETERS if not found(nn.Parameter, name)),
-    ]
+    return [path for path in paths if not found(path)]
+
+
+def _other_arguments(module: nn.Module, method: type[FastMethod]) -> str:
+    own: Any = getattr(type(module), method.name, None)
+    if own is None:
+        return f"it has no method {method.name}"
+    theirs = [*inspect.signature(own).parameters]
+    ours = [*inspect.signature(method.__call__).parameters]
+    if theirs[1:] != ours[1:]:
+        return f"it takes ({', '.join(theirs[1:])}) where MAR's takes ({', '.join(ours[1:])})"
+    return ""
+
+
+def _no_mar(module: nn.Module) -> str:
+    lacking = [*_lacks(module, nn.Module, _MODULES), *_lacks(module, nn.Parameter, _PARAMETERS)]
+    return f"it lacks {', '.join(lacking)}" if lacking else ""
+
+
+def _no_diffloss(module: nn.Module) -> str:
+    process = getattr(module, "gen_diffusion", None)
+    if lacking := [name for name in _PROCESS if not hasattr(process, name)]:
+        return f"its gen_diffusion lacks {', '.join(lacking)}"
+    return has_parameters_of_a_head(getattr(module, "net", None))
+
+
+Kind = tuple[type[FastMethod], Callable[[nn.Module], bool], Callable[[nn.Module], str]]
+_KINDS: tuple[Kind, ...] = (
+    (FastSampleTokens, lambda m: hasattr(m, "mask_token") and hasattr(m, "diffloss"), _no_mar),
+    (FastSample, lambda m: hasattr(m, "gen_diffusion") and hasattr(m, "net"), _no_diffloss),
+    (
+        FastForward,
+        lambda m: hasattr(m, "time_embed") and hasattr(m, "cond_embed"),
+        has_parameters_of_a_head,
+    ),
+)
+"""Of each kind of method: how its owner is told by its parts, and what it may lack."""
+
+
+def _candidates(module: nn.Module) -> Iterator[tuple[nn.Module, type[FastMethod], Finding]]:
+    for path, part in module.named_modules():
+        for method, is_meant, what_is_missing in _KINDS:
+            if is_meant(part):
+                left = what_is_missing(part) or _other_arguments(part, method)
+                yield part, method, Finding(path, method.name, left)
+
+
+def findings(module: nn.Module) -> list[Finding]:
+    """What `accelerate` replaces in a module, and what it leaves, and why."""
+    return [finding for _, _, finding in _candidates(module)]
 
 
 def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None = None) -> Module:
-    """Make a MAR module's own `sample_tokens` fast: same arguments, seeds and random draws, same
-    images within the bounds of docs/numerics.md.
+    """Make the own methods of a MAR, or of a model that has MAR's head, fast: same arguments, seeds
+    and random draws, same results within the bounds of docs/numerics.md.
+
+    In the module and everything inside it, `sample_tokens` of a MAR, `sample` of a DiffLoss and
+    `forward` of a SimpleMLPAdaLN (where no gradient is recorded) are replaced: LTH14/mar's,
+    `marfast.reference`'s, or any with the same parameter names, told by a known answer at the first
+    call. Parameters stay the module's own and may change at any time. In training mode, where
+    gradients are recorded, and for everything else, the module's own code runs. Logger "marfast"
+    tells, at level INFO, what was replaced and what was left; `marfast.findings(module)` is the
+    same as data.
 
     Args:
-        module: a MAR: LTH14/mar's, `marfast.reference.MAR`, or any with its parameter names (the
-            first call checks that its encoder and decoder compute what MAR's do). Its parameters
-            stay its own and may change at any time. In training mode, and for everything
-            but `sample_tokens`, the module's own code runs.
+        module: what to make fast, in place.
         backend: "auto", or one of the backends that `marfast info` lists.
         dtype: what products are computed in, as torch.autocast would: torch.bfloat16 or
             torch.float16; torch.float32 turns an autocast round the call off. None takes what is
@@ -166,24 +137,34 @@ def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None 
         The same object.
 
     Raises:
-        TypeError: it is no MAR; the message says what it lacks.
+        TypeError: nothing in it can be made fast; the message says why.
         ValueError: an unknown backend or dtype.
     """
-    if missing := _missing(module):
-        raise TypeError(f"module: {type(module).__name__} is no MAR: it lacks {', '.join(missing)}")
     check_dtype(dtype)
     with ops.backend(backend):
         pass
+    found = [*_candidates(module)]
+    if not any(not finding.left for _, _, finding in found):
+        reasons = [f"{finding.path or 'it'}: {finding.left}" for _, _, finding in found]
+        raise TypeError(
+            f"module: {type(module).__name__} has no MAR, DiffLoss or SimpleMLPAdaLN in it that "
+            f"can be made fast ({'; '.join(reasons) or _no_mar(module)})"
+        )
     restore(module)
-    module.__dict__["sample_tokens"] = FastSampleTokens(module, backend, dtype)
+    for part, method, finding in found:
+        log.info("%s", finding)
+        if not finding.left:
+            part.__dict__[method.name] = method(part, backend, dtype)
     return module
 
 
 def restore(module: Module) -> Module:
-    """Undo `accelerate`: the module's own `sample_tokens` is back. Returns the same object."""
-    fast = module.__dict__.get("sample_tokens")
-    if isinstance(fast, FastSampleTokens):
-        del module.__dict__["sample_tokens"]
-        if fast.replaced is not None:
-            module.__dict__["sample_tokens"] = fast.replaced
+    """Undo `accelerate`: the module's own methods are back. Returns the same object."""
+    for part in module.modules():
+        for method, _, _ in _KINDS:
+            fast = part.__dict__.get(method.name)
+            if isinstance(fast, method):
+                del part.__dict__[method.name]
+                if fast.replaced is not None:
+                    part.__dict__[method.name] = fast.replaced
     return module

@@ -15,6 +15,7 @@ LAYERS = (
     ("__main__",),
     ("cli",),
     ("accelerate", "training", "evaluation", "verify", "verification", "profiling"),
+    ("fast_methods",),
     ("generation",),
     ("model",),
     ("ops",),

@@ -1,16 +1,25 @@
 """From a module to what the ops take: its weights and, kept current, their packed forms."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from marfast import ops
 from marfast.ops import native, registry
 
 SAMPLES = 64
 """How many values of each weight the checksum reads."""
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """torch.autocast to half precision, or for float32 out of one that is in force; None changes
+    nothing."""
+    if dtype is None:
+        return nullcontext()
+    half = dtype != torch.float32
+    return torch.autocast(device.type, dtype if half else None, half, cache_enabled=False)
 
 
 def compute_dtype(weight: Tensor) -> torch.dtype:
@@ -63,14 +72,3 @@ class Packing:
             self._current = Packed(cast, self._pack(cast) if native else None)
             self._made_from = made_from
         return self._current
-
-
-class HeadBinding:
-    """The weights of a SimpleMLPAdaLN."""
-
-    def __init__(self) -> None:
-        self._packing = Packing(ops.pack_head)
-
-    def current(self, net: nn.Module) -> Packed:
-        """The net's weights as they are now. To be asked for once in each generation."""
-        return self._packing.of([*net.parameters()])

@@ -4,18 +4,18 @@ It has no parameters. It works on index tensors (which tokens are known, which t
 reference works on masks, so that nothing waits for data; the values are the same.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from marfast import ops
 from marfast.ops import native
 from marfast.reference.diffusion import create_diffusion, sampling_schedule
 
-from .binding import HeadBinding
+from .binding import autocast
 from .block import FastBlock
+from .head import FastHead
 
 Schedule = tuple[Tensor, Tensor]
 
@@ -37,7 +37,7 @@ class FastMAR:
     def __init__(self, module: Any, dtype: torch.dtype | None = None):
         self.module = module
         self.dtype = dtype
-        self._head = HeadBinding()
+        self.head = FastHead()
         self._encoder: list[FastBlock] = []
         self._decoder: list[FastBlock] = []
 
@@ -48,17 +48,12 @@ class FastMAR:
 
     def autocast(self) -> AbstractContextManager[None]:
         """What this model's dtype asks for."""
-        if self.dtype is None:
-            return nullcontext()
-        half = self.dtype != torch.float32
-        return torch.autocast(
-            self.device.type, self.dtype if half else None, enabled=half, cache_enabled=False
-        )
+        return autocast(self.device, self.dtype)
 
     def refresh(self) -> None:
         """Take the module's parts and weights as they are now, once before each generation."""
         with self.autocast():
-            self.head = self._head.current(self.module.diffloss.net)
+            self.head.refresh(self.module.diffloss.net)
             for fast, blocks in (
                 (self._encoder, self.module.encoder_blocks),
                 (self._decoder, self.module.decoder_blocks),
@@ -102,6 +97,7 @@ class FastMAR:
         rows = torch.arange(known.shape[0], device=known.device)[:, None]
 
         buffer = class_embedding[:, None].expand(-1, m.buffer_size, -1)
+        tokens = tokens.to(m.z_proj.weight.dtype)
         x = torch.cat([buffer, m.z_proj(tokens)], dim=1) + m.encoder_pos_embed_learned
         x = m.z_proj_ln(x)[rows, visible]
         for block in self._encoder:
@@ -117,7 +113,7 @@ class FastMAR:
             x = block(x, rows)
         x = m.decoder_norm(last(x, rows, predict + m.buffer_size))
         z: Tensor = (x + m.diffusion_pos_embed_learned[0, predict]).flatten(0, 1)
-        return z.float()
+        return z
 
     def sample_head(
         self,
@@ -131,8 +127,8 @@ class FastMAR:
     ) -> Tensor:
         """The head's S denoising steps: z [R, D], noise [N, C], step_noise [S, N, C], guidance [1]
         -> tokens [N, C]. R = 2N under guidance, conditional rows first."""
-        head = self.head
-        return ops.ddpm_sample(
-            *(noise, step_noise, z, head.weights, *schedule, guidance),
-            *(temperature, clip_denoised, head.packed),
-        )
+        with self.autocast():
+            tokens = self.head.sample(
+                noise, step_noise, z, *schedule, guidance, temperature, clip_denoised
+            )
+        return tokens
