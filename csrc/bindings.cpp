@@ -117,6 +117,10 @@ PYBIND11_MODULE(_C, m) {
       &F::norm_bias, &F::residual, &F::workspace, &F::rows, &F::inputs, &F::outputs,
       &F::panel_count, &F::group, &F::x_stride, &F::residual_stride, &F::scratch_stride,
       &F::threads, &F::gelu, &F::eps);
+  using N = GroupNormSilu;
+  def(m, "group_norm_silu", &Kernels::group_norm_silu, &N::out, &N::x, &N::weight, &N::bias,
+      &N::moments, &N::group_moments, &N::scratch, &N::images, &N::positions, &N::channels,
+      &N::groups, &N::chunks, &N::threads, &N::dtype, &N::silu, &N::eps);
   using L = LayerNormModulate;
   def(m, "layer_norm_modulate", &Kernels::layer_norm_modulate, &L::out, &L::x, &L::shift, &L::scale,
       &L::weight, &L::bias, &L::rows, &L::width, &L::x_stride, &L::shift_stride, &L::scale_stride,

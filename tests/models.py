@@ -1,9 +1,14 @@
 """Small models with non-trivial weights, for tests."""
 
+import dataclasses
+from collections.abc import Sequence
+
 import torch
 
 from marfast.generation import Pipeline
 from marfast.model import Architecture, FastMAR, Settings
+from marfast.reference import AutoencoderKL
+from marfast.verification.case import fill
 
 TINY = Architecture(
     img_size=16,
@@ -37,3 +42,13 @@ def tiny_pipeline(steps: int = 4, clip_denoised: bool = True, num_iter: int = 5)
     module.requires_grad_(False)
     settings = Settings(num_iter=num_iter, steps=steps, clip_denoised=clip_denoised)
     return Pipeline(FastMAR(module), settings, tuple("abcdefghij"))
+
+
+LATENT = dataclasses.replace(TINY, img_size=8, vae_stride=2, patch_size=1, vae_embed_dim=4)
+"""16 tokens, each the 4 numbers of a latent of `tiny_autoencoder`."""
+
+
+def tiny_autoencoder(embed_dim: int = 4, ch_mult: Sequence[int] = (1, 2)) -> AutoencoderKL:
+    """By default of stride 2, 4 channels, levels 32 and 64 wide."""
+    module: AutoencoderKL = fill(AutoencoderKL(embed_dim, ch_mult, ch=32), gain=1.0)
+    return module.eval().requires_grad_(False)

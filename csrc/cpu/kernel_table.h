@@ -9,6 +9,7 @@ struct Kernels {
   void (*ddpm_sample)(const DdpmSample&);
   void (*ddpm_step)(const DdpmStep&);
   void (*fused_linear)(const FusedLinear&);
+  void (*group_norm_silu)(const GroupNormSilu&);
   void (*layer_norm_modulate)(const LayerNormModulate&);
 };
 

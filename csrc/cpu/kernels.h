@@ -5,6 +5,7 @@
 #include "ddpm_sample.h"
 #include "ddpm_step.h"
 #include "fused_linear.h"
+#include "group_norm_silu.h"
 #include "kernel_table.h"
 #include "layer_norm_modulate.h"
 
@@ -13,10 +14,8 @@ namespace marfast {
 template <class V>
 constexpr Kernels kernels_of() {
   return {
-      &ddpm_sample<V>,
-      &ddpm_step<V>,
-      &fused_linear<V>,
-      &layer_norm_modulate<V>,
+      &ddpm_sample<V>,     &ddpm_step<V>,           &fused_linear<V>,
+      &group_norm_silu<V>, &layer_norm_modulate<V>,
   };
 }
 

@@ -8,7 +8,7 @@ import typer
 
 from marfast.ops import native, registry
 
-_ARGUMENTS = ("model", "preset", "weights", "num_iter", "steps", "cfg", "cfg_schedule")
+_ARGUMENTS = ("model", "preset", "weights", "vae", "num_iter", "steps", "cfg", "cfg_schedule")
 _OPTIONS = {name: "--" + name.replace("_", "-") for name in (*_ARGUMENTS, "temperature")}
 _VARIABLES = {"backend": "MARFAST_BACKEND", "MARFAST_CPU_ISA": "MARFAST_CPU_ISA"}
 _NAMES = _OPTIONS | _VARIABLES

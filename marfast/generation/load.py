@@ -6,11 +6,14 @@ from typing import Any
 
 from marfast.model.checkpoint import load_weights, read_weights
 from marfast.model.mar import FastMAR
-from marfast.model.presets import Preset, embedded_models, get_preset, read_config
+from marfast.model.presets import Architecture, Preset, embedded_models, get_preset, read_config
+from marfast.model.tokenizer import Tokenizer, check_tokenizer
+from marfast.model.vae import load_tokenizer
 
 from .pipeline import Pipeline
 
 PresetLike = str | Path | Mapping[str, Any] | Preset | None
+TokenizerLike = str | Path | Tokenizer
 
 
 def load(
@@ -18,6 +21,7 @@ def load(
     preset: PresetLike = None,
     *,
     weights: str | None = None,
+    vae: TokenizerLike | None = None,
     device: str = "cpu",
 ) -> Pipeline:
     """Load a model that can `generate`.
@@ -27,19 +31,23 @@ def load(
     preset: for a file, what it is: "mar_base", "mar_large", "mar_huge", an embedded model's name, a
         config.json, or such a file's contents.
     weights: the entry of a .pth to take, "model_ema" (the default where it is there) or "model".
+    vae: for a model of a tokenizer's latents, the tokenizer, which turns them into images: KL-16's
+        file, such as kl16.ckpt, or an object with the names of `marfast.model.Tokenizer`. Without
+        it, `generate` returns latents.
 
     Nothing is half-loaded. Raises FileNotFoundError or ValueError (CheckpointError for what is in a
-    file), naming file and key.
+    file), naming file and key; TypeError for a `vae` that is no tokenizer.
     """
     if weights not in (None, "model_ema", "model"):
         raise ValueError(f"weights: {weights!r}; allowed are 'model_ema' and 'model'")
     path, found = find_model(model, preset)
+    tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     settings = found.settings
     module = found.architecture.build(
         steps=str(settings.steps), clip_denoised=settings.clip_denoised
     )
     load_weights(read_weights(path, weights), module, str(path))
-    return Pipeline(FastMAR(module), settings, found.classes).to(device)
+    return Pipeline(FastMAR(module), settings, found.classes, tokenizer).to(device)
 
 
 def find_model(model: str | Path, preset: PresetLike = None) -> tuple[Path, Preset]:
@@ -67,3 +75,13 @@ def find_model(model: str | Path, preset: PresetLike = None) -> tuple[Path, Pres
             "such as mar_base"
         )
     return path, get_preset(preset)
+
+
+def find_tokenizer(vae: TokenizerLike, architecture: Architecture) -> Tokenizer:
+    """The tokenizer itself, or the one in a file, for models of this architecture; errors as of
+    `load`."""
+    if architecture.makes_pixels:
+        raise ValueError("vae: given for a model of pixels, which needs none")
+    tokenizer = load_tokenizer(vae) if isinstance(vae, (str, Path)) else vae
+    check_tokenizer(tokenizer, architecture)
+    return tokenizer

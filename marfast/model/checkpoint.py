@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,13 @@ def _reason(error: Exception, suffix: str) -> str:
     return f"not readable as {suffix}: {lines[0].partition(' In PyTorch ')[0].strip()}"
 
 
-def read_weights(path: Path, which: str | None = None) -> dict[str, Tensor]:
+def read_weights(
+    path: Path, which: str | None = None, entries: Sequence[str] = ("model_ema", "model")
+) -> dict[str, Tensor]:
     """The weights in a .safetensors file, or in a .pth as LTH14/mar saves it.
 
-    which: "model_ema" or "model", the entry of a .pth to read; None takes the first that is there,
-    else the file itself. Pickles are read with weights_only: no code in them runs.
+    which: the entry of a .pth to read; None takes the first of `entries` that is there, else the
+    file itself. Pickles are read with weights_only: no code in them runs.
     Raises FileNotFoundError, or CheckpointError naming the file and what is wrong with it.
     """
     if not path.is_file():
@@ -68,8 +70,8 @@ def read_weights(path: Path, which: str | None = None) -> dict[str, Tensor]:
     except Exception as error:  # readers raise many kinds on hostile bytes: each means "unreadable"
         raise CheckpointError(f"{path}: {_reason(error, suffix)}") from error
 
-    entries = [which] if which else ["model_ema", "model"]
-    nested = [name for name in entries if isinstance(contents.get(name), Mapping)]
+    wanted = [which] if which else entries
+    nested = [name for name in wanted if isinstance(contents.get(name), Mapping)]
     if which and not nested:
         raise CheckpointError(
             f"{path}: has no entry {which!r}; it has {_names(map(str, contents))}"

@@ -3,6 +3,7 @@
 from marfast.ops.ddpm_sample import ddpm_sample
 from marfast.ops.ddpm_step import ddpm_step
 from marfast.ops.fused_linear import fused_linear, pack_linear
+from marfast.ops.group_norm_silu import group_norm_silu
 from marfast.ops.head import pack_head
 from marfast.ops.layer_norm_modulate import layer_norm_modulate
 from marfast.ops.registry import BackendUnavailable, backend, backends, which
@@ -14,6 +15,7 @@ __all__ = [
     "ddpm_sample",
     "ddpm_step",
     "fused_linear",
+    "group_norm_silu",
     "layer_norm_modulate",
     "pack_head",
     "pack_linear",
