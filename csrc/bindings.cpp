@@ -140,6 +140,10 @@ PYBIND11_MODULE(_C, m) {
       &F::norm_bias, &F::residual, &F::workspace, &F::rows, &F::inputs, &F::outputs, &F::group,
       &F::x_stride, &F::residual_stride, &F::scratch_stride, &F::weight_dtype, &F::threads,
       &F::gelu, &F::eps);
+  using GN = GroupNormSilu;
+  def(m, "group_norm_silu", &Kernels::group_norm_silu, &GN::out, &GN::x, &GN::weight, &GN::bias,
+      &GN::moments, &GN::group_moments, &GN::scratch, &GN::images, &GN::positions, &GN::channels,
+      &GN::groups, &GN::chunks, &GN::threads, &GN::dtype, &GN::silu, &GN::eps);
   using L = LayerNormModulate;
   def(m, "layer_norm_modulate", &Kernels::layer_norm_modulate, &L::out, &L::x, &L::shift, &L::scale,
       &L::weight, &L::bias, &L::rows, &L::width, &L::x_stride, &L::shift_stride, &L::scale_stride,

@@ -46,6 +46,18 @@ def with_defined_bits(results: dict[str, Tensor], dtype: torch.dtype) -> dict[st
     return {isa: result for isa, result in results.items() if isa not in dots}
 
 
+def lane_sum(values: Tensor) -> Tensor:
+    """The sum of each row of [R, w] in the order that docs/numerics.md defines -> [R, 1]."""
+    rows, width = values.shape
+    padded = torch.cat([values, values.new_zeros(rows, -width % 64)], dim=1)
+    lanes = values.new_zeros(rows, 64)
+    for group in padded.split(64, dim=1):
+        lanes = lanes + group
+    while lanes.shape[1] > 1:
+        lanes = lanes[:, : lanes.shape[1] // 2] + lanes[:, lanes.shape[1] // 2 :]
+    return lanes
+
+
 def ulp_distance(actual: Tensor, expected: Tensor) -> Tensor:
     """How many float32 values apart, element by element, through 0 and up to infinity."""
 

@@ -1,8 +1,9 @@
 """Small models with non-trivial weights, for tests."""
 
 import argparse
+import dataclasses
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 
 from marfast.generation import Pipeline
 from marfast.model import Architecture, FastMAR, Settings
+from marfast.reference import AutoencoderKL
+from marfast.verification.case import fill
 
 TINY = Architecture(
     img_size=16,
@@ -56,3 +59,13 @@ def training_checkpoint(
     rest = {"optimizer": optimizer, "epoch": 3, "scaler": {"scale": 65536.0}}
     args = argparse.Namespace(epochs=400, lr=None, blr=1e-4, output_dir="out", **options)
     return {"model": entries[0], "model_ema": entries[1], **rest, "args": args}
+
+
+LATENT = dataclasses.replace(TINY, img_size=8, vae_stride=2, patch_size=1, vae_embed_dim=4)
+"""16 tokens, each the 4 numbers of a latent of `tiny_autoencoder`."""
+
+
+def tiny_autoencoder(embed_dim: int = 4, ch_mult: Sequence[int] = (1, 2)) -> AutoencoderKL:
+    """By default of stride 2, 4 channels, levels 32 and 64 wide."""
+    module: AutoencoderKL = fill(AutoencoderKL(embed_dim, ch_mult, ch=32), gain=1.0)
+    return module.eval().requires_grad_(False)

@@ -28,6 +28,7 @@ STAND_IN = {
         "from marfast.reference.head import *\n"
         "TimestepEmbedder.timestep_embedding = staticmethod(timestep_embedding)\n"
     ),
+    "models/vae.py": "from marfast.reference.vae import *\n",
     "diffusion/__init__.py": (
         "from marfast.reference import diffusion\n"
         "from marfast.reference.diffusion import space_timesteps\n"

@@ -11,6 +11,7 @@ struct Kernels {
   void (*ddpm_step)(const DdpmStep&);
   void (*denoise)(const Denoise&);
   void (*fused_linear)(const FusedLinear&);
+  void (*group_norm_silu)(const GroupNormSilu&);
   void (*layer_norm_modulate)(const LayerNormModulate&);
 };
 

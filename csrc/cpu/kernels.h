@@ -8,6 +8,7 @@
 #include "ddpm_step.h"
 #include "denoise.h"
 #include "fused_linear.h"
+#include "group_norm_silu.h"
 #include "kernel_table.h"
 #include "layer_norm_modulate.h"
 
@@ -16,8 +17,8 @@ namespace marfast {
 template <class V, class Pairs = BFloat16<V>>
 constexpr Kernels kernels_of() {
   return {
-      &adaln_mlp<V, Pairs>, &ddpm_sample<V, Pairs>,  &ddpm_step<V>,
-      &denoise<V, Pairs>,   &fused_linear<V, Pairs>, &layer_norm_modulate<V>,
+      &adaln_mlp<V, Pairs>,    &ddpm_sample<V, Pairs>, &ddpm_step<V>,           &denoise<V, Pairs>,
+      &fused_linear<V, Pairs>, &group_norm_silu<V>,    &layer_norm_modulate<V>,
   };
 }
 

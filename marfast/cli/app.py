@@ -46,7 +46,9 @@ app.command(
     epilog="Examples:\n\n\b\n"
     "  marfast generate --labels 0-9 --per-label 10 --out images.png\n"
     '  marfast generate --labels "sneaker,bag" --per-label 5 --seed 1 --out images/\n'
-    "  marfast generate --model mine.pth --preset mine.json --labels none --out mine.png"
+    "  marfast generate --model mine.pth --preset mine.json --labels none --out mine.png\n"
+    "  marfast generate --model latents.pth --preset latents.json --vae kl16.ckpt --labels 3 "
+    "--out 3.png"
 )(generate)
 app.command(
     epilog="Examples:\n\n\b\n"

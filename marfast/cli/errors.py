@@ -8,7 +8,7 @@ import typer
 
 from marfast.ops import native, registry
 
-_ARGUMENTS = ("model", "preset", "weights", "dtype")
+_ARGUMENTS = ("model", "preset", "weights", "vae", "dtype")
 _SETTINGS = ("num_iter", "steps", "cfg", "cfg_schedule", "temperature")
 _OPTIONS = {name: "--" + name.replace("_", "-") for name in (*_ARGUMENTS, *_SETTINGS)}
 _VARIABLES = {"backend": "MARFAST_BACKEND", "MARFAST_CPU_ISA": "MARFAST_CPU_ISA"}

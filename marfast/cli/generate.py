@@ -11,6 +11,7 @@ import torch
 import typer
 
 from marfast.generation import Pipeline, load
+from marfast.generation.load import find_tokenizer
 from marfast.model.find import find_model
 from marfast.model.presets import Preset, get_preset
 from marfast.ops import registry
@@ -71,6 +72,14 @@ def generate(
             parser=one_of("model_ema", "model"),
             metavar="model_ema|model",
             help="The entry of a .pth to take. [default: model_ema, if there]",
+        ),
+    ] = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="The tokenizer of a model of latents: kl16.ckpt, or a .safetensors or .pth with "
+            "its keys.",
         ),
     ] = None,
     per_label: Annotated[
@@ -152,7 +161,8 @@ def generate(
         "cfg_schedule": cfg_schedule,
         "temperature": temperature,
     }
-    side = _check_model(model, found, settings)
+    _check_model(model, found, vae, settings)
+    side = found.architecture.image_side
 
     kinds = parse_labels(labels, found.architecture.class_num, found.classes)
     count = len(kinds) * per_label
@@ -168,8 +178,10 @@ def generate(
     else:
         output = make_grid_file(target.path, len(kinds), per_label, side, scale)
 
+    with reported_as("--vae"):
+        tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     with reported_as("--model"):
-        pipeline = load(file, found, weights=weights)
+        pipeline = load(file, found, weights=weights, vae=tokenizer)
     if threads is not None:
         torch.set_num_threads(threads)
     if part is None and target.is_folder:
@@ -182,23 +194,23 @@ def generate(
         _print(result, "folder" if target.is_folder else "file")
 
 
-def _check_model(model: str, found: Preset, settings: Mapping[str, Any]) -> int:
-    """Errors for a model that makes no images and for settings it can't use; the images' side."""
+def _check_model(model: str, found: Preset, vae: str | None, settings: Mapping[str, Any]) -> None:
+    """Errors for a model that makes no images and for settings it can't use."""
     what = found.architecture
-    if what.vae_stride != 1:
+    if vae is None and not what.makes_pixels:
         raise bad(
             "--model",
-            f"{model} makes latents of a tokenizer, and this version has none to turn them into "
-            "images; allowed are models of pixels, such as fashion-mnist",
+            f"{model} makes latents; --vae names the tokenizer that turns them into images",
         )
-    if what.vae_embed_dim not in CHANNELS:
+    if vae is not None and what.makes_pixels:
+        raise bad("--vae", f"{vae}; {model} makes pixels and needs none")
+    if what.makes_pixels and what.vae_embed_dim not in CHANNELS:
         allowed = " or ".join(map(str, CHANNELS))
         raise bad(
             "--model", f"{model}: images of {what.vae_embed_dim} channels; allowed are {allowed}"
         )
     with reported_as("--model"):
         found.settings.replace(what.seq_len, **settings)
-    return what.img_size // what.patch_size * what.patch_size
 
 
 def _run(

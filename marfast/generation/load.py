@@ -7,9 +7,14 @@ import torch
 from marfast.model.checkpoint import load_weights, read_checkpoint
 from marfast.model.find import PresetLike, find_model
 from marfast.model.mar import FastMAR, check_dtype
+from marfast.model.presets import Architecture
 from marfast.model.report import Report
+from marfast.model.tokenizer import Tokenizer, check_tokenizer
+from marfast.model.vae import load_tokenizer
 
 from .pipeline import Pipeline
+
+TokenizerLike = str | Path | Tokenizer
 
 
 def load(
@@ -17,6 +22,7 @@ def load(
     preset: PresetLike = None,
     *,
     weights: str | None = None,
+    vae: TokenizerLike | None = None,
     device: str = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Pipeline:
@@ -28,14 +34,18 @@ def load(
         an embedded model's name, a config.json, or such a file's contents. A .pth of LTH14/mar's
         main_mar.py and what `marfast convert` wrote say it.
     weights: the entry of a .pth to take, "model_ema" (the default where it is there) or "model".
+    vae: for a model of a tokenizer's latents, the tokenizer, which turns them into images: KL-16's
+        file, such as kl16.ckpt, or an object with the names of `marfast.model.Tokenizer`. Without
+        it, `generate` returns latents.
     dtype: what products are computed in, torch.bfloat16 or torch.float16, as under torch.autocast;
         None is float32.
 
     Nothing is half-loaded. Raises FileNotFoundError or ValueError (CheckpointError for what is in a
-    file), naming file and key.
+    file), naming file and key; TypeError for a `vae` that is no tokenizer.
     """
     check_dtype(dtype)
     path, found = find_model(model, preset)
+    tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     settings = found.settings
     checkpoint = read_checkpoint(path, weights)
     module = found.architecture.build(
@@ -43,4 +53,15 @@ def load(
     )
     load_weights(checkpoint.weights, module, str(path))
     report = Report.of(checkpoint, found)
-    return Pipeline(FastMAR(module, dtype), settings, found.classes, report).to(device)
+    fast = FastMAR(module, dtype)
+    return Pipeline(fast, settings, found.classes, report, tokenizer).to(device)
+
+
+def find_tokenizer(vae: TokenizerLike, architecture: Architecture) -> Tokenizer:
+    """The tokenizer itself, or the one in a file, for models of this architecture; errors as of
+    `load`."""
+    if architecture.makes_pixels:
+        raise ValueError("vae: given for a model of pixels, which needs none")
+    tokenizer = load_tokenizer(vae) if isinstance(vae, (str, Path)) else vae
+    check_tokenizer(tokenizer, architecture)
+    return tokenizer

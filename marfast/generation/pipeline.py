@@ -9,6 +9,7 @@ from torch import Tensor
 from marfast.model.mar import FastMAR
 from marfast.model.presets import Settings
 from marfast.model.report import Report
+from marfast.model.tokenizer import Tokenizer
 
 from .loop import Progress, sample_tokens
 from .randomness import randomness_of_parts
@@ -23,7 +24,8 @@ class Pipeline:
     """A loaded model. `settings` are its defaults, `classes` its labels' names where known,
     `report` tells what was read from which file.
 
-    `model` is the thin model, `model.module` the `reference.MAR` that holds the parameters.
+    `model` is the thin model, `model.module` the `reference.MAR` that holds the parameters;
+    `tokenizer` turns its latents into images, where they are latents and it was given one.
     """
 
     def __init__(
@@ -32,16 +34,19 @@ class Pipeline:
         settings: Settings,
         classes: tuple[str, ...] = (),
         report: Report | None = None,
+        tokenizer: Tokenizer | None = None,
     ):
         self.model = model
         self.settings = settings
         self.classes = classes
         self.report = report
+        self.tokenizer = tokenizer
 
     @property
-    def makes_pixels(self) -> bool:
-        """Whether tokens are pixels in [−1, 1]; else `generate` returns a tokenizer's latents."""
-        return bool(self.model.module.vae_stride == 1)
+    def makes_images(self) -> bool:
+        """Whether `generate` returns images in [−1, 1], and not a tokenizer's latents: tokens are
+        pixels, or there is a tokenizer."""
+        return self.tokenizer is not None or bool(self.model.module.vae_stride == 1)
 
     @property
     def largest_part(self) -> int:
@@ -53,7 +58,10 @@ class Pipeline:
         return max(1, int(PART_MEMORY // image))
 
     def to(self, device: torch.device | str) -> "Pipeline":
+        """Move the model, and the tokenizer if it has a method `to`."""
         self.model.module.to(device)
+        if move := getattr(self.tokenizer, "to", None):
+            move(device)
         return self
 
     def generate(
@@ -69,8 +77,8 @@ class Pipeline:
         part: int | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
-        """Generate images [B, C, H, W] in [−1, 1], one for each label (latents, not clamped, for a
-        model of a tokenizer's latents).
+        """Generate images [B, C, H, W] in [−1, 1], one for each label (latents, not clamped, where
+        the model makes latents and has no tokenizer).
 
         labels: class indices; None in their place makes an image of no class.
         seed: one for the batch gives what seeding numpy and torch with it and one `sample_tokens`
@@ -144,7 +152,9 @@ class Pipeline:
                 part = labels[rows.start : rows.stop]
                 tokens = sample_tokens(self.model, part, randomness, settings, schedule, report)
                 images: Tensor = self.model.module.unpatchify(tokens)
-            yield images.clamp(-1, 1) if self.makes_pixels else images
+                if self.tokenizer is not None:
+                    images = self.tokenizer.decode(images)
+            yield images.clamp(-1, 1) if self.makes_images else images
 
     def _labels(self, labels: int | Sequence[int | None] | Tensor) -> Tensor:
         count = self.model.module.num_classes

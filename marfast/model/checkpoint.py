@@ -2,7 +2,7 @@
 
 import argparse
 import reprlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,19 @@ _READERS: dict[str, Callable[[Path], Contents]] = {
 }
 
 
-def read_checkpoint(path: Path, which: str | None = None) -> Checkpoint:
+def read_checkpoint(
+    path: Path, which: str | None = None, entries: Sequence[str] = ENTRIES
+) -> Checkpoint:
     """What is in a .safetensors file, or in a .pth as LTH14/mar saves it.
 
-    which: "model_ema" or "model", the entry of a .pth to read; None takes the first that is there,
-    else the file itself. No code in a file runs: see `archive` and `pickled`. The weights are views
+    which: the entry of a .pth to read, one of `entries`; None takes the first that is there, else
+    the file itself. No code in a file runs: see `archive` and `pickled`. The weights are views
     of the file, so copy what is to outlive it.
     Raises ValueError for another `which`, FileNotFoundError, or CheckpointError naming the file and
     what is wrong with it.
     """
-    if which not in (None, *ENTRIES):
-        raise ValueError(f"weights: {which!r}; allowed are {' and '.join(map(repr, ENTRIES))}")
+    if which not in (None, *entries):
+        raise ValueError(f"weights: {which!r}; allowed are {' and '.join(map(repr, entries))}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     suffix = path.suffix.lower()
@@ -104,7 +106,7 @@ def read_checkpoint(path: Path, which: str | None = None) -> Checkpoint:
         said = first if first.isprintable() else ascii(first)[1:-1]
         raise CheckpointError(f"{path}: not readable as {suffix}: {said:.300}") from error
 
-    there = [name for name in ENTRIES if isinstance(contents.get(name), Mapping)]
+    there = [name for name in entries if isinstance(contents.get(name), Mapping)]
     if which is not None and which not in there:
         raise CheckpointError(f"{path}: has no entry {which!r}; it has {_names(contents)}")
     entry = which or next(iter(there), None)

@@ -107,6 +107,17 @@ class Architecture:
     def seq_len(self) -> int:
         return (self.img_size // self.vae_stride // self.patch_size) ** 2
 
+    @property
+    def makes_pixels(self) -> bool:
+        """Whether tokens are pixels in [−1, 1], and not a tokenizer's latents."""
+        return self.vae_stride == 1
+
+    @property
+    def image_side(self) -> int:
+        """Pixels along a side of the images that come out."""
+        token = self.vae_stride * self.patch_size
+        return self.img_size // token * token
+
     def differences(self, other: "Architecture") -> list[str]:
         """Where the other differs, as "name ours, not theirs"."""
         ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)

@@ -6,6 +6,7 @@ from marfast.ops.ddpm_sample import ddpm_sample
 from marfast.ops.ddpm_step import ddpm_step
 from marfast.ops.denoise import denoise
 from marfast.ops.fused_linear import fused_linear, pack_linear
+from marfast.ops.group_norm_silu import group_norm_silu
 from marfast.ops.head import pack_head
 from marfast.ops.layer_norm_modulate import layer_norm_modulate
 from marfast.ops.registry import BackendUnavailable, backend, backends, which
@@ -20,6 +21,7 @@ __all__ = [
     "ddpm_step",
     "denoise",
     "fused_linear",
+    "group_norm_silu",
     "layer_norm_modulate",
     "pack_adaln_mlp",
     "pack_head",

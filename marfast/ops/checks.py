@@ -10,14 +10,13 @@ from torch import Tensor
 
 def first(
     name: str, given: Tensor, letters: str, allowed: Sequence[torch.dtype]
-) -> tuple[int, int]:
-    """The sizes of a matrix of any size, of one of the `allowed` dtypes; `letters` names them."""
+) -> tuple[int, ...]:
+    """The sizes of a tensor of one of the `allowed` dtypes; `letters` names them: "R, w"."""
     if given.dtype not in allowed:
         _bad_dtype(name, given, allowed)
-    if given.dim() != 2:
+    if given.dim() != len(letters.split(", ")):
         raise ValueError(f"{name} has shape {list(given.shape)}; it must be [{letters}]")
-    rows, width = given.shape
-    return rows, width
+    return tuple(given.shape)
 
 
 def like(

@@ -3,9 +3,12 @@
 from .diffusion import GaussianDiffusion, create_diffusion, space_timesteps
 from .head import DiffLoss, SimpleMLPAdaLN
 from .mar import MAR, mar_base, mar_huge, mar_large
+from .vae import AutoencoderKL, DiagonalGaussianDistribution
 
 __all__ = [
     "MAR",
+    "AutoencoderKL",
+    "DiagonalGaussianDistribution",
     "DiffLoss",
     "GaussianDiffusion",
     "SimpleMLPAdaLN",

@@ -32,6 +32,7 @@ class Implementation:
     create_diffusion: Callable[[Any], Any]
     space_timesteps: Callable[[int, Any], set[int]]
     factories: Mapping[str, Callable[..., Any]]
+    autoencoder: Callable[..., Any]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def outcome(case: Case, implementation: Implementation) -> Result:
 
 def reference() -> Implementation:
     """marfast's own definition."""
-    from ..reference import diffusion, head, mar
+    from ..reference import diffusion, head, mar, vae
 
     return Implementation(
         mar=mar.MAR,
@@ -64,6 +65,7 @@ def reference() -> Implementation:
         create_diffusion=diffusion.create_diffusion,
         space_timesteps=diffusion.space_timesteps,
         factories={"base": mar.mar_base, "large": mar.mar_large, "huge": mar.mar_huge},
+        autoencoder=vae.AutoencoderKL,
     )
 
 
@@ -81,10 +83,10 @@ def fill(module: nn.Module, seed: int = 0, gain: float = 0.5) -> Any:
     for path, owner in module.named_modules():
         for name, parameter in owner.named_parameters(recurse=False):
             scale, centre = 0.2, 0.0
-            if isinstance(owner, nn.LayerNorm) and name == "weight":
+            if isinstance(owner, (nn.LayerNorm, nn.GroupNorm)) and name == "weight":
                 centre = 1.0
-            elif isinstance(owner, nn.Linear) and name == "weight":
-                scale = gain / math.sqrt(parameter.shape[1])
+            elif isinstance(owner, (nn.Linear, nn.Conv2d)) and name == "weight":
+                scale = gain / math.sqrt(parameter[0].numel())
             elif parameter.dim() > 1:
                 scale = 0.5
             stream = (zlib.crc32(f"{path}.{name}".encode()) + seed) % 2**32

@@ -20,13 +20,14 @@ TIMM = "0.9.12"
 FILES = (
     "models/mar.py",
     "models/diffloss.py",
+    "models/vae.py",
     "diffusion/__init__.py",
     "diffusion/diffusion_utils.py",
     "diffusion/gaussian_diffusion.py",
     "diffusion/respace.py",
 )
 COMMIT = "fe470ac24afbee924668d8c5c83e9fec60af3a73"
-COMMIT_FINGERPRINT = "6235e13cb3d2f23a350b0cd2fbe4192714c8c5cfe5edb81584fb810b88f2109b"
+COMMIT_FINGERPRINT = "15e4f8ba87944d1b5abf848f275abca37c3941c971cc81afdf02463718870632"
 
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "

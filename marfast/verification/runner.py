@@ -78,13 +78,13 @@ def _clipping(make: Callable[..., Any], diffloss_of: Callable[[Any], Any]) -> Ca
 def load_original(checkout: Path) -> Implementation:
     """The original's names, from the checkout and from nowhere else."""
     sys.path.insert(0, str(checkout))
-    mar, head, diffusion = (
-        importlib.import_module(name) for name in ("models.mar", "models.diffloss", "diffusion")
-    )
-    for module in (mar, head, diffusion):
+    names = ("models.mar", "models.diffloss", "models.vae", "diffusion")
+    modules = [importlib.import_module(name) for name in names]
+    for module in modules:
         file = Path(str(module.__file__)).resolve()
         if checkout not in file.parents:
             raise RuntimeError(f"{module.__name__} came from {file}, not from {checkout}")
+    mar, head, vae, diffusion = modules
     return Implementation(
         mar=_clipping(mar.MAR, lambda model: model.diffloss),
         diffloss=_clipping(head.DiffLoss, lambda diffloss: diffloss),
@@ -94,6 +94,7 @@ def load_original(checkout: Path) -> Implementation:
         create_diffusion=functools.partial(diffusion.create_diffusion, noise_schedule="cosine"),
         space_timesteps=diffusion.space_timesteps,
         factories={"base": mar.mar_base, "large": mar.mar_large, "huge": mar.mar_huge},
+        autoencoder=vae.AutoencoderKL,
     )
 
 

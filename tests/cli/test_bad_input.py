@@ -15,6 +15,7 @@ from marfast.cli import generate as generate_command
 from marfast.model.presets import embedded_models
 from marfast.ops import native
 from tests.cli.program import files, generate, invoke
+from tests.models import tiny_autoencoder
 
 GOOD = {"--labels": "3", "--out": "new.png"}
 ASSETS = embedded_models()["fashion-mnist"]
@@ -88,6 +89,7 @@ ARGUMENTS = [
     ("--preset", "wrong.json", "wrong.json: architecture.img_size: 0"),
     ("--preset", "empty", "'empty'; allowed are"),
     ("--weights", "ema", "'ema'; allowed are model_ema, model"),
+    ("--vae", "nothing.ckpt", "nothing.ckpt; fashion-mnist makes pixels and needs none"),
     ("--per-label", "0", "'0'; allowed are whole numbers from 1"),
     ("--per-label", "2.5", "'2.5'; allowed are"),
     ("--per-label", "many", "'many'; allowed are"),
@@ -143,7 +145,7 @@ def test_an_argument_is_refused_before_any_work(
     ("model", "preset", "option", "said"),
     [
         ("weights.safetensors", None, "--preset", "weights.safetensors does not say"),
-        ("weights.safetensors", "mar_base", "--model", "this version has none"),
+        ("weights.safetensors", "mar_base", "--model", "makes latents; --vae names the tokenizer"),
         ("weights.safetensors", "two_channels.json", "--model", "2 channels; allowed are 1 or 3"),
         ("weights.safetensors", "heads.json", "--model", "num_heads"),
         ("weights.safetensors", "wider.json", "--model", "weights.safetensors: "),
@@ -159,6 +161,30 @@ def test_a_model_is_refused(
     before = files(workplace)
     named = ["--preset", preset] if preset else []
     refused(generate("--labels=3", "--out=new.png", "--model", model, *named), option, said)
+    assert files(workplace) == before
+
+
+@pytest.mark.parametrize(
+    ("preset", "vae", "said"),
+    [
+        ("latent.json", "nothing.ckpt", "nothing.ckpt: no such file"),
+        ("latent.json", "text", "text: unknown kind of file"),
+        ("latent.json", "other.safetensors", "other.safetensors: misses decoder.conv_in.bias"),
+        ("latent.json", "cut.safetensors", "cut.safetensors: not readable"),
+        ("stride.json", "vae.safetensors", "its stride is 2; this model's latents need 4"),
+        ("channels.json", "vae.safetensors", "its channels is 4; this model's latents need 16"),
+    ],
+)
+def test_a_tokenizer_is_refused_before_weights_are_read(
+    preset: str, vae: str, said: str, workplace: Path
+) -> None:
+    for name, latents in (("latent", (2, 4)), ("stride", (4, 4)), ("channels", (2, 16))):
+        sizes = dict(zip(("vae_stride", "vae_embed_dim"), latents, strict=True))
+        Path(f"{name}.json").write_text(tiny_config(patch_size=1, **sizes))
+    save_file(tiny_autoencoder().state_dict(), "vae.safetensors")
+    before = files(workplace)
+    arguments = ("--model=other.safetensors", f"--preset={preset}", f"--vae={vae}")
+    refused(generate("--labels=3", "--out=new.png", *arguments), "--vae", said)
     assert files(workplace) == before
 
 

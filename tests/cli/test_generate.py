@@ -12,11 +12,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 import marfast
 from marfast.cli import images, output
 from marfast.generation import Pipeline
+from marfast.model import Preset, Settings
 from tests.cli.program import files, generate, invoke, start
+from tests.models import LATENT, tiny_autoencoder, tiny_weights
 
 SIDE = 28
 
@@ -55,6 +58,24 @@ def test_a_grid_has_a_row_for_each_label() -> None:
     assert generate("--labels=0-2,bag", "--per-label=5", "--out=grid.png").exit_code == 0
     made = cut(read("grid.png"), rows=4, columns=5, scale=4)
     assert np.array_equal(made, expected([label for label in (0, 1, 2, 8) for _ in range(5)]))
+
+
+def test_a_tokenizer_makes_images_in_colour() -> None:
+    preset = Preset(LATENT, Settings(num_iter=2, steps=4))
+    Path("latent.json").write_text(json.dumps(preset.to_dict()))
+    save_file(tiny_weights(LATENT), "latent.safetensors")
+    torch.save({"model": tiny_autoencoder().state_dict()}, "vae.ckpt")
+    given = ("--model=latent.safetensors", "--preset=latent.json", "--vae=vae.ckpt")
+    assert generate("--labels=3,none", "--seed=5", "--out=sheet.png", *given).exit_code == 0
+    assert generate("--labels=3,none", "--seed=5", "--out=single/", *given).exit_code == 0
+    model = marfast.load("latent.safetensors", preset, vae="vae.ckpt")
+    made = images.to_pixels(model.generate([3, None], seed=5))
+    assert made.shape == (2, 8, 8, 3)
+    singles = [read(path) for path in sorted(Path("single").iterdir())]
+    assert np.array_equal(np.stack(singles), made)
+    scale = 14  # 112 pixels a side
+    sheet = read("sheet.png")[::scale, ::scale]
+    assert np.array_equal(np.stack([sheet[1:9, 1:9], sheet[1:9, 10:18]]), made)
 
 
 @pytest.mark.parametrize(

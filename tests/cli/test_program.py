@@ -1,5 +1,6 @@
 """The program as a whole: help, version, pipes and terminals."""
 
+import json
 import os
 import shlex
 import shutil
@@ -13,9 +14,10 @@ from safetensors.torch import load_file
 import marfast
 from marfast.cli import verify as verify_command
 from marfast.cli.app import app
-from marfast.model.presets import embedded_models
+from marfast.model.presets import Preset, Settings, embedded_models
 from marfast.verification.report import Report
 from tests.cli.program import TINY, invoke, run, start
+from tests.models import LATENT, tiny_autoencoder, tiny_weights
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
 ASSETS = embedded_models()["fashion-mnist"]
@@ -44,6 +46,9 @@ def test_examples_work(line: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     torch.save({"model_ema": load_file(ASSETS / "model.safetensors")}, "mine.pth")
     shutil.copy(ASSETS / "config.json", "mine.json")
+    torch.save(tiny_weights(LATENT), "latents.pth")
+    Path("latents.json").write_text(json.dumps(Preset(LATENT, Settings(num_iter=1)).to_dict()))
+    torch.save({"model": tiny_autoencoder().state_dict()}, "kl16.ckpt")
     monkeypatch.setattr(verify_command, "gather", lambda *_, **__: Report())
     result = invoke(*line, *(("--num-iter=1", "--steps=2") if line[0] == "generate" else ()))
     assert result.exit_code == 0, result.output

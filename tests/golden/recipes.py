@@ -8,8 +8,9 @@ from marfast.verification import cases
 from marfast.verification.case import Case, Implementation, Result
 from marfast.verification.cases.models import VARIANTS, tiny
 
-LEFT_OUT = ("true widths", "names and shapes", "bf16")  # cost, size and rounding
-LARGE = ("L=256, 8 values", "L=49, 49 values", "1000 steps", "100 steps, guidance")
+# cost, size and rounding
+LEFT_OUT = ("true widths", "names and shapes", "bf16", "autoencoder, initial weights")
+LARGE = ("L=256, 8 values", "L=49, 49 values", "1000 steps", "100 steps, guidance", "KL-16")
 
 
 def weights(name: str, implementation: Implementation) -> Result:

@@ -10,7 +10,7 @@ from torch import Tensor
 from marfast import ops
 from marfast.ops import native, registry
 from marfast.reference import head
-from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa
+from tests.helpers import assert_as_accurate, assert_bitwise_equal, lane_sum, on_every_isa
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ROWS = (0, 1, 2, 3, 17, 129)
@@ -26,18 +26,6 @@ def inputs(
     x, shift, scale = torch.randn(3, rows, width, generator=generator).to(dtype)
     weight, bias = torch.randn(2, width, generator=generator).to(dtype)
     return x * 3 + 1, shift, scale, weight if affine else None, bias if affine else None
-
-
-def lane_sum(values: Tensor) -> Tensor:
-    """The sum of each row of [R, w] in the order that docs/numerics.md defines -> [R, 1]."""
-    rows, width = values.shape
-    padded = torch.cat([values, values.new_zeros(rows, -width % 64)], dim=1)
-    lanes = values.new_zeros(rows, 64)
-    for group in padded.split(64, dim=1):
-        lanes = lanes + group
-    while lanes.shape[1] > 1:
-        lanes = lanes[:, : lanes.shape[1] // 2] + lanes[:, lanes.shape[1] // 2 :]
-    return lanes
 
 
 def defined(

@@ -148,6 +148,24 @@ for isa, dtype, linear, at_start in itertools.product(C.isas(), WEIGHTS, LINEARS
     )
     assert_written(out, rows * J)
 
+NORMS = ((1, 1, 1, 1, 1), (2, 65, 17, 1, 1), (1, 63, 33, 3, 2), (3, 130, 96, 32, 3))
+for isa, dtype, norm, at_start in itertools.product(C.isas(), dtypes, NORMS, (False, True)):
+    C.set_isa(isa)
+    images, positions, channels, groups, threads = norm
+    chunks = -(-positions // 64)
+    values = torch.randn(images, positions, channels).to(dtype)
+    out, x = (fenced(tensor, at_start) for tensor in (values * torch.nan, values))
+    weight, bias = (fenced(values[0, 0], at_start) for _ in range(2))
+    sizes = ((3, images, groups, chunks), (2, images, channels), (threads, 2, channels))
+    work = (nan(*size, at_start=at_start) for size in sizes)
+    C.group_norm_silu(
+        out, x, weight, bias, *work,
+        images, positions, channels, groups, chunks, threads,
+        native.DTYPE_CODES[dtype], True, 1e-6,
+    )
+    if dtype == torch.float32:
+        assert_written(out, values.numel())
+
 if PAST_THE_END:
     C.set_isa(C.isas()[0])
     x, out = (fenced(torch.ones(3, 16), False) for _ in range(2))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import marfast.reference
-from marfast.reference import MAR, DiffLoss, create_diffusion
+from marfast.reference import MAR, AutoencoderKL, DiffLoss, create_diffusion
 from marfast.verification.case import reference
 from marfast.verification.cases.models import TINY, tiny
 
@@ -42,6 +42,14 @@ def test_the_transformer_stays_on_its_device() -> None:
     assert model.random_masking(x, orders).is_meta
     t = torch.zeros(2, dtype=torch.long, device="meta")
     assert create_diffusion("5").q_sample(x[:, 0], t, x[:, 1]).is_meta
+
+
+def test_the_autoencoder_stays_on_its_device() -> None:
+    model = AutoencoderKL(4, (1, 2), ch=32).to("meta")
+    posterior = model.encode(torch.empty(2, 3, 6, 6, device="meta"))
+    assert posterior.mode().is_meta
+    assert posterior.sample().is_meta
+    assert model.decode(posterior.mode()).shape == (2, 3, 6, 6)
 
 
 def test_the_first_noise_is_the_cpu_s() -> None:

@@ -72,6 +72,26 @@ struct FusedLinear {
   float eps;
 };
 
+// Channels last: the C values of a position are adjacent. All are dense.
+struct GroupNormSilu {
+  void* out;             // [B, P, C] of dtype, as are x, weight and bias
+  const void* x;         // [B, P, C]
+  const void* weight;    // [C]
+  const void* bias;      // [C]
+  float* moments;        // [3, B, G, chunks] to work in, as the next two
+  float* group_moments;  // [2, B, C]
+  float* scratch;        // [threads, 2, C]
+  int64_t images;        // B
+  int64_t positions;     // P
+  int64_t channels;      // C
+  int64_t groups;        // G, which divides C
+  int64_t chunks;        // ceil(P / 64)
+  int threads;
+  DType dtype;
+  bool silu;
+  float eps;
+};
+
 struct LayerNormModulate {
   void* out;           // [R, w] of dtype, as are all the others
   const void* x;       // [R, w]
