@@ -2,8 +2,9 @@
 
 // operands.h's BFloat16 by vdpbf16ps, which adds two exact products to each lane. It takes
 // subnormals for 0, and how it rounds between the two is the processor's own business: its bits
-// are repeatable and not those of the other instruction sets. In an unnamed namespace, because code
-// that is compiled with different flags in different files must not be shared.
+// are repeatable and not those of the other instruction sets. So k need not be cut into blocks:
+// beside the rounding of the operands, what a long chain loses is nothing. In an unnamed namespace,
+// because code that is compiled with different flags in different files must not be shared.
 
 #include <immintrin.h>
 
@@ -19,7 +20,7 @@ struct BFloat16Dots {
   using Element = bfloat16;
   using Weights = __m512bh;
   using Value = __m512bh;
-  static constexpr int64_t depth = 2;
+  static constexpr int64_t depth = 2, block = int64_t{1} << 40;
   static constexpr int accumulators = V::accumulators, max_rows = V::max_rows;
 
   static Weights weights(const char* p) { return (__m512bh)_mm512_loadu_si512(p); }

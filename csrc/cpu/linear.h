@@ -2,10 +2,10 @@
 
 // The kernels' matrix product: out[r][j] = sum_k x[r][k] W[j][k] + b[j], for few or many rows.
 //
-// Order of accumulation (docs/numerics.md): k is cut into blocks of 256, each block is one chain of
-// multiply-adds from 0, block sums are added in order, then the bias. Lanes run across outputs, so
-// the bits of an output depend neither on the rows beside it, nor on the width of the registers,
-// nor on the threads. operands.h says what a multiply-add is.
+// Order of accumulation (docs/numerics.md): k is cut into blocks of F::block, each block is one
+// chain of multiply-adds from 0, block sums are added in order, then the bias. Lanes run across
+// outputs, so the bits of an output depend neither on the rows beside it, nor on the width of the
+// registers, nor on the threads. operands.h says what a multiply-add and a block are.
 //
 // Weights lie in panels of 32 outputs (packed_linear.h), rows of x padded with zeros to whole
 // vectors. A tile is up to F::max_rows rows by one panel (or half a panel, where registers are
@@ -21,16 +21,15 @@
 
 namespace marfast {
 
-constexpr int64_t kBlock = 256;
 constexpr int64_t kVectorBytes = 64;  // of a panel: one vector of outputs by F::depth values of k
 
 // Rows x Vecs vectors of a panel's outputs, without the bias -> out [Rows][32].
 template <class V, class F, int Rows, int Vecs>
 void tile(const typename F::Element* x, int64_t x_stride, const char* panel, int64_t inputs,
           const char* next, float* out) {
-  static_assert(kBlock % F::depth == 0, "a block is whole multiply-adds");
-  for (int64_t block = 0; block < inputs; block += kBlock) {
-    const int64_t end = block + kBlock < inputs ? block + kBlock : inputs;
+  static_assert(F::block % F::depth == 0, "a block is whole multiply-adds");
+  for (int64_t block = 0; block < inputs; block += F::block) {
+    const int64_t end = block + F::block < inputs ? block + F::block : inputs;
     V sum[Rows][Vecs];
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {

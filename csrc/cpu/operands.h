@@ -4,6 +4,7 @@
 //
 //   Element        what a row's values are stored as
 //   depth          how many values of k one multiply_add takes
+//   block          how many values of k make one chain of multiply_adds
 //   accumulators, max_rows   of the tile that the registers hold beside the weights
 //   Weights        one vector of outputs by `depth` values of k: 64 bytes of a panel
 //   Value          a row's values at the same k, in every lane
@@ -21,7 +22,7 @@ struct Float32 {
   using Element = float;
   using Weights = V;
   using Value = V;
-  static constexpr int64_t depth = 1;
+  static constexpr int64_t depth = 1, block = 256;
   static constexpr int accumulators = V::accumulators, max_rows = V::max_rows;
 
   static Weights weights(const char* p) {
@@ -41,7 +42,7 @@ struct BFloat16 {
     V even, odd;
   };
   using Value = Weights;
-  static constexpr int64_t depth = 2;
+  static constexpr int64_t depth = 2, block = 256;
   static constexpr int accumulators = V::accumulators_of_pairs;
   static constexpr int max_rows = V::max_rows_of_pairs;
 

@@ -11,8 +11,8 @@ from marfast.ops.head import HeadShape, example_weights, packed_head, time_embed
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import diffusion, head
 
-PAIRS = 128
-"""(step, row) pairs whose modulation is computed at once: enough rows for a tall product."""
+PAIRS = 224
+"""(step, row) pairs whose modulation is computed at once: rows enough for a tall product."""
 
 
 def ddpm_sample(
@@ -169,14 +169,16 @@ def _run_cpu(
     tokens, steps = noise.shape[0], len(timesteps)
     copies = cond.shape[0] // max(1, tokens)  # of a token's state: 2 under guidance
     group = max(1, PAIRS // max(1, copies))
-    chunk = min(steps, max(1, PAIRS // (min(group, tokens) * copies))) if tokens else steps
+    most = max(1, PAIRS // max(1, min(group, tokens) * copies))  # steps whose pairs fit
+    chunks = -(-steps // most)
+    chunk = -(-steps // chunks)
     size = extension.ddpm_sample_workspace(shape, min(group, tokens), steps, chunk, copies == 2)
     workspace = native.empty(size)
     out = noise.new_empty(noise.shape)
     for first in range(0, tokens, group):
         members = slice(first, min(tokens, first + group))
         group_cond = torch.cat([rows[members] for rows in cond.split(tokens)])
-        for step in range(0, steps, chunk):  # in chunks, so that Ctrl-C is heard between them
+        for i in range(chunks):  # Ctrl-C is heard between them
             extension.ddpm_sample(
                 out[members].data_ptr(),
                 noise[members].data_ptr(),
@@ -190,8 +192,8 @@ def _run_cpu(
                 shape,
                 members.stop - members.start,
                 steps,
-                step,
-                min(steps, step + chunk),
+                steps * i // chunks,
+                steps * (i + 1) // chunks,
                 chunk,
                 step_noise.stride(0),
                 native.packed_code(weights[0].dtype),
