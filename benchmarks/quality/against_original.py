@@ -2,9 +2,9 @@
 
     python benchmarks/quality/against_original.py --original PATH --checkpoint FILE.pth
 
-Three times the same images, 100 of each class, at the model's default settings: by the original's
-code (in a subprocess, see marfast/verification), by marfast from the same file, and by the embedded
-model; beside them what real images get. Written to
+Four times the same images, 100 of each class, at the model's default settings: by the original's
+code (in a subprocess, see marfast/verification), by its model after `marfast.accelerate`, by marfast
+from the same file, and by the embedded model; beside them what real images get. Written to
 benchmarks/results/quality-against-original.json.
 """
 
@@ -13,6 +13,7 @@ import json
 import os
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ MODEL = "fashion-mnist"
 REQUEST = "MARFAST_SAMPLE_REQUEST"  # from this process to the original's: checkpoint, labels, seed
 
 
-def sample(implementation: Implementation) -> Result:
+def sample(accelerated: bool, implementation: Implementation) -> Result:
     """Images by ``sample_tokens`` of an implementation of MAR, as the request has it."""
     request, preset = json.loads(os.environ[REQUEST]), get_preset(MODEL)
     architecture, settings = asdict(preset.architecture), asdict(preset.settings)
@@ -56,6 +57,8 @@ def sample(implementation: Implementation) -> Result:
     checkpoint = read_checkpoint(Path(request["checkpoint"]))
     load_weights(checkpoint.weights, module, request["checkpoint"])
     labels = torch.tensor(request["labels"])
+    if accelerated:
+        marfast.accelerate(module)
     seed_all(request["seed"])
     with torch.no_grad():
         images = module.sample_tokens(len(labels), labels=labels, **settings)
@@ -64,14 +67,20 @@ def sample(implementation: Implementation) -> Result:
 
 def all_cases() -> list[Case]:
     """What the original's process runs."""
-    return [Case("quality", "sample", sample)]
+    return [
+        Case("quality", "sample", partial(sample, False)),
+        Case("quality", "sample, accelerated", partial(sample, True)),
+    ]
 
 
-def original_images(original: Path, request: dict[str, Any], threads: int) -> torch.Tensor:
-    """Images [N, 1, 28, 28] by the original's code."""
+def original_images(
+    original: Path, request: dict[str, Any], threads: int, accelerated: bool
+) -> torch.Tensor:
+    """Images [N, 1, 28, 28] by the original's code, or by its accelerated model."""
     os.environ[REQUEST] = json.dumps(request)
-    with RunningOriginal(original, "against_original", [0], threads) as process:
-        result = process.result(0)
+    case = int(accelerated)
+    with RunningOriginal(original, "against_original", [case], threads) as process:
+        result = process.result(case)
     if "error" in result:
         raise RuntimeError(f"the original failed: {result['error']}")
     images: torch.Tensor = result["images"]
@@ -98,7 +107,8 @@ def main() -> None:
     request = {"checkpoint": str(checkpoint), "labels": labels, "seed": chosen.seed}
     threads = torch.get_num_threads()
     ways = {
-        "original, same weights": lambda: original_images(checkout, request, threads),
+        "original, same weights": lambda: original_images(checkout, request, threads, False),
+        "original, accelerated": lambda: original_images(checkout, request, threads, True),
         "marfast, same weights": lambda: marfast.load(checkpoint, preset=MODEL).generate(
             labels, seed=chosen.seed
         ),

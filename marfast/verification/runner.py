@@ -1,6 +1,6 @@
 """The process that runs the original: patched so that it needs no GPU and no torchvision.
 
-Started by `original.RunningOriginal`; never imported by a process that does anything else. It
+Started by `original.RunningOriginal`; never imported by a process that does much else. It
 writes each case's result to DIRECTORY/<index>.pt as soon as it has it.
 """
 
@@ -46,7 +46,8 @@ class _TorchvisionStub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def _patch_process() -> None:
+def patch_process() -> None:
+    """Let the original run in this process, without a GPU and without torchvision."""
     sys.meta_path.insert(0, _TorchvisionStub())
 
     def stay(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -70,6 +71,7 @@ def _clipping(make: Callable[..., Any], diffloss_of: Callable[[Any], Any]) -> Ca
 
         if clip_denoised:
             diffusion.p_sample_loop = clipped
+            diffloss_of(module).clip_denoised = True  # for `accelerate`, which sees no patches
         return module
 
     return build
@@ -100,7 +102,7 @@ def load_original(checkout: Path) -> Implementation:
 
 def main(checkout: str, source: str, threads: str, indices: str, directory: str) -> None:
     """Run the cases `indices` ("0,3,4") of the module `source`, in order."""
-    _patch_process()
+    patch_process()
     torch.set_num_threads(int(threads))
     implementation = load_original(Path(checkout))
     cases = importlib.import_module(source).all_cases()
