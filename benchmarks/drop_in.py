@@ -3,9 +3,9 @@
     python benchmarks/drop_in.py --original path/to/mar
 
 MAR-B at full size: one image, 24 iterations, 50 steps, guidance 2.9, float32, the same weights and
-seeds; twice as it is and twice accelerated, in turn. Then through backend="reference", which must be
-bit-equal, and what that costs. MAR-L and MAR-H with two blocks in encoder and decoder and the whole
-head: differences alone. Writes benchmarks/results/drop-in-<instruction set>.json.
+seeds; twice as it is and twice accelerated, in turn. Then through backend="reference", which must
+be bit-equal, and what that costs. MAR-L and MAR-H with two blocks in encoder and decoder and the
+whole head: differences alone. Writes benchmarks/results/drop-in-<instruction set>.json.
 """
 
 import argparse

@@ -4,6 +4,7 @@ A fixed product of matrices is timed in every round, too. Its median beside the 
 says how busy others kept the machine meanwhile.
 """
 
+import functools
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -61,9 +62,13 @@ def in_turn(runs: Mapping[str, Run], rounds: int) -> Timing:
     return Timing({name: np.array(t) for name, t in times.items()}, round(busy, 3))
 
 
+@functools.cache
 def commit() -> str:
-    """The commit that is checked out, marked where files differ from it."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40"], capture_output=True, text=True
-    )
-    return done.stdout.strip()
+    """The commit that is checked out, marked where what is measured or measures differs from it."""
+    measured = ["marfast", "csrc", "benchmarks", ":!benchmarks/results"]
+    changed = _git("status", "--porcelain", "--", *measured)
+    return _git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], capture_output=True, text=True).stdout.strip()

@@ -3,8 +3,8 @@
     python benchmarks/quality/against_original.py --original PATH --checkpoint FILE.pth
 
 Four times the same images, 100 of each class, at the model's default settings: by the original's
-code (in a subprocess, see marfast/verification), by its model after `marfast.accelerate`, by marfast
-from the same file, and by the embedded model; beside them what real images get. Written to
+code (in a subprocess, see marfast/verification), by its model after `marfast.accelerate`, by
+marfast from the same file, and by the embedded model; beside them what real images get. Written to
 benchmarks/results/quality-against-original.json.
 """
 
