@@ -82,6 +82,14 @@ def generate(
             "its keys.",
         ),
     ] = None,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            parser=one_of("bfloat16", "float16"),
+            metavar="bfloat16|float16",
+            help="Compute products in half precision. [default: float32]",
+        ),
+    ] = None,
     per_label: Annotated[
         int, typer.Option(parser=whole(1), metavar="N", help="Images for each label.")
     ] = 1,
@@ -181,7 +189,8 @@ def generate(
     with reported_as("--vae"):
         tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     with reported_as("--model"):
-        pipeline = load(file, found, weights=weights, vae=tokenizer)
+        half = None if dtype is None else getattr(torch, dtype)
+        pipeline = load(file, found, weights=weights, vae=tokenizer, dtype=half)
     if threads is not None:
         torch.set_num_threads(threads)
     if part is None and target.is_folder:

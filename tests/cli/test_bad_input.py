@@ -59,6 +59,7 @@ def refused(result: Any, option: str, *said: str) -> None:
 
 ARGUMENTS = [
     # option, value, what the message says; values are read before weights are
+    ("--dtype", "int8", "'int8'; allowed are bfloat16, float16"),
     ("--labels", "10", "'10'; allowed are 0 to 9, ranges such as 0-9, none, t-shirt, trouser"),
     ("--labels", "sneakers", "'sneakers'; allowed are"),
     ("--labels", "-1", "'-1'; allowed are"),

@@ -60,6 +60,14 @@ def test_a_grid_has_a_row_for_each_label() -> None:
     assert np.array_equal(made, expected([label for label in (0, 1, 2, 8) for _ in range(5)]))
 
 
+def test_half_precision_makes_nearly_the_same_images() -> None:
+    given = ("--labels=0-2", "--num-iter=2", "--steps=4")
+    assert generate(*given, "--out=a.png").exit_code == 0
+    assert generate(*given, "--out=b.png", "--dtype=bfloat16").exit_code == 0
+    first, second = (read(name).astype(float) for name in ("a.png", "b.png"))
+    assert 0 < np.abs(first - second).mean() < 8
+
+
 def test_a_tokenizer_makes_images_in_colour() -> None:
     preset = Preset(LATENT, Settings(num_iter=2, steps=4))
     Path("latent.json").write_text(json.dumps(preset.to_dict()))

@@ -208,6 +208,24 @@ Floats layer_norm_modulate(const Kernels& kernels, DType, const HeadShape& s, in
   return out;
 }
 
+Floats group_norm_silu(const Kernels& kernels, DType, const HeadShape& s, int64_t rows,
+                       int threads) {
+  Random random;
+  const int64_t images = 2, positions = rows * 10, channels = s.width,
+                chunks = (positions + 63) / 64;
+  const int64_t groups = channels % 3 == 0 ? 3 : 1;
+  const Floats x = random.draw(images * positions * channels);
+  const Floats weight = random.draw(channels), bias = random.draw(channels);
+  const Floats moments = nans(3 * images * groups * chunks);
+  const Floats group_moments = nans(2 * images * channels);
+  const Floats scratch = nans(threads * 2 * channels);
+  Floats out = nans(images * positions * channels);
+  run(kernels.group_norm_silu,
+      GroupNormSilu{*out, *x, *weight, *bias, *moments, *group_moments, *scratch, images, positions,
+                    channels, groups, chunks, threads, DType::f32, true, 1e-6f});
+  return out;
+}
+
 bool same(const Floats& a, const Floats& b, bool to_the_bit) {
   for (int64_t i = 0; i < a.size; ++i) {
     const float x = (*a)[i], y = (*b)[i];
@@ -237,6 +255,7 @@ int main(int argc, char**) {
                  {"denoise", denoise},
                  {"adaln_mlp", adaln_mlp},
                  {"fused_linear", fused_linear},
+                 {"group_norm_silu", group_norm_silu},
                  {"layer_norm_modulate", layer_norm_modulate}};
   const HeadShape shapes[] = {{1, 1, 1, 0, 2},
                               {3, 5, 33, 2, 7},
