@@ -32,6 +32,7 @@ class Backend(NamedTuple):
     can_run: Callable[..., Verdict]
     run: Callable[..., Tensor]
     own_kernel: bool = True  # or the library's
+    on_request: bool = False  # taken only when forced: no measured GPU result is committed yet
 
 
 class Availability(NamedTuple):
@@ -110,6 +111,8 @@ class Op:
             backend = self.backends.get(name)
             if backend is None:
                 ok, reason = False, "this version has no such kernel for it"
+            elif backend.on_request and forced == "auto":
+                ok, reason = False, "it runs on request only"
             else:
                 ok, reason = backend.can_run(*args)
             if backend is not None and ok:

@@ -68,6 +68,14 @@ def test_a_forced_backend_runs(probe, name):
     assert who(op) == ORDER[0]
 
 
+def test_a_backend_on_request_runs_when_forced_and_not_otherwise(probe):
+    op, _ = probe
+    op.backends["cuda"] = op.backends["cuda"]._replace(on_request=True)
+    assert who(op) == "triton"
+    with ops.backend("cuda"):
+        assert who(op) == "cuda"
+
+
 def test_a_forced_backend_that_cannot_run_says_why(probe):
     op, reasons = probe
     reasons["triton"] = "x is too heavy"
