@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from quality.results import FOLDER, write_rows
 from rich.console import Console
 from rich.table import Table
-from timing import commit, in_turn
 
 import marfast
+from marfast.benchmarking.results import commit, write_rows
+from marfast.benchmarking.timing import in_turn
 from marfast.model import get_preset
 from marfast.ops import native
 from marfast.verification import original
 from marfast.verification.runner import load_original, patch_process
+
+RESULTS = Path(__file__).parent / "results"
 
 LABEL = torch.tensor([207])
 
@@ -122,7 +124,7 @@ def main() -> None:
         )
     Console().print(table)
     isa = native.extension().isa()
-    file = FOLDER / f"drop-in-{isa}.json"
+    file = RESULTS / f"drop-in-{isa}.json"
     found = original.commit(checkout)
     write_rows(file, rows, commit=commit(), original_commit=found, steps=options.steps)
 

@@ -2,9 +2,9 @@
 
     python benchmarks/operator_calls.py --original path/to/mar
 
-Every call that torch's profiler sees on a CPU, nested ones included, over a whole `sample_tokens` of
-two iterations and 100 steps under guidance, before and after `marfast.accelerate`; halved. Counts
-don't depend on the machine's speed. Writes benchmarks/results/operator-calls.json.
+Every call that torch's profiler sees on a CPU, nested ones included, over a whole `sample_tokens`
+of two iterations and 100 steps under guidance, before and after `marfast.accelerate`; halved.
+Counts don't depend on the machine's speed. Writes benchmarks/results/operator-calls.json.
 """
 
 import argparse
@@ -14,15 +14,16 @@ from typing import Any
 
 import torch
 from drop_in import make, sample
-from quality.results import FOLDER, write_rows
 from rich.console import Console
 from rich.table import Table
-from timing import commit
 from torch.profiler import ProfilerActivity, profile
 
 import marfast
+from marfast.benchmarking.results import commit, write_rows
 from marfast.verification import original
 from marfast.verification.runner import load_original, patch_process
+
+RESULTS = Path(__file__).parent / "results"
 
 ITERATIONS = 2
 
@@ -63,7 +64,7 @@ def main() -> None:
         table.add_row(who, f"{sum(by_name.values()):,}", listed)
     Console().print(table)
     write_rows(
-        FOLDER / "operator-calls.json",
+        RESULTS / "operator-calls.json",
         rows,
         commit=commit(),
         original_commit=original.commit(checkout),

@@ -23,13 +23,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from quality.results import FOLDER, write_rows
 from rich.console import Console
 from rich.table import Table
 
+from marfast.benchmarking.results import commit, write_rows
 from marfast.model import KLTokenizer
 from marfast.ops import native
 from marfast.reference import AutoencoderKL
+
+RESULTS = Path(__file__).parent / "results"
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
 TOLERANCE = 1e-4  # of the reference's largest value
@@ -119,7 +121,6 @@ def main() -> None:
     if not ok:
         raise SystemExit(f"no kernel to time: {reason}")
 
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     names = ["marfast", "reference", *(["original"] if arguments.original else [])]
     batches = [int(batch) for batch in arguments.batches.split(",")]
     jobs = [*((who, 1) for who in names), *(("marfast", batch) for batch in batches)]
@@ -149,9 +150,7 @@ def main() -> None:
         "ratio": round(theirs["seconds"] / ours["seconds"], 3),
         "peak_memory_ratio": round(ours["peak_mb"] / theirs["peak_mb"], 3),
     }
-    write_rows(
-        FOLDER / f"vae-{facts['instruction_set']}.json", rows, commit=commit.strip(), **facts
-    )
+    write_rows(RESULTS / f"vae-{facts['instruction_set']}.json", rows, commit=commit(), **facts)
     table = Table("decoder", "images", "seconds", "peak memory")
     for row in rows:
         figures = (f"{row['seconds']:.2f}", f"{row['peak_mb']:.0f} MB")

@@ -14,12 +14,12 @@ PACKAGE = Path(marfast.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("accelerate", "training", "evaluation", "verify", "verification", "profiling", "warmup"),
+    ("accelerate", "benchmarking", "training", "evaluation", "verify", "verification", "warmup"),
     ("fast_methods",),
     ("generation",),
     ("model",),
     ("ops",),
-    ("triton", "_C", "reference", "_version"),
+    ("triton", "_C", "reference", "_version", "profiling"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import FOLDER, write_rows
 from rich.console import Console
 from rich.table import Table
 
 import marfast
+from marfast.benchmarking.results import write_rows
 from marfast.evaluation import (
     CLASS_NAMES,
     evaluate_images,
@@ -38,6 +38,8 @@ from marfast.verification.original import (
     require_checkout,
     require_packages,
 )
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 MODEL = "fashion-mnist"
 REQUEST = "MARFAST_SAMPLE_REQUEST"  # from this process to the original's: checkpoint, labels, seed
@@ -95,7 +97,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, required=True, help="its .pth of this model")
     parser.add_argument("--images", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=FOLDER / "quality-against-original.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "quality-against-original.json")
     return parser.parse_args()
 
 

@@ -18,18 +18,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from results import FOLDER, read_rows, write_rows
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 import marfast
+from marfast.benchmarking.results import read_rows, write_rows
 from marfast.evaluation import (
     CLASS_NAMES,
     evaluate_images,
     real_accuracy,
     real_frechet_distance,
 )
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 BLOCK = 500  # images generated at a time
 
@@ -113,7 +115,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--vary", choices=("one", "all"), default="one")
     parser.add_argument("--images", type=int, default=500, help="per row (default 500)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=FOLDER / "quality-fashion-mnist.json")
+    parser.add_argument("--out", type=Path, default=RESULTS / "quality-fashion-mnist.json")
     for name, values in GRID.items():
         kind = type(values[0])
         parser.add_argument(

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from marfast._version import __version__
 
+from .bench import bench
 from .convert import convert
 from .generate import generate
 from .info import info
@@ -57,7 +58,13 @@ app.command(
 )(convert)
 app.command(
     epilog="Examples:\n\n\b\n"
+    "  marfast bench head-b --rows 2,8\n"
+    "  marfast bench image-b --num-iter 64 --rounds 3 --plot pictures/ --out image-b.json"
+)(bench)
+app.command(
+    epilog="Examples:\n\n\b\n"
     "  marfast info --json\n"
+    "  marfast info --explain --model mar_base --dtype bfloat16\n"
     "  marfast info --model mine.pth --preset mine.json"
 )(info)
 app.command(epilog="Example:\n\n\b\n  marfast verify --original ../mar")(verify)

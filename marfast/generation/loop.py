@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from marfast import profiling
 from marfast.model.mar import FastMAR, Schedule
 from marfast.model.presets import Settings
 from marfast.reference.mar import guidance_scale, mask_lengths
@@ -74,8 +75,12 @@ class Loop:
     def iteration(self, k: int) -> None:
         """Predict the tokens of iteration k, 0 ... K − 1, in turn."""
         if k == 0:
-            self._begin()
+            self.begin()
         masked, left = self.masked[k], self.left[k]
+        with profiling.range(f"iteration {k}", len(self.tokens) * (masked - left)):
+            self._predict(k, masked, left)
+
+    def _predict(self, k: int, masked: int, left: int) -> None:
         known = self.orders[:, masked:].sort(dim=1).values
         predict = self.orders[:, left:masked].sort(dim=1).values
         doubled = [torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)]
@@ -92,7 +97,8 @@ class Loop:
         )
         self.tokens[self.rows, predict] = sampled.view(len(self.tokens), -1, self.channels)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """No token is known; what all iterations share is computed."""
         self.tokens.zero_()
         embedding = self.model.class_embedding(self.labels)
         if self.guided:

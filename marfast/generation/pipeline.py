@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marfast import profiling
 from marfast.model.mar import FastMAR
 from marfast.model.presets import Settings
 from marfast.model.report import Report
@@ -154,7 +155,8 @@ class Pipeline:
                 tokens = sample_tokens(self.model, part, randomness, settings, schedule, report)
                 images: Tensor = self.model.module.unpatchify(tokens)
                 if self.tokenizer is not None:
-                    images = self.tokenizer.decode(images)
+                    with profiling.range("vae", len(images)):
+                        images = self.tokenizer.decode(images)
             yield images.clamp(-1, 1) if self.makes_images else images
 
     def _labels(self, labels: int | Sequence[int | None] | Tensor) -> Tensor:

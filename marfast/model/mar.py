@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marfast import profiling
 from marfast.ops import native
 from marfast.reference.diffusion import create_diffusion, sampling_schedule
 
@@ -103,11 +104,15 @@ class FastMAR:
         class_embedding [R, D] -> z [R·n, D]. Only the positions to predict leave the last block.
         """
         with self.autocast():
-            return self._condition(tokens, known, predict, class_embedding)
+            with profiling.range("encoder", len(tokens)):
+                x, visible = self._encode(tokens, known, class_embedding)
+            with profiling.range("decoder", len(tokens)):
+                return self._decode(x, visible, predict)
 
-    def _condition(
-        self, tokens: Tensor, known: Tensor, predict: Tensor, class_embedding: Tensor
-    ) -> Tensor:
+    def _encode(
+        self, tokens: Tensor, known: Tensor, class_embedding: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """What the encoder makes of buffer and known tokens, and the positions that those have."""
         m = self.module
         first = torch.arange(m.buffer_size, device=known.device).expand(known.shape[0], -1)
         visible = torch.cat([first, known + m.buffer_size], dim=1)
@@ -119,7 +124,11 @@ class FastMAR:
         x = m.z_proj_ln(x)[rows, visible]
         for block in self._encoder:
             x = block(x, rows)
+        return x, visible
 
+    def _decode(self, x: Tensor, visible: Tensor, predict: Tensor) -> Tensor:
+        m = self.module
+        rows = torch.arange(len(x), device=x.device)[:, None]
         x = m.decoder_embed(m.encoder_norm(x))
         positions = m.decoder_pos_embed_learned.shape[1]
         padded = m.mask_token.repeat(x.shape[0], positions, 1).to(x.dtype)
@@ -144,7 +153,7 @@ class FastMAR:
     ) -> Tensor:
         """The head's S denoising steps: z [R, D], noise [N, C], step_noise [S, N, C], guidance [1]
         -> tokens [N, C]. R = 2N under guidance, conditional rows first."""
-        with self.autocast():
+        with self.autocast(), profiling.range("head", len(z)):
             tokens = self.head.sample(
                 noise, step_noise, z, *schedule, guidance, temperature, clip_denoised
             )

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marfast import profiling
 from marfast.ops import checks, native
 from marfast.ops.head import HeadShape, example_weights, packed_head, time_embedding
 from marfast.ops.registry import Backend, Op, Verdict
@@ -179,29 +180,31 @@ def _run_cpu(
         members = slice(first, min(tokens, first + group))
         group_cond = torch.cat([rows[members] for rows in cond.split(tokens)])
         for i in range(chunks):  # Ctrl-C is heard between them
-            extension.ddpm_sample(
-                out[members].data_ptr(),
-                noise[members].data_ptr(),
-                step_noise[0, members].data_ptr(),
-                group_cond.data_ptr(),
-                packed.data_ptr(),
-                schedule.data_ptr(),
-                embedding.data_ptr(),
-                guidance.data_ptr(),
-                workspace.data_ptr(),
-                shape,
-                members.stop - members.start,
-                steps,
-                steps * i // chunks,
-                steps * (i + 1) // chunks,
-                chunk,
-                step_noise.stride(0),
-                native.packed_code(weights[0].dtype),
-                native.threads(),
-                copies == 2,
-                temperature,
-                clip_denoised,
-            )
+            begin, end = steps * i // chunks, steps * (i + 1) // chunks
+            with profiling.range(f"steps {begin}-{end - 1}", len(group_cond)):
+                extension.ddpm_sample(
+                    out[members].data_ptr(),
+                    noise[members].data_ptr(),
+                    step_noise[0, members].data_ptr(),
+                    group_cond.data_ptr(),
+                    packed.data_ptr(),
+                    schedule.data_ptr(),
+                    embedding.data_ptr(),
+                    guidance.data_ptr(),
+                    workspace.data_ptr(),
+                    shape,
+                    members.stop - members.start,
+                    steps,
+                    begin,
+                    end,
+                    chunk,
+                    step_noise.stride(0),
+                    native.packed_code(weights[0].dtype),
+                    native.threads(),
+                    copies == 2,
+                    temperature,
+                    clip_denoised,
+                )
     return out
 
 

@@ -4,37 +4,58 @@ A fixed product of matrices is timed in every round, too. Its median beside the 
 says how busy others kept the machine meanwhile.
 """
 
-import functools
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-Run = Callable[[], torch.Tensor]
+Run = Callable[[], object]
+
+AT_MOST_BUSY = 0.1
+"""The share of the machine that others may take before a timing is worth a warning."""
 
 _best_probe = float("inf")
 
 
 @dataclass(frozen=True)
 class Timing:
-    seconds: dict[str, np.ndarray]  # of each round
+    """Of some runs that took turns."""
+
+    seconds: dict[str, npt.NDArray[np.float64]]  # of each round
     busy: float  # share of the machine that others took: 0 where the probe was at its best
 
     def percentiles(self, name: str, scale: float = 1.0) -> list[float]:
-        return [round(float(p) * scale, 5) for p in np.percentile(self.seconds[name], [20, 50, 80])]
+        """p20, p50 and p80 of the rounds; p10 and p90 at the ends where others were at work."""
+        return percentiles(self.seconds[name], self.busy, scale)
 
     def ratio(self, baseline: str, name: str) -> float:
         """How many times faster `name` is: the median of the rounds' ratios."""
         return round(float(np.median(self.seconds[baseline] / self.seconds[name])), 3)
 
 
-def seconds(function: Callable[[], object]) -> float:
+def percentiles(
+    seconds: npt.NDArray[np.float64], busy: float = 0.0, scale: float = 1.0
+) -> list[float]:
+    """p20, p50 and p80; wider, p10 and p90, where others took more than `AT_MOST_BUSY`."""
+    ends = (20, 50, 80) if busy <= AT_MOST_BUSY else (10, 50, 90)
+    return [round(float(p) * scale, 6) for p in np.percentile(seconds, ends)]
+
+
+def seconds(function: Run) -> float:
+    """Of one call, until the device is done."""
+    _wait()
     start = time.perf_counter()
     function()
+    _wait()
     return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def _probe(matrix: torch.Tensor) -> float:
@@ -60,15 +81,3 @@ def in_turn(runs: Mapping[str, Run], rounds: int) -> Timing:
         probes.append(_probe(matrix))
     busy = 1 - _best_probe / float(np.median(probes))
     return Timing({name: np.array(t) for name, t in times.items()}, round(busy, 3))
-
-
-@functools.cache
-def commit() -> str:
-    """The commit that is checked out, marked where what is measured or measures differs from it."""
-    measured = ["marfast", "csrc", "benchmarks", ":!benchmarks/results"]
-    changed = _git("status", "--porcelain", "--", *measured)
-    return _git("rev-parse", "HEAD") + ("-dirty" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True).stdout.strip()

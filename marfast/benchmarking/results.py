@@ -1,8 +1,10 @@
-"""Where a quality measurement is kept: a JSON file of rows, written whole or not at all."""
+"""Where measurements are kept: a JSON file of rows, written whole or not at all."""
 
+import functools
 import json
 import os
 import platform
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,16 @@ import torch
 
 import marfast
 
-FOLDER = Path(__file__).parent.parent / "results"
+Row = dict[str, Any]
 
 
-def read_rows(file: Path) -> list[dict[str, Any]]:
+def read_rows(file: Path) -> list[Row]:
     """The rows that an earlier run left, or none."""
-    return json.loads(file.read_text())["rows"] if file.exists() else []
+    rows: list[Row] = json.loads(file.read_text())["rows"] if file.exists() else []
+    return rows
 
 
-def write_rows(file: Path, rows: list[dict[str, Any]], **facts: Any) -> None:
+def write_rows(file: Path, rows: list[Row], **facts: Any) -> None:
     """Rows, what they were measured on, and any further facts, by a temporary name."""
     file.parent.mkdir(parents=True, exist_ok=True)
     document = {"machine": machine(), **facts, "rows": rows}
@@ -29,13 +32,32 @@ def write_rows(file: Path, rows: list[dict[str, Any]], **facts: Any) -> None:
 
 def machine() -> dict[str, Any]:
     """The processor and the versions of the last run that wrote the file."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "processor": _processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
+        **({"gpus": gpus} if gpus else {}),
         "torch": torch.__version__,
         "marfast": marfast.__version__,
     }
+
+
+@functools.cache
+def commit() -> str:
+    """The commit whose code is measured, marked where what is measured or measures differs from it;
+    empty for a package that is not in a repository."""
+    measured = ["marfast", "csrc", "benchmarks", ":!benchmarks/results"]
+    head = _git("rev-parse", "HEAD")
+    return head + ("-dirty" if head and _git("status", "--porcelain", "--", *measured) else "")
+
+
+def _git(*arguments: str) -> str:
+    root = Path(marfast.__file__).parents[1]
+    if not (root / ".git").exists():
+        return ""
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
+    return done.stdout.strip()
 
 
 def _processor() -> str:

@@ -1,9 +1,6 @@
-"""What this machine can do at most: the limits that results are reported as a share of.
+"""What this machine can do at most: the limits that results are reported as a share of."""
 
-python benchmarks/floors.py
-"""
-
-import time
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,8 +8,11 @@ from typing import Any
 import torch
 
 from marfast import ops
+from marfast.ops import native
 from marfast.ops.head import HeadShape
 from marfast.reference import create_diffusion
+
+from . import timing
 
 LEVELS = [1 << 18, 1 << 20, 1 << 23, 3 << 23, 3 << 24, 1 << 27, 1 << 28]
 """Bytes: in L2, in L3, in memory, on the machines at hand."""
@@ -38,27 +38,26 @@ class Floors:
 def best(function: Callable[[], object], seconds: float = 0.3) -> float:
     """The shortest of the runs that fit into so many seconds."""
     function()
-    shortest, end = float("inf"), time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        start = time.perf_counter()
-        function()
-        shortest = min(shortest, time.perf_counter() - start)
+    shortest, spent = float("inf"), 0.0
+    while spent < seconds:
+        took = timing.seconds(function)
+        shortest, spent = min(shortest, took), spent + took
     return shortest
 
 
-def peak(dtype: torch.dtype) -> float:
+def peak(dtype: torch.dtype, device: str = "cpu") -> float:
     """The library's matrix product, flops a second."""
     most = 0.0
-    for n in (512, 1024, 1536):
-        a, b = torch.randn(2, n, n).to(dtype)
-        out = torch.empty(n, n, dtype=dtype)
-        most = max(most, 2 * n**3 / best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out)))
+    for n in (512, 1024, 1536) if device == "cpu" else (4096, 8192):
+        a, b = torch.randn(2, n, n).to(device, dtype)
+        out = torch.empty(n, n, dtype=dtype, device=device)
+        most = max(most, 2 * n**3 / best(functools.partial(torch.mm, a, b, out=out)))
     return most
 
 
-def bandwidth(size: int) -> float:
+def bandwidth(size: int, device: str = "cpu") -> float:
     """Bytes a second summed from a buffer of `size` bytes, once or several times a call."""
-    buffer = torch.ones(size // 4)
+    buffer = torch.ones(size // 4, device=device)
     repeats = max(1, (1 << 26) // size)
     several = buffer.expand(repeats, -1)
     return max(size / best(buffer.sum), size * repeats / best(several.sum))
@@ -70,31 +69,22 @@ def barrier() -> float:
     shape = HeadShape(channels=1, condition=1, width=1, depth=depth, frequencies=1)
     weights = [torch.zeros(sizes) for sizes in shape.expected()]
     schedule, timesteps = create_diffusion(str(steps)).sampling_schedule()
-    arguments = (torch.zeros(1, 1), torch.zeros(steps, 1, 1), torch.zeros(1, 1), weights)
-    options = (schedule, timesteps, torch.ones(1), 1.0, False, ops.pack_head(weights))
-    return best(lambda: ops.ddpm_sample(*arguments, *options)) / (3 * depth * steps)
+    inputs = (torch.zeros(1, 1), torch.zeros(steps, 1, 1), torch.zeros(1, 1))
+    packed = ops.pack_head(weights)
+
+    def run() -> object:
+        guidance = torch.ones(1)
+        return ops.ddpm_sample(*inputs, weights, schedule, timesteps, guidance, packed=packed)
+
+    return best(run) / (3 * depth * steps)
 
 
-def measure(sizes: Sequence[int] = LEVELS) -> Floors:
+def measure(sizes: Sequence[int] = LEVELS, device: str = "cpu") -> Floors:
     """Peak arithmetic, reading from buffers of these sizes (bytes), and a barrier."""
-    flops = {"float32": peak(torch.float32), "bfloat16": peak(torch.bfloat16)}
+    flops = {name: peak(getattr(torch, name), device) for name in ("float32", "bfloat16")}
     # a processor without bfloat16 products computes them as float32 ones
     flops["bfloat16"] = max(flops.values())
+    own = device == "cpu" and native.available()[0]
     return Floors(
-        flops,
-        {size: bandwidth(size) for size in sizes},
-        barrier(),
+        flops, {size: bandwidth(size, device) for size in sizes}, barrier() if own else 0.0
     )
-
-
-def main() -> None:
-    floors = measure()
-    for dtype, flops in floors.flops.items():
-        print(f"{dtype:>12} {flops / 1e9:8.0f} GFLOP/s")
-    for size, speed in floors.bandwidth.items():
-        print(f"{size / 2**20:8.2f} MiB {speed / 1e9:8.0f} GB/s")
-    print(f"     barrier {floors.barrier * 1e9:8.0f} ns")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,94 @@
+"""Pictures of measured rows."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .images import PHASES
+from .results import Row
+
+COLOURS = {
+    "eager": "#9e9e9e",
+    "autocast": "#c2a35a",
+    "compile": "#8d6e63",
+    "original": "#616161",
+}
+OURS = ("#1f77b4", "#d6604d", "#4d9221", "#762a83")
+
+
+def plot(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Writes what the rows show into a folder: speed of heads, phases of images.
+
+    ImportError with what to install where matplotlib is missing.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ImportError("pictures need matplotlib: pip install matplotlib") from None
+    matplotlib.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    heads = [row for row in rows if "rows" in row]
+    images = [row for row in rows if "phases" in row]
+    written = []
+    for name in dict.fromkeys(row["workload"] for row in heads):
+        mine = [row for row in heads if row["workload"] == name]
+        written.append(_speed(name, mine, folder / f"{name}.png"))
+    if images:
+        written.append(_phases(images, folder / "phases.png"))
+    return written
+
+
+def _colours(rows: Sequence[Row]) -> dict[str, str]:
+    found = dict(COLOURS)
+    ours = [who for who in dict.fromkeys(row["who"] for row in rows) if who not in found]
+    return found | dict(zip(ours, OURS, strict=False))
+
+
+def _speed(name: str, rows: Sequence[Row], file: Path) -> Path:
+    """Milliseconds a step against R, with p20 to p80, and the floor of float32."""
+    from matplotlib import pyplot
+
+    colours = _colours(rows)
+    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for who in dict.fromkeys(row["who"] for row in rows):
+        mine = sorted((row for row in rows if row["who"] == who), key=lambda row: row["rows"])
+        x = [row["rows"] for row in mine]
+        low, middle, high = zip(*(row["ms_a_step_p20_p50_p80"] for row in mine), strict=True)
+        axis.plot(x, middle, marker="o", markersize=4, color=colours[who], label=who)
+        axis.fill_between(x, low, high, color=colours[who], alpha=0.2, linewidth=0)
+    floors = sorted({(row["rows"], row["floor_ms_a_step"], row["dtype"]) for row in rows})
+    for dtype, style in (("float32", "--"), ("bfloat16", ":")):
+        points = [(r, floor) for r, floor, kind in floors if kind == dtype]
+        if points:
+            axis.plot(*zip(*points, strict=True), style, color="black", label=f"floor, {dtype}")
+    axis.set(xscale="log", yscale="log", xlabel="rows R", ylabel="milliseconds a step")
+    axis.set_title(name)
+    axis.grid(which="both", alpha=0.2)
+    axis.legend(fontsize=8)
+    return _save(figure, file)
+
+
+def _phases(rows: Sequence[Row], file: Path) -> Path:
+    """Seconds of each phase, stacked, a bar for each contender."""
+    from matplotlib import pyplot
+
+    labels = [f"{row['workload']}, K = {row['iterations']}: {row['who']}" for row in rows]
+    figure, axis = pyplot.subplots(figsize=(8, 0.9 + 0.33 * len(rows)), layout="constrained")
+    left = [0.0] * len(rows)
+    palette = ("#4575b4", "#91bfdb", "#d73027", "#999999")
+    for phase, colour in zip(PHASES, palette, strict=True):
+        widths = [row["phases"].get(phase, 0.0) for row in rows]
+        axis.barh(labels, widths, left=left, color=colour, label=phase)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    axis.invert_yaxis()
+    axis.set_xlabel("seconds")
+    axis.legend(fontsize=8, loc="lower right")
+    return _save(figure, file)
+
+
+def _save(figure: Any, file: Path) -> Path:
+    figure.savefig(file, dpi=120)
+    from matplotlib import pyplot
+
+    pyplot.close(figure)
+    return file

@@ -1,0 +1,127 @@
+"""`marfast bench`: rows of every contender, results written as they come, wrong kernels refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from marfast.benchmarking import floors, heads, measure
+from marfast.benchmarking.floors import Floors
+from marfast.benchmarking.timing import in_turn, percentiles
+from tests.cli.program import invoke
+
+QUICK = ("--rounds=2", "--steps=2")
+
+
+@pytest.fixture(autouse=True)
+def limits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    fixed = Floors({"float32": 1e11, "bfloat16": 2e11}, {1: 1e10}, 1e-6)
+    monkeypatch.setattr(measure, "measure", lambda *_: fixed)
+    monkeypatch.setattr(floors, "peak", lambda *_: 1e11)
+
+
+@pytest.fixture
+def small_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "make_head", lambda *_: heads.draw_head(16, 64, 2, 48))
+
+
+def test_a_head(small_heads: None, needs_native: None, tmp_path: Path) -> None:
+    out = tmp_path / "rows.json"
+    result = invoke("bench", "head-b", "--rows=1,4", *QUICK, "--json", f"--out={out}")
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)
+    who = ["eager", "autocast", "cpu float32", "cpu bfloat16"]
+    assert [row["who"] for row in rows] == who * 2
+    assert [row["rows"] for row in rows] == [1] * 4 + [4] * 4
+    for row in rows:
+        p20, p50, p80 = row["ms_a_step_p20_p50_p80"]
+        assert 0 < p20 <= p50 <= p80
+        assert row["ratio_to"].get(row["who"], 1) == 1
+        assert set(row["ratio_to"]) == {"eager", "autocast"}
+        assert row["share_of_floor"] == pytest.approx(row["floor_ms_a_step"] / p50, abs=1e-3)
+    assert rows[2]["difference"] < 1e-4 < rows[3]["difference"] < 0.3
+    document = json.loads(out.read_text())
+    assert document["rows"] == rows
+    assert document["machine"]["torch"] == torch.__version__
+
+
+def test_images_by_phase(needs_native: None, tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pytest.importorskip("matplotlib")
+    result = invoke(
+        *("bench", "fashion-mnist", "--batch=2", "--num-iter=3", "--timed=2"),
+        *("--rounds=2", "--steps=10"),
+        f"--plot={pictures}",
+    )
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    ours = next(line for line in lines if line.startswith("fashion-mnist, K = 3, marfast float32"))
+    assert all(phase in ours for phase in ("encoder", "decoder", "head", "host"))
+    assert (pictures / "phases.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_wrong_kernel_is_refused(
+    small_heads: None, needs_native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = heads.ours
+
+    def wrong(workload: Any, backend: str, dtype: torch.dtype) -> Any:
+        run = right(workload, backend, dtype)
+        return lambda: run() + (0.01 if dtype == torch.float32 else 0.0)
+
+    monkeypatch.setattr(heads, "ours", wrong)
+    result = invoke("bench", "head-b", "--rows=2", *QUICK)
+    assert result.exit_code == 1
+    assert "error: head-b, R = 2, cpu float32: off by 0.01; nothing was timed" in result.stderr
+    assert "ms a step" not in result.stdout
+
+
+def test_ctrl_c_leaves_the_rows_that_were_finished(
+    small_heads: None, needs_native: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    measured = measure.measure_head
+
+    def interrupted(name: str, net: Any, rows: int, *rest: Any) -> Any:
+        if rows == 3:
+            raise KeyboardInterrupt
+        return measured(name, net, rows, *rest)
+
+    monkeypatch.setattr(measure, "measure_head", interrupted)
+    out = tmp_path / "rows.json"
+    result = invoke("bench", "head-b", "--rows=2,3", *QUICK, f"--out={out}")
+    assert "interrupted" in result.stderr
+    assert {row["rows"] for row in json.loads(out.read_text())["rows"]} == {2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["head-x"], "'head-x'; allowed are head-b"),
+        (["head-b", "--rows=2,0"], "'2,0'; allowed are whole numbers from 1"),
+        (["head-b", "--rounds=0"], "--rounds"),
+        (["image-b", "--num-iter=257", "--steps=2"], "num-iter"),
+        (["head-b", "--device=tpu"], "allowed are cpu and cuda"),
+        (["head-b", "--original=/nowhere"], "no such directory"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from marfast.benchmarking import images
+    from tests.models import tiny_pipeline
+
+    monkeypatch.setattr(images, "random_module", lambda *_: tiny_pipeline().model.module)
+    result = invoke("bench", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_percentiles_are_wider_on_a_busy_machine() -> None:
+    timing = in_turn({"a": lambda: None, "b": lambda: None}, rounds=11)
+    assert {len(seconds) for seconds in timing.seconds.values()} == {11}
+    values = timing.seconds["a"]
+    quiet, busy = percentiles(values, 0.0, 1e9), percentiles(values, 0.5, 1e9)
+    assert busy[0] <= quiet[0] <= quiet[1] == busy[1] <= quiet[2] <= busy[2]

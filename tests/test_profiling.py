@@ -1,0 +1,64 @@
+"""Named ranges: nested in a trace, timed, and nothing where nobody listens."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from marfast import profiling
+from tests.models import tiny_pipeline
+
+
+def test_a_trace_has_every_range_and_they_nest(tmp_path: Path) -> None:
+    pipeline = tiny_pipeline()
+    pipeline.generate([1], seed=0)
+    file = tmp_path / "trace.json"
+    profiling.trace(lambda: pipeline.generate([1, 2], seed=0, num_iter=3, cfg=2.0), str(file))
+    events = json.loads(file.read_text())["traceEvents"]
+    spans: dict[str, tuple[float, float]] = {
+        event["name"]: (event["ts"], event["ts"] + event["dur"])
+        for event in events
+        if event.get("ph") == "X" and event["name"].startswith("marfast::")
+    }
+    for k in range(3):
+        assert f"marfast::iteration {k}" in spans
+    start, end = spans["marfast::iteration 2"]
+    for name in ("marfast::encoder", "marfast::decoder", "marfast::head"):
+        assert start <= spans[name][0] <= spans[name][1] <= end, name
+    assert all({"ph", "name"} <= event.keys() for event in events if event.get("ph") == "X")
+
+
+def test_timers_see_each_phase() -> None:
+    pipeline = tiny_pipeline()
+    with profiling.timed() as seconds:
+        pipeline.generate([1], seed=0, num_iter=2)
+    assert {"iteration 0", "iteration 1", "encoder", "decoder", "head"} <= seconds.keys()
+    inside = seconds["encoder"] + seconds["decoder"] + seconds["head"]
+    assert 0 < inside <= seconds["iteration 0"] + seconds["iteration 1"]
+
+
+def test_nvtx_gets_names_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+
+    class Domain:
+        def get_event_attributes(self, message: str, payload: int) -> tuple[str, int]:
+            return message, payload
+
+        def push_range(self, attributes: tuple[str, int]) -> None:
+            seen.append(attributes)
+
+        def pop_range(self) -> None:
+            seen.append("end")
+
+    monkeypatch.setattr(profiling, "_nvtx", Domain())
+    tiny_pipeline().generate([1, 2], seed=0, num_iter=1, cfg=2.0)
+    assert seen[0] == ("iteration 0", 32)
+    assert ("encoder", 4) in seen
+    assert ("head", 64) in seen
+    assert seen.count("end") * 2 == len(seen)
+
+
+def test_it_is_nothing_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "_nvtx", None)
+    assert profiling.range("a") is profiling.range("b")
