@@ -119,7 +119,7 @@ def attention(qkv: Tensor, queries: Tensor | None, causal: bool) -> Tensor:
         return out
     qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
     queries = None if queries is None else queries.contiguous()
-    tile = tiles.attention(wanted, qkv.dtype)
+    tile = tiles.attention(wanted, head_dim, qkv.dtype)
     dim_0, dim_1 = tiles.head_dims(head_dim)
     attention_kernel[(batch * heads, tiles.tiles(wanted, tile.queries))](
         *(out, qkv, queries, length, wanted, heads),

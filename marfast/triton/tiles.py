@@ -40,7 +40,7 @@ _LINEAR_HALF = (
     # the width gives (64 of MAR-B's head), each with 4 x 4 KB of weights in flight.
     (16, LinearTile(rows=16, outputs=16, inputs=128, warps=4, stages=4)),
     # Few images: still bound by the weights, which all rows share.
-    (SHORT, LinearTile(rows=64, outputs=32, inputs=64, warps=4, stages=4)),
+    (SHORT, LinearTile(rows=32, outputs=32, inputs=64, warps=4, stages=4)),
     # Bound by the tensor cores: 128 x 128, whose two factors come 64 products a number loaded.
     (None, LinearTile(rows=128, outputs=128, inputs=64, warps=8, stages=3)),
 )
@@ -73,15 +73,24 @@ _ATTENTION_HALF = (
     # MAR's 320 positions are 5 tiles: 60 programs an image of MAR-B.
     (None, AttentionTile(queries=64, keys=64, warps=4, stages=3)),
 )
+_ATTENTION_HALF_WIDE = (
+    # Heads of more than 80, where 64 keys would spill on sm_80 and pass gfx942's 64 KB.
+    (16, AttentionTile(queries=16, keys=32, warps=4, stages=3)),
+    (None, AttentionTile(queries=64, keys=32, warps=4, stages=3)),
+)
 _ATTENTION_FLOAT32 = (
     (16, AttentionTile(queries=16, keys=32, warps=4, stages=2)),
-    (None, AttentionTile(queries=32, keys=32, warps=4, stages=2)),
+    # 32 keys would spill.
+    (None, AttentionTile(queries=32, keys=16, warps=4, stages=2)),
 )
 
 
-def attention(queries: int, dtype: torch.dtype) -> AttentionTile:
+def attention(queries: int, head_dim: int, dtype: torch.dtype) -> AttentionTile:
     """The tile for so many queries."""
-    table = _ATTENTION_HALF if dtype in HALF else _ATTENTION_FLOAT32
+    if dtype not in HALF:
+        table = _ATTENTION_FLOAT32
+    else:
+        table = _ATTENTION_HALF if head_dim <= 80 else _ATTENTION_HALF_WIDE
     return next(tile for most, tile in table if most is None or queries <= most)
 
 
@@ -96,9 +105,9 @@ def head_dims(head_dim: int) -> tuple[int, int]:
 ELEMENTS = 1024
 """Numbers that a program of an elementwise kernel takes: 8 a thread of 4 warps."""
 
-POSITIONS, CHANNELS = 128, 32
+POSITIONS, CHANNELS = 64, 32
 """A tile of `group_norm_silu`: 32 channels are 128 bytes of float32, whole sectors of a
-channels_last map; 128 positions keep 32 numbers a thread in flight."""
+channels_last map; 64 positions keep 16 numbers a thread in flight."""
 
 CHUNK = 1024
 """Positions whose moments are taken together: 64 chunks at 256 x 256 positions, so that all
