@@ -166,7 +166,6 @@ def _can_run_triton(x: Tensor, *args: Any) -> Verdict:
     return triton_backend.can_run({"x": x, "w1": w1}, width=x.shape[1])
 
 
-
 _OP = Op(
     "adaln_mlp(Tensor x, Tensor shift, Tensor scale, Tensor gate, Tensor ln_weight, "
     "Tensor ln_bias, Tensor w1, Tensor b1, Tensor w2, Tensor b2, float eps=1e-6, "

@@ -94,7 +94,6 @@ def _can_run_triton(qkv: Tensor, queries: Tensor | None, causal: bool) -> Verdic
     return triton_backend.can_run({"qkv": qkv})
 
 
-
 _OP = Op(
     "attention(Tensor qkv, Tensor? queries=None, bool causal=False) -> Tensor",
     check=_check,

@@ -213,7 +213,6 @@ def _can_run_triton(
     return triton_backend.can_run({"weights": weights[0]}, width=width) if ok else (ok, reason)
 
 
-
 _OP = Op(
     "ddpm_sample(Tensor noise, Tensor step_noise, Tensor cond, Tensor[] weights, Tensor schedule, "
     "Tensor timesteps, Tensor guidance, float temperature=1.0, bool clip_denoised=False, "

@@ -136,7 +136,6 @@ def _can_run_triton(x: Tensor, model_output: Tensor, *_: Any) -> Verdict:
     return triton_backend.can_run({"model_output": model_output}) if ok else (ok, reason)
 
 
-
 _OP = Op(
     "ddpm_step(Tensor x, Tensor model_output, Tensor noise, Tensor coefficients, Tensor guidance, "
     "float temperature=1.0, bool clip_denoised=False) -> Tensor",

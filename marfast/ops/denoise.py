@@ -116,7 +116,6 @@ def _can_run_triton(
     return triton_backend.can_run({"x": x, "weights": weights[0]}, width=width)
 
 
-
 _OP = Op(
     "denoise(Tensor x, Tensor t, Tensor cond, Tensor[] weights, Tensor? packed=None) -> Tensor",
     check=_check,

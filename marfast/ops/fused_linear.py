@@ -191,7 +191,6 @@ def _can_run_triton(x: Tensor, weight: Tensor, *_: Any) -> Verdict:
     return triton_backend.can_run({"x": x, "weight": weight}, width=x.shape[1])
 
 
-
 _OP = Op(
     "fused_linear(Tensor x, Tensor weight, Tensor bias, Tensor? norm_weight=None, "
     "Tensor? norm_bias=None, Tensor? residual=None, bool gelu=False, float eps=1e-6, "

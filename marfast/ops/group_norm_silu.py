@@ -122,7 +122,6 @@ def _can_run_triton(x: Tensor, *_: Any) -> Verdict:
     return triton_backend.can_run({"x": x})
 
 
-
 _OP = Op(
     "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups=32, float eps=1e-6, "
     "bool silu=True) -> Tensor",

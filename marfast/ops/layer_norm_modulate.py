@@ -114,7 +114,6 @@ def _can_run_triton(x: Tensor, *_: Any) -> Verdict:
     return triton_backend.can_run({"x": x}, width=x.shape[1])
 
 
-
 _OP = Op(
     "layer_norm_modulate(Tensor x, Tensor shift, Tensor scale, Tensor? weight=None, "
     "Tensor? bias=None, float eps=1e-6) -> Tensor",

@@ -1,7 +1,8 @@
-"""The way to the Triton kernels (`marfast.triton`), loaded at their first use; triton may be missing.
+"""The way to the Triton kernels (`marfast.triton`), loaded at their first use; triton may be
+missing.
 
-TRITON_INTERPRET=1, set before the process starts, runs them on the CPU through Triton's interpreter:
-slow, for tests.
+TRITON_INTERPRET=1, set before the process starts, runs them on the CPU through Triton's
+interpreter: slow, for tests.
 """
 
 import functools

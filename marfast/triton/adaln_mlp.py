@@ -1,8 +1,8 @@
 """`adaln_mlp`: one residual block of the head, x + gate (W2 SiLU(W1 h + b1) + b2).
 
     h      = layer_norm_modulate(x, shift, scale, ln_weight, ln_bias, eps)
-    hidden = SiLU(h W1^T + b1)                  `fused_linear_kernel`, LayerNorm on the way in
-    out    = x + gate (hidden W2^T + b2)        `fused_linear_kernel`, gate and residual on the way out
+    hidden = SiLU(h W1^T + b1)               `fused_linear_kernel`, LayerNorm on the way in
+    out    = x + gate (hidden W2^T + b2)     `fused_linear_kernel`, gate and residual last
 
 Two launches: every output of the second product needs every output of the first, and nothing in
 Triton waits for a whole grid. `hidden` is kept in the weights' dtype, to which it would be rounded

@@ -3,15 +3,16 @@
     s_j   = (q . k_j) log2(e) / sqrt(hd)        masked where a causal mask or the length says so
     m     = max over keys, l = sum of 2^(s_j - m), out = (sum of 2^(s_j - m) v_j) / l
 
-A program has BQ queries of one head of one image and walks along the keys, BK at a time; when m grows,
-l and the sum so far are scaled by 2^(m_old - m_new). Q, K and V are read where the projection left
-them, and the result is written where the next projection reads it: nothing is transposed in memory.
-The queries wanted may be a list of positions, so MAR's last decoder block computes no others.
+A program has BQ queries of one head of one image and walks along the keys, BK at a time; when m
+grows, l and the sum so far are scaled by 2^(m_old - m_new). Q, K and V are read where the
+projection left them, and the result is written where the next projection reads it: nothing is
+transposed in memory. The queries wanted may be a list of positions, so MAR's last decoder block
+computes no others.
 
-A head's dimension is cut in two powers of two (tiles.head_dims): 80 is 64 + 16, a quarter less work
-than 80 padded to 128 (Q K^T and P V are each the sum, or the two halves, of two products).
-Products add in float32, in order of the keys; float32 factors are not rounded to TF32.
-Bytes moved: 3 B L H hd numbers in, B Lq H hd out (K and V stay in cache between an image's tiles); the
+A head's dimension is cut in two powers of two (tiles.head_dims): 80 is 64 + 16, a quarter less
+work than 80 padded to 128 (Q K^T and P V are each the sum, or the two halves, of two products).
+Products add in float32, in order of the keys; float32 factors are not rounded to TF32. Bytes
+moved: 3 B L H hd numbers in, B Lq H hd out (K and V stay in cache between an image's tiles); the
 floor is the greater of that over the bandwidth and 4 B H Lq L hd operations over the peak.
 """
 

@@ -5,16 +5,17 @@
     every step:    the head with it, then the update                                  2 d + 3
 
 adaLN is hoisted out of the loop: no step waits for it, and its products are (chunk R) rows tall. A
-chunk has as many steps as keep the modulation within a budget of bytes; where not even one step does,
-tokens are taken in groups. Nothing here asks the device anything, and every launch has its arguments
-from the shapes alone, so the whole is one capture (`graphs`).
+chunk has as many steps as keep the modulation within a budget of bytes; where not even one step
+does, tokens are taken in groups. Nothing here asks the device anything, and every launch has its
+arguments from the shapes alone, so the whole is one capture (`graphs`).
 """
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from . import tiles
+from . import graphs, tiles
 from .ddpm_step import launch as launch_step
 from .denoise import Head, time_embedding
 from .modulation import modulation
@@ -78,5 +79,9 @@ def ddpm_sample(
         tensor.contiguous() for tensor in (noise, step_noise, cond, schedule)
     )
     embedding = time_embedding(timesteps, weights[0].shape[1])
+    inputs = (noise, step_noise, cond, schedule, embedding, guidance)
+    on_gpu = noise.device.type == "cuda"
+    if on_gpu and noise.numel() and not torch.cuda.is_current_stream_capturing():
+        return graphs.sample(sample, inputs, weights, temperature, clip_denoised)
     rest = (schedule, embedding, guidance, temperature, clip_denoised)
     return sample(noise, step_noise, cond, weights, *rest)

@@ -6,8 +6,8 @@
     x = adaln_mlp(x, M[i], ...) for each block             2 d
     out = W_out layer_norm_modulate(x, M[d]) + b_out       1
 
-The residual stream and M are float32 whatever the weights are; factors of products have the weights'
-dtype. Rows are taken so many at a time that M keeps within tiles.MODULATION_BYTES.
+The residual stream and M are float32 whatever the weights are; factors of products have the
+weights' dtype. Rows are taken so many at a time that M keeps within tiles.MODULATION_BYTES.
 """
 
 import functools

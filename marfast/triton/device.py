@@ -57,7 +57,7 @@ def gelu(v):
 def operand(x, DTYPE: tl.constexpr):
     """x as a factor of a product of DTYPE. Past float16's range it is the largest float16: what
     overflowed would be NaN after the next LayerNorm."""
-    if DTYPE == tl.float16 and x.dtype != tl.float16:
+    if x.dtype != tl.float16 and DTYPE == tl.float16:  # noqa: SIM300
         x = x.to(tl.float32)
         x = tl.where(x > 65504.0, 65504.0, x)
         x = tl.where(x < -65504.0, -65504.0, x)

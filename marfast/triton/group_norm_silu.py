@@ -5,11 +5,11 @@
                  var  = (sum of q + n (s / n - mean)^2) / N, over its channels and chunks
     out = SiLU(((x - mean) rstd) weight + bias)
 
-Three launches: moments of chunks, moments of groups, the result; nothing in Triton waits for a whole
-grid. The moments' tile is [BP, BC], positions by channels, so that a channels_last map is read in whole
-sectors; its sums have BP lanes, folded by a tree. Moments of chunks are small: 2 numbers for CHUNK x.
-Bytes moved: x three times (the second walk over a chunk finds it in cache), the result once; the floor
-is 3 B C H W numbers over the memory's bandwidth.
+Three launches: moments of chunks, moments of groups, the result; nothing in Triton waits for a
+whole grid. The moments' tile is [BP, BC], positions by channels, so that a channels_last map is
+read in whole sectors; its sums have BP lanes, folded by a tree. Moments of chunks are small: 2
+numbers for CHUNK x. Bytes moved: x three times (the second walk over a chunk finds it in cache),
+the result once; the floor is 3 B C H W numbers over the memory's bandwidth.
 """
 
 import torch

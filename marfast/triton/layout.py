@@ -1,5 +1,6 @@
 """How tensors lie in memory, as the kernels take it: elements of a row adjacent, rows at any
-stride."""
+stride.
+"""
 
 from typing import TypeVar
 

@@ -22,7 +22,6 @@ class LinearTile(NamedTuple):
     stages: int  # of loads in flight
 
 
-
 def chain(inputs: int, tile: int, dtype: torch.dtype) -> int:
     """How many products one chain adds up, whole tiles of them: of float32 256 at most
     (docs/numerics.md, linear); of half precision, whose rounding is far coarser, all."""
