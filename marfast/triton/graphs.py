@@ -30,8 +30,8 @@ _pools: dict[torch.device, Any] = {}
 
 
 def bucket(tokens: int) -> int:
-    """The smallest of 8, 12, 16, 24, 32, 48, ... that holds so many. No bucket reaches beyond 16 or
-    SHORT rows from below, so padding never changes a tile."""
+    """The smallest of 8, 12, 16, 24, 32, 48, ... that holds so many: padding never takes the rows
+    of a step to another tile."""
     whole = max(8, tiles.power_of_two(tokens))
     return 3 * whole // 4 if whole > 8 and tokens <= 3 * whole // 4 else whole
 

@@ -1,0 +1,50 @@
+"""Every kernel at hostile shapes, in every dtype and layout, against the reference."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from marfast import ops
+from marfast.ops import registry
+from tests.helpers import assert_bitwise_equal
+from tests.triton.cases import DTYPES, HOSTILE, Case
+
+BOUNDS = {torch.float32: 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
+"""Gross errors alone are looked for here; test_accuracy has the fine bounds."""
+
+
+def strided(value: Any) -> Any:
+    """The same numbers, no two of them adjacent."""
+    if isinstance(value, list):
+        return [*map(strided, value)]
+    if isinstance(value, Tensor) and value.is_floating_point():
+        return torch.stack([value, value], -1)[..., 0]
+    return value
+
+
+def layout(tensor: Tensor) -> list[int]:
+    """Strides, but for those that nothing steps along."""
+    return [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
+
+
+def on_triton(op: registry.Op, args: tuple[Any, ...]) -> Tensor:
+    with ops.backend("triton"):
+        return op(*args)
+
+
+@pytest.mark.parametrize("case", HOSTILE, ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.usefixtures("guarded_outputs")
+def test_it_is_the_reference_in_any_layout(case: Case, dtype: torch.dtype) -> None:
+    op, args = registry.OPS[case.op], case.args(dtype)
+    actual, expected = on_triton(op, args), op.reference(*args)
+    assert actual.shape == expected.shape
+    assert actual.dtype == expected.dtype
+    assert layout(actual) == layout(op._run_fake(*args))
+    scale = float(expected.double().square().mean().sqrt()) if expected.numel() else 1.0
+    bound = BOUNDS[dtype]
+    torch.testing.assert_close(actual, expected, rtol=bound, atol=bound * scale)
+    if case.op != "group_norm_silu":  # which takes maps of two layouts, and no other
+        assert_bitwise_equal(on_triton(op, strided(args)), actual, "strided")
