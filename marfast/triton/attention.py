@@ -23,7 +23,7 @@ from torch import Tensor
 from . import tiles
 
 
-@triton.jit(do_not_specialize=["length", "wanted"])
+@triton.jit(do_not_specialize=["length", "wanted", "stride_queries"])
 def attention_kernel(
     p_out,  # [B, Lq, H, hd]
     p_qkv,  # [B, L, 3, H, hd]

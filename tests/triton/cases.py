@@ -91,7 +91,7 @@ HOSTILE = [
     _case(*SAMPLE, 1, guided=False, steps=2, width=33, channels=3),
     _case(*SAMPLE, 3, steps=3, width=40, depth=1),
     _case(*SAMPLE, 20, steps=2, width=17, depth=1),
-    # Lq: none, one, round the tiles of queries; L round the tiles of keys; heads of one part and two
+    # Lq: none, one, round the tiles of queries; L round those of keys; heads of one part and two
     _case(*ATTENTION, head_dim=64, length=65, heads=2),
     _case(*ATTENTION, head_dim=80, length=33, wanted=17, heads=2),
     _case(*ATTENTION, head_dim=80, length=70, heads=1, causal=True),

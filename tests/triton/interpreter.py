@@ -20,7 +20,7 @@ BUILDER = interpreter.InterpreterBuilder
 
 
 def _as_float32(handle: Any) -> Any:
-    """A handle's bfloat16 numbers, which it keeps as 16 bits each, as float32; others as they are."""
+    """A handle's numbers; bfloat16, which it keeps as 16 bits each, as float32."""
     if handle.dtype.scalar != tl.bfloat16:
         return handle.data
     return (handle.data.astype(np.uint32) << 16).view(np.float32)
@@ -43,7 +43,9 @@ def repair() -> None:
 
     def create_dot(self: Any, a: Any, b: Any, d: Any, *rest: Any) -> Any:
         # products of halves are exact in float32
-        wide = [interpreter.TensorHandle(_as_float32(x).astype(np.float32), tl.float32) for x in (a, b)]
+        wide = [
+            interpreter.TensorHandle(_as_float32(x).astype(np.float32), tl.float32) for x in (a, b)
+        ]
         return dot(self, *wide, d, *rest)
 
     def create_fma(self: Any, x: Any, y: Any, z: Any) -> Any:

@@ -1,4 +1,4 @@
-"""`ddpm_sample` as a sequence of launches: its order, its memory, and the same replayed by a graph."""
+"""`ddpm_sample` as a sequence of launches: its order, its memory, and how graphs replay it."""
 
 import pytest
 import torch
@@ -45,7 +45,9 @@ def test_any_split_of_the_tokens_gives_the_same_bits():
     noise, step_noise, cond, *rest = sample_inputs(7, guided=False, **SIZES)
     whole = plain(noise, step_noise, cond, *rest)
     for part in (slice(0, 1), slice(1, 3), slice(3, 7)):
-        assert_bitwise_equal(plain(noise[part], step_noise[:, part], cond[part], *rest), whole[part])
+        assert_bitwise_equal(
+            plain(noise[part], step_noise[:, part], cond[part], *rest), whole[part]
+        )
 
 
 def test_float16_stays_finite_where_the_reference_does_not():
@@ -87,7 +89,9 @@ def test_a_graph_serves_every_number_of_tokens_of_its_bucket(monkeypatch):
 
 def test_the_least_recently_used_graph_goes(monkeypatch):
     count = iter(range(100))
-    monkeypatch.setattr(graphs, "capture", lambda f: (lambda: None, torch.full((8, 4), next(count))))
+    monkeypatch.setattr(
+        graphs, "capture", lambda f: (lambda: None, torch.full((8, 4), next(count)))
+    )
     monkeypatch.setattr(graphs, "_buckets", graphs._buckets.copy())
     monkeypatch.setattr(graphs, "KEPT", 2)
     weights, inputs, made = {}, {}, {}
