@@ -122,3 +122,13 @@ ACCURACY = [
     _case(*NORM, 1, 64, 24, 24, 16),
 ]
 """What errors are compared on: each case over 8 seeds."""
+
+WIDE = [
+    _case(*LINEAR, 4, 1024, 1024),
+    _case(*ADALN, 4, 1024),
+    _case(*DENOISE, 2, width=1024, depth=2, condition=768),
+    _case(*ATTENTION, head_dim=64, length=320, heads=12, batch=1),
+    _case(*ATTENTION, head_dim=80, length=320, heads=16, batch=1, wanted=4),
+    _case(*NORM, 1, 128, 64, 64, 32),
+]
+"""MAR's own sizes, for the tables of docs/triton.md: minutes under the interpreter."""

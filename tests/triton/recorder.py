@@ -8,6 +8,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.interpreter import InterpretedFunction
 
+SYNCHRONISE = ("aten::_local_scalar_dense", "aten::item", "aten::nonzero", "aten::masked_select")
+"""A capture forbids them; so does a loop that is not to wait."""
+
 
 class Recorder(TorchDispatchMode):
     """Operators of torch, each with its result, and launches of interpreted kernels, in order.
@@ -21,6 +24,7 @@ class Recorder(TorchDispatchMode):
         self.launches: list[str] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func.name() not in SYNCHRONISE, f"{func.name()} waits for the device"
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor) and not func.is_view:
 

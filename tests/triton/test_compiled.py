@@ -8,7 +8,10 @@ from itertools import pairwise
 import pytest
 import torch
 
-pytest.importorskip("triton")
+from tests.triton.versions import why_not
+
+if reason := why_not():
+    pytest.skip(reason, allow_module_level=True)
 
 from marfast.ops import triton_backend
 from marfast.reference.mar import mask_lengths

@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.triton.versions import why_not
+
 HERE = Path(__file__).parent
 
 
 @pytest.mark.slow
 def test_the_kernels_under_the_interpreter() -> None:
-    pytest.importorskip("triton")
+    if reason := why_not():
+        pytest.skip(reason)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov"]
     done = subprocess.run(
         [*command, str(HERE / "interpreted")],
