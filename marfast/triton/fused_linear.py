@@ -134,11 +134,11 @@ def launch(
     outputs = weight.shape[0]
     if rows == 0:
         return out
-    tile = tiles.linear(rows, weight.dtype)
     if norm and rows > tiles.SHORT:
         h = x.new_empty((rows, inputs), dtype=weight.dtype)
         x = layer_norm_modulate(x, *modulation, *affine, eps, out=h)
         norm, affine, modulation = False, (None, None), (None, None)
+    tile = tiles.linear(rows, weight.dtype, x.dtype)
     x, weight, bias = rows_adjacent(x), rows_adjacent(weight), rows_adjacent(bias)
     norm_weight, norm_bias = map(rows_adjacent, affine)
     shift, scale = map(rows_adjacent, modulation)

@@ -51,10 +51,13 @@ _LINEAR_FLOAT32 = (
 )
 
 
-def linear(rows: int, dtype: torch.dtype) -> LinearTile:
-    """The tile for so many rows; dtype is the weights'."""
+def linear(rows: int, dtype: torch.dtype, rows_dtype: torch.dtype) -> LinearTile:
+    """The tile for so many rows, of rows_dtype; dtype is the weights'. Tall float32 rows, which take
+    twice the shared memory of half precision, have a stage fewer: gfx942 has 64 KB."""
     table = _LINEAR_HALF if dtype in HALF else _LINEAR_FLOAT32
-    return next(tile for most, tile in table if most is None or rows <= most)
+    tile = next(tile for most, tile in table if most is None or rows <= most)
+    wide = dtype in HALF and rows_dtype not in HALF and rows > SHORT
+    return tile._replace(stages=tile.stages - 1) if wide else tile
 
 
 class AttentionTile(NamedTuple):

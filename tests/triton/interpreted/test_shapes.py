@@ -15,13 +15,15 @@ BOUNDS = {torch.float32: 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Gross errors alone are looked for here; test_accuracy has the fine bounds."""
 
 
-def strided(value: Any) -> Any:
-    """The same numbers, no two of them adjacent."""
-    if isinstance(value, list):
-        return [*map(strided, value)]
-    if isinstance(value, Tensor) and value.is_floating_point():
-        return torch.stack([value, value], -1)[..., 0]
-    return value
+def spread(args: Any, dim: int) -> Any:
+    """The same numbers: no two of them adjacent (dim 0), or the rows apart (dim 1)."""
+    if isinstance(args, (list, tuple)):
+        return type(args)(spread(value, dim) for value in args)
+    if isinstance(args, Tensor) and args.is_floating_point() and args.dim() > dim:
+        if dim == 0:
+            return torch.stack([args, args], -1)[..., 0]
+        return torch.cat([args, args], -1)[..., : args.shape[-1]]
+    return args
 
 
 def layout(tensor: Tensor) -> list[int]:
@@ -47,4 +49,6 @@ def test_it_is_the_reference_in_any_layout(case: Case, dtype: torch.dtype) -> No
     bound = BOUNDS[dtype]
     torch.testing.assert_close(actual, expected, rtol=bound, atol=bound * scale)
     if case.op != "group_norm_silu":  # which takes maps of two layouts, and no other
-        assert_bitwise_equal(on_triton(op, strided(args)), actual, "strided")
+        assert_bitwise_equal(on_triton(op, spread(args, 1)), actual, "rows apart")
+        if dtype == torch.float32:
+            assert_bitwise_equal(on_triton(op, spread(args, 0)), actual, "strided")
