@@ -101,6 +101,7 @@ def _place(tensor: Tensor) -> Hashable:
     return tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype
 
 
+@torch.no_grad()
 def sample(
     run: Run,
     inputs: Sequence[Tensor],
@@ -119,7 +120,8 @@ def sample(
     if key not in _buckets:
         settings = (weights, temperature, clip_denoised)
         try:
-            _buckets[key] = Bucket(capture, run, capacity, copies, inputs, *settings)
+            with torch.inference_mode(False):  # else its tensors could be written only there
+                _buckets[key] = Bucket(capture, run, capacity, copies, inputs, *settings)
         except RuntimeError as error:
             _buckets[key] = None
             warnings.warn(

@@ -52,8 +52,8 @@ _LINEAR_FLOAT32 = (
 
 
 def linear(rows: int, dtype: torch.dtype, rows_dtype: torch.dtype) -> LinearTile:
-    """The tile for so many rows, of rows_dtype; dtype is the weights'. Tall float32 rows, which take
-    twice the shared memory of half precision, have a stage fewer: gfx942 has 64 KB."""
+    """The tile for so many rows, of rows_dtype; dtype is the weights'. Tall float32 rows take twice
+    the shared memory that half precision takes, so they have a stage fewer: gfx942 has 64 KB."""
     table = _LINEAR_HALF if dtype in HALF else _LINEAR_FLOAT32
     tile = next(tile for most, tile in table if most is None or rows <= most)
     wide = dtype in HALF and rows_dtype not in HALF and rows > SHORT
