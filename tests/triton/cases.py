@@ -84,9 +84,9 @@ HOSTILE = [
     _case(*DENOISE, 0),
     _case(*DENOISE, 1, width=1, channels=1, condition=1, depth=1),
     _case(*DENOISE, 2, depth=0, channels=3),
-    _case(*DENOISE, 3, width=131, frequencies=7, depth=1),
+    _case(*DENOISE, 3, width=67, frequencies=7, depth=1),
     _case(*DENOISE, 17, width=95, condition=33, depth=1),
-    _case(*DENOISE, 129, width=17, channels=40, depth=1),
+    _case(*DENOISE, 129, width=17, channels=40, depth=1, frequencies=8),
     _case(*SAMPLE, 0),
     _case(*SAMPLE, 1, guided=False, steps=2, width=33, channels=3),
     _case(*SAMPLE, 3, steps=3, width=40, depth=1),
@@ -112,14 +112,14 @@ HOSTILE = [
 ACCURACY = [
     _case(*LAYER_NORM, 9, 1024),
     _case(*LINEAR, 9, 768, 48),
-    _case(*LINEAR, 70, 300, 48, residual=False, gelu=False),
+    _case(*LINEAR, 70, 300, 24, residual=False, gelu=False),
     _case(*ADALN, 9, 100),
-    _case(*ADALN, 66, 100),
+    _case(*ADALN, 66, 64),
     _case(*DENOISE, 9, width=64, depth=1),
-    _case(*SAMPLE, 3, width=48, depth=1, steps=3),
+    _case(*SAMPLE, 3, width=32, depth=1, steps=3, frequencies=16),
     _case(*ATTENTION, head_dim=64, length=40, heads=2),
     _case(*ATTENTION, head_dim=80, length=40, wanted=6, heads=2, causal=True),
-    _case(*NORM, 1, 64, 24, 24, 16),
+    _case(*NORM, 1, 32, 24, 24, 8),
 ]
 """What errors are compared on: each case over 8 seeds."""
 

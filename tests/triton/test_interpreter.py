@@ -16,7 +16,17 @@ HERE = Path(__file__).parent
 def test_the_kernels_under_the_interpreter() -> None:
     if reason := why_not():
         pytest.skip(reason)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-cov"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--no-cov",
+        "-n",
+        "2",
+    ]
     done = subprocess.run(
         [*command, str(HERE / "interpreted")],
         env={**os.environ, "TRITON_INTERPRET": "1"},

@@ -1,4 +1,4 @@
-"""Every kernel at hostile shapes, in every dtype and layout, against the reference."""
+"""Every kernel at hostile shapes, in every layout, against the reference."""
 
 from typing import Any
 
@@ -8,11 +8,13 @@ from torch import Tensor
 
 from marfast import ops
 from marfast.ops import registry
+from marfast.verification.compare import to_double
 from tests.helpers import assert_bitwise_equal
-from tests.triton.cases import DTYPES, HOSTILE, Case
+from tests.triton.cases import HOSTILE, Case
 
-BOUNDS = {torch.float32: 2e-5, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Gross errors alone are looked for here; test_accuracy has the fine bounds."""
+BOUNDS = {torch.float32: 2e-5, torch.float16: 2e-2}
+"""Of the result's RMS, besides four times PyTorch's own largest error: gross errors alone are
+looked for here. test_accuracy has the fine bounds, and bfloat16, which has float16's code."""
 
 
 def spread(args: Any, dim: int) -> Any:
@@ -31,13 +33,17 @@ def layout(tensor: Tensor) -> list[int]:
     return [s for s, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
 
+def largest(found: Tensor, exact: Tensor) -> Tensor:
+    return (found.double() - exact).abs().max()
+
+
 def on_triton(op: registry.Op, args: tuple[Any, ...]) -> Tensor:
     with ops.backend("triton"):
         return op(*args)
 
 
 @pytest.mark.parametrize("case", HOSTILE, ids=str)
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.usefixtures("guarded_outputs")
 def test_it_is_the_reference_in_any_layout(case: Case, dtype: torch.dtype) -> None:
     op, args = registry.OPS[case.op], case.args(dtype)
@@ -45,9 +51,10 @@ def test_it_is_the_reference_in_any_layout(case: Case, dtype: torch.dtype) -> No
     assert actual.shape == expected.shape
     assert actual.dtype == expected.dtype
     assert layout(actual) == layout(op._run_fake(*args))
-    scale = float(expected.double().square().mean().sqrt()) if expected.numel() else 1.0
-    bound = BOUNDS[dtype]
-    torch.testing.assert_close(actual, expected, rtol=bound, atol=bound * scale)
+    if expected.numel():
+        exact = op.reference(*to_double(args))
+        bound = BOUNDS[dtype] * exact.square().mean().sqrt() + 4 * largest(expected, exact)
+        assert largest(actual, exact) <= bound
     if case.op != "group_norm_silu":  # which takes maps of two layouts, and no other
         assert_bitwise_equal(on_triton(op, spread(args, 1)), actual, "rows apart")
         if dtype == torch.float32:
