@@ -1,6 +1,6 @@
 """Prints docs/triton.md's tables:
 
-    TRITON_INTERPRET=1 python -m tests.triton.tables errors       a quarter of an hour
+    TRITON_INTERPRET=1 python -m tests.triton.tables errors       ten minutes
     python -m tests.triton.tables resources                       a few minutes
 
 `errors`: each op under the interpreter and PyTorch, both against float64, over 8 seeds.

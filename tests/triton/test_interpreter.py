@@ -16,19 +16,9 @@ HERE = Path(__file__).parent
 def test_the_kernels_under_the_interpreter() -> None:
     if reason := why_not():
         pytest.skip(reason)
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--no-cov",
-        "-n",
-        "2",
-    ]
+    options = ("-q", "-n", "2", "--no-cov", "-p", "no:cacheprovider")
     done = subprocess.run(
-        [*command, str(HERE / "interpreted")],
+        [sys.executable, "-m", "pytest", *options, str(HERE / "interpreted")],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         cwd=HERE.parent.parent,
         capture_output=True,
