@@ -5,6 +5,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+TRITON := triton==3.6.0
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +45,7 @@ clean:  ## Remove the environment and everything built.
 	rm -rf $(VENV) build dist *.egg-info marfast/_C.*.so
 
 # The stamps. `installed`: torch, the package and what it needs at run time; `dev`: the tools, too.
+# Triton is the one that torch brings; a torch for the CPU brings none, and the tests need no GPU.
 $(VENV)/installed: $(VENV)/torch-requirement $(BUILD_INPUTS)
 	$(PIP) '$(TORCH)'
 	$(PIP) setuptools wheel cmake ninja pybind11
@@ -53,6 +55,8 @@ $(VENV)/installed: $(VENV)/torch-requirement $(BUILD_INPUTS)
 
 $(VENV)/dev: $(VENV)/installed
 	$(PIP) --no-build-isolation --editable '.[dev,train]'
+	@$(BIN)/python -c 'import triton' 2> /dev/null || $(PIP) --no-deps '$(TRITON)' || \
+	  echo "no $(TRITON) for this machine: its tests are skipped"
 	@touch $@
 
 # Rewritten only when TORCH changes.

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, native, triton_backend
 from marfast.ops.fused_linear import pack_linear
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import head
@@ -161,6 +161,11 @@ def _run_cpu(
     return out.to(x.dtype)
 
 
+def _can_run_triton(x: Tensor, *args: Any) -> Verdict:
+    w1: Tensor = args[5]
+    return triton_backend.can_run({"x": x, "w1": w1}, width=x.shape[1])
+
+
 _OP = Op(
     "adaln_mlp(Tensor x, Tensor shift, Tensor scale, Tensor gate, Tensor ln_weight, "
     "Tensor ln_bias, Tensor w1, Tensor b1, Tensor w2, Tensor b2, float eps=1e-6, "
@@ -169,5 +174,8 @@ _OP = Op(
     fake=_fake,
     reference=_reference,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        triton_backend.backend("adaln_mlp", _can_run_triton),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, native, triton_backend
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import transformer
 
@@ -88,11 +88,20 @@ def _run_cpu(qkv: Tensor, queries: Tensor | None, causal: bool) -> Tensor:
     return out.transpose(1, 2).flatten(2)
 
 
+def _can_run_triton(qkv: Tensor, queries: Tensor | None, causal: bool) -> Verdict:
+    if qkv.shape[-1] > 128:
+        return False, f"qkv has heads of {qkv.shape[-1]}; the kernel takes 128 at most"
+    return triton_backend.can_run({"qkv": qkv})
+
+
 _OP = Op(
     "attention(Tensor qkv, Tensor? queries=None, bool causal=False) -> Tensor",
     check=_check,
     fake=_fake,
     reference=_reference,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu, own_kernel=False)],
+    backends=[
+        triton_backend.backend("attention", _can_run_triton),
+        Backend("cpu", _can_run_cpu, _run_cpu, own_kernel=False),
+    ],
 )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
-from marfast.ops import checks, native
+from marfast.ops import checks, native, triton_backend
 from marfast.ops.head import HeadShape, example_weights, packed_head, time_embedding
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import diffusion, head
@@ -208,6 +208,14 @@ def _run_cpu(
     return out
 
 
+def _can_run_triton(
+    noise: Tensor, step_noise: Tensor, cond: Tensor, weights: Sequence[Tensor], *_: Any
+) -> Verdict:
+    ok, reason = triton_backend.can_run({"noise": noise}, (torch.float32,))
+    width = weights[0].shape[0]
+    return triton_backend.can_run({"weights": weights[0]}, width=width) if ok else (ok, reason)
+
+
 _OP = Op(
     "ddpm_sample(Tensor noise, Tensor step_noise, Tensor cond, Tensor[] weights, Tensor schedule, "
     "Tensor timesteps, Tensor guidance, float temperature=1.0, bool clip_denoised=False, "
@@ -216,6 +224,9 @@ _OP = Op(
     fake=_fake,
     reference=_reference,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        triton_backend.backend("ddpm_sample", _can_run_triton),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
     differentiable=False,
 )

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, native, triton_backend
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import diffusion
 
@@ -131,6 +131,11 @@ def _run_cpu(
     return out
 
 
+def _can_run_triton(x: Tensor, model_output: Tensor, *_: Any) -> Verdict:
+    ok, reason = triton_backend.can_run({"x": x}, (torch.float32,))
+    return triton_backend.can_run({"model_output": model_output}) if ok else (ok, reason)
+
+
 _OP = Op(
     "ddpm_step(Tensor x, Tensor model_output, Tensor noise, Tensor coefficients, Tensor guidance, "
     "float temperature=1.0, bool clip_denoised=False) -> Tensor",
@@ -138,5 +143,8 @@ _OP = Op(
     fake=_fake,
     reference=diffusion.ddpm_step,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        triton_backend.backend("ddpm_step", _can_run_triton),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

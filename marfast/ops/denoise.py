@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, native, triton_backend
 from marfast.ops.head import HeadShape, example_weights, packed_head, time_embedding
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import head
@@ -109,11 +109,21 @@ def _run_cpu(
     return out.to(x.dtype)
 
 
+def _can_run_triton(
+    x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor], *_: Any
+) -> Verdict:
+    width = weights[0].shape[0]
+    return triton_backend.can_run({"x": x, "weights": weights[0]}, width=width)
+
+
 _OP = Op(
     "denoise(Tensor x, Tensor t, Tensor cond, Tensor[] weights, Tensor? packed=None) -> Tensor",
     check=_check,
     fake=_fake,
     reference=_reference,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        triton_backend.backend("denoise", _can_run_triton),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

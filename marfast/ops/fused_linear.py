@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, native, triton_backend
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import transformer
 
@@ -187,6 +187,10 @@ def _run_cpu(
     return out
 
 
+def _can_run_triton(x: Tensor, weight: Tensor, *_: Any) -> Verdict:
+    return triton_backend.can_run({"x": x, "weight": weight}, width=x.shape[1])
+
+
 _OP = Op(
     "fused_linear(Tensor x, Tensor weight, Tensor bias, Tensor? norm_weight=None, "
     "Tensor? norm_bias=None, Tensor? residual=None, bool gelu=False, float eps=1e-6, "
@@ -195,5 +199,8 @@ _OP = Op(
     fake=_fake,
     reference=_reference,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        triton_backend.backend("fused_linear", _can_run_triton),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, native, triton_backend
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import vae
 
@@ -116,6 +116,12 @@ def _run_cpu(
     return out.permute(0, 3, 1, 2)
 
 
+def _can_run_triton(x: Tensor, *_: Any) -> Verdict:
+    if x.shape[2] > 1 < x.shape[3] and x.stride(2) != x.shape[3] * x.stride(3):
+        return False, "x's positions don't lie at one stride"
+    return triton_backend.can_run({"x": x})
+
+
 _OP = Op(
     "group_norm_silu(Tensor x, Tensor weight, Tensor bias, int groups=32, float eps=1e-6, "
     "bool silu=True) -> Tensor",
@@ -123,5 +129,8 @@ _OP = Op(
     fake=_fake,
     reference=_reference,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        triton_backend.backend("group_norm_silu", _can_run_triton),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, native, triton_backend
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import head
 
@@ -110,6 +110,10 @@ def _run_cpu(
     return out
 
 
+def _can_run_triton(x: Tensor, *_: Any) -> Verdict:
+    return triton_backend.can_run({"x": x}, width=x.shape[1])
+
+
 _OP = Op(
     "layer_norm_modulate(Tensor x, Tensor shift, Tensor scale, Tensor? weight=None, "
     "Tensor? bias=None, float eps=1e-6) -> Tensor",
@@ -117,5 +121,8 @@ _OP = Op(
     fake=_fake,
     reference=head.layer_norm_modulate,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        triton_backend.backend("layer_norm_modulate", _can_run_triton),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

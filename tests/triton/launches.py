@@ -1,0 +1,89 @@
+"""Every kernel and configuration, as launches at the sizes of MAR-B and MAR-H; nothing runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from marfast.ops.head import HeadShape
+from marfast.triton.adaln_mlp import adaln_mlp
+from marfast.triton.attention import attention
+from marfast.triton.ddpm_step import ddpm_step
+from marfast.triton.denoise import Head
+from marfast.triton.fused_linear import fused_linear
+from marfast.triton.group_norm_silu import group_norm_silu
+from marfast.triton.layer_norm_modulate import layer_norm_modulate
+from marfast.triton.modulation import modulation
+
+from .ahead import empty
+
+ROWS = (2, 40, 200)
+"""One for each tile of products."""
+
+
+def head_weights(width: int, depth: int, dtype: torch.dtype) -> list[torch.Tensor]:
+    shape = HeadShape(16, condition=768, width=width, depth=depth, frequencies=256)
+    return [empty(*sizes, dtype=dtype) for sizes in shape.expected()]
+
+
+def products(rows: int, dtype: torch.dtype, width: int = 1024) -> None:
+    """The head's: its block, its first and last layer; and a transformer's."""
+    head = Head(head_weights(width, 1, dtype))
+    three, two = empty(rows, 3 * width), empty(rows, 2 * width)
+    head(empty(rows, 16), [three, two], empty(rows, 32))
+    head.time(empty(rows, 256))
+    head.cond(empty(rows, 768))
+    modulation(empty(1, width), empty(rows, width), rows, head.projections)
+    weight, bias = empty(3072, 768, dtype=dtype), empty(3072, dtype=dtype)
+    x, vector = empty(rows, 768), empty(768)
+    fused_linear(x, weight, bias, vector, vector, None, True, 1e-6, None)
+    back, bias = empty(768, 3072, dtype=dtype), empty(768, dtype=dtype)
+    fused_linear(empty(rows, 3072), back, bias, None, None, x, False, 1e-6, None)
+
+
+def block_of_one_dtype(dtype: torch.dtype, width: int = 1024) -> None:
+    rows = [empty(2, width, dtype=dtype) for _ in range(4)]
+    vectors = [empty(width, dtype=dtype) for _ in range(4)]
+    weights = [empty(width, width, dtype=dtype) for _ in range(2)]
+    mlp = (weights[0], vectors[2], weights[1], vectors[3])
+    adaln_mlp(*rows, *vectors[:2], *mlp, 1e-6)
+
+
+def heads(head_dim: int, wanted: int | None, causal: bool, dtype: torch.dtype) -> None:
+    qkv = empty(2, 320, 3, 12, head_dim, dtype=dtype)
+    queries = None if wanted is None else torch.zeros(2, wanted, dtype=torch.int64)
+    attention(qkv, queries, causal)
+
+
+def norms(dtype: torch.dtype) -> None:
+    vector = empty(128, dtype=dtype)
+    x = empty(1, 128, 64, 64, dtype=dtype)
+    group_norm_silu(x, vector, vector, 32, 1e-6, True)
+    x = x.contiguous(memory_format=torch.channels_last)
+    group_norm_silu(x, vector, vector, 32, 1e-6, True)
+    group_norm_silu(x, vector, vector, 32, 1e-6, False)
+    x, vector = empty(8, 1024, dtype=dtype), empty(1024, dtype=dtype)
+    layer_norm_modulate(x, x, x, vector, vector, 1e-6)
+
+
+def step(guided: bool, clip: bool, dtype: torch.dtype) -> None:
+    x, output = empty(8, 16), empty(16 if guided else 8, 32, dtype=dtype)
+    ddpm_step(x, output, x, empty(7), empty(1), 1.0, clip)
+
+
+def launches(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
+    """By name, for factors of this dtype."""
+    found: dict[str, Callable[[], Any]] = {}
+    for rows in ROWS:
+        found[f"{rows} rows, w 1024"] = lambda rows=rows: products(rows, dtype)
+        found[f"{rows} rows, w 1536"] = lambda rows=rows: products(rows, dtype, 1536)
+    found["one dtype"] = lambda: block_of_one_dtype(dtype)
+    for head_dim in (64, 80, 128):
+        for wanted in (4, None):
+            causal = head_dim == 80  # one of both, for time
+            label = f"hd {head_dim}, {'all' if wanted is None else wanted}"
+            found[label] = lambda h=head_dim, w=wanted, c=causal: heads(h, w, c, dtype)
+    found["norms"] = lambda: norms(dtype)
+    found["step"] = lambda: step(True, True, dtype)
+    found["step, plain"] = lambda: step(False, False, dtype)
+    return found

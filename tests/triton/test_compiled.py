@@ -1,0 +1,114 @@
+"""Every kernel and configuration asks for few compilations, and compiles within a budget. No GPU is
+needed; docs/triton.md has the tables of all of them (tests/triton/tables.py)."""
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+import pytest
+import torch
+
+from tests.triton.versions import why_not
+
+if reason := why_not():
+    pytest.skip(reason, allow_module_level=True)
+
+from marfast.ops import triton_backend
+from marfast.reference.mar import mask_lengths
+from marfast.triton import graphs, tiles
+from marfast.triton.attention import attention
+from marfast.triton.ddpm_sample import sample
+from tests.triton.ahead import TARGETS, compiled, empty, recorded, requests
+from tests.triton.budget import over_budget
+from tests.triton.launches import head_weights, launches, step
+
+pytestmark = pytest.mark.skipif(triton_backend.interpreting(), reason="nothing is compiled")
+
+HALF = torch.float16
+SM_90 = TARGETS["sm_90"]
+STEPS = tiles.SHORT + 1  # as MAR's 100 do, they fill a tall tile
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is compiled is thrown away."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        yield
+
+
+# All of float16 where shared memory is least; elsewhere what is compiled most differently.
+@pytest.mark.parametrize(
+    ("target", "dtype", "names"),
+    [
+        ("sm_80", HALF, ("2 rows, w 1024", "40 rows, w 1024", "hd 80", "hd 128", "norms", "step")),
+        ("sm_90", torch.float32, ("2 rows, w 1024", "hd 80, all")),
+        ("sm_90", HALF, ("200 rows, w 1024",)),
+        ("sm_100", HALF, ("hd 64, all", "hd 128, all")),
+        ("gfx942", HALF, ("hd 80", "one dtype", "step")),
+    ],
+)
+def test_kernels_compile_within_the_budget(target, dtype, names):
+    chosen = [launch for name, launch in launches(dtype).items() if name.startswith(names)]
+    assert len(chosen) >= len(names)
+    for request in requests(TARGETS[target], *chosen):
+        kernel = compiled(request, TARGETS[target])
+        assert not (excess := over_budget(kernel, target)), f"{request.name}: {excess}"
+
+
+def iterations(num_iter: int) -> list[tuple[int, int]]:
+    """Of MAR's loop over 256 tokens: how many are known, how many are predicted."""
+    masked = [*mask_lengths(256, num_iter)[:-1], 0]
+    return [(256 - before, before - after) for before, after in pairwise(masked)]
+
+
+# Different launches: 3 once, 3 of the modulation; of a step the first product, two of a block (and
+# a LayerNorm, where rows are many), the last product, the update; of these, some are alike.
+@pytest.mark.parametrize(("batch", "compilations"), [(1, 10), (8, 10 + 11), (64, 11)])
+def test_a_whole_schedule_compiles_the_sampler_once_a_bucket(batch, compilations):
+    """Over all K = 64 iterations, the number of rows changes and what is compiled does not."""
+    weights = head_weights(1024, 1, HALF)
+    of_bucket: dict[int, set[str]] = {}
+    for tokens in sorted({batch * predicted for _, predicted in iterations(64)}):
+        inputs = (empty(tokens, 16), empty(STEPS, tokens, 16), empty(2 * tokens, 768))
+        with recorded(SM_90) as found:
+            sample(*inputs, weights, empty(STEPS, 7), empty(STEPS, 256), empty(1), 1.0, False)
+        first = of_bucket.setdefault(graphs.bucket(tokens), set(found))
+        assert set(found) == first, f"{tokens} tokens"
+    assert len(set().union(*of_bucket.values())) == compilations
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_a_whole_schedule_compiles_attention_once_a_tile(causal):
+    compilations: set[str] = set()
+    for known, predicted in iterations(64):
+        for length, wanted in ((64 + known, None), (320, predicted)):
+            queries = None if wanted is None else torch.zeros(2, wanted, dtype=torch.int64)
+            with recorded(SM_90) as found:
+                attention(empty(2, length, 3, 12, 64, dtype=HALF), queries, causal)
+            compilations |= set(found)
+    assert len(compilations) == 2  # all positions; few
+
+
+def test_an_update_is_never_contracted():
+    """FMAs in a step's code are those of exp: 9 an element, 2 elements a thread."""
+    (request,) = requests(SM_90, lambda: step(True, True, torch.float32))
+    assert request.options["enable_fp_fusion"] is False
+
+    def fmas(fusion: bool) -> int:
+        options = {**request.options, "enable_fp_fusion": fusion}
+        kernel = compiled(request._replace(options=options), SM_90)
+        return len(re.findall(r"\bfma\.rn\.f32", kernel.asm["ptx"]))
+
+    assert fmas(False) == 18
+    assert fmas(True) > 18
+
+
+def test_float32_products_are_never_rounded_to_tf32():
+    for name in ("2 rows, w 1024", "hd 64, 4"):
+        for request in requests(SM_90, launches(torch.float32)[name])[:2]:
+            code = compiled(request, SM_90).asm["ptx"]
+            assert "fma.rn.f32" in code
+            assert "mma" not in code
+    halves = requests(SM_90, launches(HALF)["hd 64, 4"])
+    assert "mma.sync" in compiled(halves[0], SM_90).asm["ptx"]

@@ -1,0 +1,59 @@
+"""On a GPU: accuracy, the bits of an update, graphs; the kernels as Triton compiles them there."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from marfast import ops
+from marfast.ops import registry
+from tests.helpers import assert_as_accurate, assert_bitwise_equal
+from tests.ops.heads import sample_inputs
+from tests.ops.test_ddpm_step import inputs
+from tests.triton.cases import ACCURACY, DTYPES, WIDE, Case
+
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("error:ddpm_sample runs as single")]
+
+
+def on_gpu(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(on_gpu, value))
+    return value.cuda() if isinstance(value, Tensor) else value
+
+
+@pytest.mark.parametrize("case", [*ACCURACY, *WIDE], ids=str)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_error_against_float64(case: Case, dtype: torch.dtype) -> None:
+    op = registry.OPS[case.op]
+
+    def run(*args: Any) -> Tensor:
+        with ops.backend("triton"):
+            return op(*args)
+
+    assert_as_accurate(run, op.reference, [on_gpu(case.args(dtype, seed)) for seed in range(8)])
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_an_update_has_the_cpus_bits(needs_native: None, guided: bool) -> None:
+    args = (*inputs(333, 16, guided=guided), 0.97, True)
+    v = torch.linspace(-441, 379, 100_003).reshape(1, -1)  # σ from 0 to infinity
+    zero, one = torch.zeros_like(v), torch.ones_like(v)
+    coefficients = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0])
+    sigma = (zero, torch.cat([zero, v], dim=1), one, coefficients, torch.ones(1))
+    for given in (args, sigma):
+        with ops.backend("triton"):
+            actual = ops.ddpm_step(*on_gpu(given)).cpu()
+        with ops.backend("cpu"):
+            assert_bitwise_equal(actual, ops.ddpm_step(*given))
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_graphs_repeat_and_serve_any_number_of_tokens(guided: bool) -> None:
+    for tokens in (5, 3, 8, 11, 5):
+        args = on_gpu(sample_inputs(tokens, guided=guided, width=128, steps=10))
+        with ops.backend("triton"):
+            first, second = ops.ddpm_sample(*args), ops.ddpm_sample(*args)
+        assert_bitwise_equal(first, second, f"{tokens} tokens")
+        with ops.backend("reference"):
+            torch.testing.assert_close(first, ops.ddpm_sample(*args), rtol=1e-3, atol=1e-3)
