@@ -13,7 +13,7 @@ from torch import nn
 
 from marfast.fast_methods import FastMethod, FastSampleTokens
 from marfast.generation import Pipeline
-from marfast.generation.graphs import Graphs, key_of
+from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators, Randomness
 from marfast.model.mar import FastMAR, Schedule
@@ -82,7 +82,7 @@ def _capture(
     if model.graphs is None:
         if model.device.type != "cuda":
             return f"the model is on {model.device}; graphs are for CUDA devices"
-        model.graphs = Graphs()
+        model.graphs = Graphs(Cuda(model.device))
     graphs: Graphs = model.graphs
     for randomness in parts:
         own = randomness.twin()
@@ -93,7 +93,7 @@ def _capture(
         labels = torch.full((images,), -1, device=model.device)
         try:
             graphs.capture(key, Loop(model, labels, own, settings, schedule))
-        except RuntimeError as error:
+        except CaptureFailed as error:
             reason = f"the loop can't be captured: {error}"
             warnings.warn(f"{reason}; generations launch kernel by kernel", stacklevel=3)
             return reason

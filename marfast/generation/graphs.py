@@ -9,6 +9,7 @@ take the caller's state before a replay and give it back after.
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -35,50 +36,86 @@ class Graph(Protocol):
         """Launch it all again, on the same tensors."""
 
 
-class CudaGraph:
-    """A CUDA graph. Graphs of one `pool` may read each other's tensors."""
+class CaptureFailed(RuntimeError):
+    """A loop can't be kept as graphs; generations launch kernel by kernel."""
 
-    def __init__(self, generators: Sequence[torch.Generator], pool: Any):
+
+class Device(Protocol):
+    """Where graphs are made, and what memory they hold."""
+
+    def prepare(self, function: Callable[[], None]) -> None:
+        """Run it outside a capture: libraries set themselves up, kernels are compiled."""
+
+    def pool(self) -> Any:
+        """What graphs that read each other's tensors share."""
+
+    def graph(self, generators: Sequence[torch.Generator], pool: Any) -> Graph:
+        """An empty one, which may draw from `generators`."""
+
+    def reserved(self) -> int:
+        """Bytes."""
+
+
+class CudaGraph:
+    """A CUDA graph of one device."""
+
+    def __init__(self, device: torch.device, generators: Sequence[torch.Generator], pool: Any):
         self._graph = torch.cuda.CUDAGraph()
-        self._pool = pool
+        self._device, self._pool = device, pool
         for generator in generators:
             self._graph.register_generator_state(generator)
 
     def capture(self, function: Callable[[], None]) -> None:
-        with torch.cuda.graph(self._graph, pool=self._pool):
+        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, pool=self._pool):
             function()
 
     def replay(self) -> None:
-        self._graph.replay()
+        with torch.cuda.device(self._device):
+            self._graph.replay()
 
 
 class Cuda:
-    """Where graphs are made, and what memory they hold."""
+    """A CUDA device."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+
+    def prepare(self, function: Callable[[], None]) -> None:
+        with torch.cuda.device(self.device):
+            side = torch.cuda.Stream()
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                function()
+            torch.cuda.current_stream().wait_stream(side)
 
     def pool(self) -> Any:
         return torch.cuda.graph_pool_handle()
 
     def graph(self, generators: Sequence[torch.Generator], pool: Any) -> Graph:
-        return CudaGraph(generators, pool)
+        return CudaGraph(self.device, generators, pool)
 
     def reserved(self) -> int:
-        return torch.cuda.memory_reserved()
+        return torch.cuda.memory_reserved(self.device)
 
 
 class CapturedLoop:
     """The K iterations of one key, recorded."""
 
-    def __init__(self, loop: Loop, device: Cuda):
+    def __init__(self, loop: Loop, device: Device):
         self.loop = loop
         own = loop.randomness
         before = device.reserved()
-        for k in range(loop.settings.num_iter):  # libraries set themselves up outside a capture
-            loop.iteration(k)
+        iterations = [partial(loop.iteration, k) for k in range(loop.settings.num_iter)]
+        for iteration in iterations:
+            device.prepare(iteration)
         pool = device.pool()
         self.graphs = []
-        for k in range(loop.settings.num_iter):
+        for iteration in iterations:
             graph = device.graph(own.device_generators, pool)
-            graph.capture(lambda k=k: loop.iteration(k))  # type: ignore[misc]
+            try:
+                graph.capture(iteration)
+            except RuntimeError as error:
+                raise CaptureFailed(str(error)) from error
             self.graphs.append(graph)
         self.bytes = max(0, device.reserved() - before)
 
@@ -108,8 +145,8 @@ class CapturedLoop:
 class Graphs:
     """A model's captured loops, the least recently used first."""
 
-    def __init__(self, device: Cuda | None = None, limit: int = GRAPH_MEMORY):
-        self.device = device or Cuda()
+    def __init__(self, device: Device, limit: int = GRAPH_MEMORY):
+        self.device = device
         self.limit = limit
         self.kept: OrderedDict[Hashable, CapturedLoop] = OrderedDict()
 
@@ -120,10 +157,10 @@ class Graphs:
         return found
 
     def capture(self, key: Hashable, loop: Loop) -> None:
-        """Record `loop`, whose randomness is its own; RuntimeError says why it can't be."""
+        """Record `loop`, whose randomness is its own; CaptureFailed says why it can't be."""
         captured = CapturedLoop(loop, self.device)
         if captured.bytes > self.limit:
-            raise RuntimeError(f"it needs {captured.bytes} bytes; graphs may hold {self.limit}")
+            raise CaptureFailed(f"it needs {captured.bytes} bytes; graphs may hold {self.limit}")
         self.kept[key] = captured
         while sum(entry.bytes for entry in self.kept.values()) > self.limit:
             self.kept.popitem(last=False)

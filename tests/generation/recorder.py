@@ -58,13 +58,16 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 class Recorder:
-    """As `generation.graphs.Cuda`: where graphs are made, each generation taking `bytes`."""
+    """As `generation.graphs.Cuda`; each generation takes `bytes`."""
 
     def __init__(self, bytes: int = 100, fail: str = "") -> None:
         self.bytes = bytes
         self.fail = fail
         self.held = 0
         self.made: list[RecordedGraph] = []
+
+    def prepare(self, function: Callable[[], None]) -> None:
+        function()
 
     def pool(self) -> Any:
         self.held += self.bytes
