@@ -13,6 +13,7 @@ from .bench import bench
 from .convert import convert
 from .generate import generate
 from .info import info
+from .profile import profile
 from .verify import verify
 
 
@@ -67,6 +68,12 @@ app.command(
     "  marfast info --explain --model mar_base --dtype bfloat16\n"
     "  marfast info --model mine.pth --preset mine.json"
 )(info)
+app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+    epilog="Examples:\n\n\b\n"
+    "  marfast profile --trace trace.json generate --labels 3 --out 3.png\n"
+    "  marfast profile --kernel ddpm_step generate --labels 3 --out 3.png",
+)(profile)
 app.command(epilog="Example:\n\n\b\n  marfast verify --original ../mar")(verify)
 
 

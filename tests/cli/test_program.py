@@ -35,7 +35,7 @@ EXAMPLES = [line for command in ([], *([c] for c in COMMANDS)) for line in examp
 
 
 def test_every_help_has_an_example() -> None:
-    assert sorted(COMMANDS) == ["bench", "convert", "generate", "info", "verify"]
+    assert sorted(COMMANDS) == ["bench", "convert", "generate", "info", "profile", "verify"]
     for command in COMMANDS:
         assert any(line[0] == command for line in examples(command))
     assert examples()
