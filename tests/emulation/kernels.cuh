@@ -187,6 +187,17 @@ __global__ void right_fences(const Io a) {
   }
 }
 
+__global__ void right_release_store(const Io a) {
+  if (threadIdx.x != 0) return;
+  if (blockIdx.x == 0) {
+    a.out[1] = a.in[0];
+    ptx::st_release_gpu(a.count, 1);
+  } else {
+    while (ptx::ld_acquire_gpu(a.count) == 0) ptx::nanosleep(20);
+    a.out[2 + blockIdx.x] = a.out[1];
+  }
+}
+
 __global__ void race_relaxed_flag(const Io a) {
   if (threadIdx.x != 0) return;
   if (blockIdx.x == 0) {

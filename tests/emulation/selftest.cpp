@@ -84,6 +84,7 @@ const Case cases[] = {
     CASE(right_copies, 1, 64, copies_are_right),
     CASE(right_grid_barrier, 3, 64, anything),
     CASE(right_fences, 2, 32, fences_are_right),
+    CASE(right_release_store, 2, 32, fences_are_right),
     CASE(right_mma, 1, 32, mma_is_right),
     CASE(race_missing_barrier, 1, 64, anything),
     CASE(race_in_global_memory, 1, 64, anything),
