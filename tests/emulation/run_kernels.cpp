@@ -17,9 +17,9 @@ namespace emu = marfast::emulation;
 namespace {
 
 uint32_t state;
-float number() {  // in [-1, 1), exact in bfloat16
+float number() {  // in [-1, 1)
   state = state * 1664525 + 1013904223;
-  return static_cast<float>(static_cast<int>(state >> 24) - 128) / 128;
+  return static_cast<float>(static_cast<int>(state >> 8) - (1 << 23)) / (1 << 23);
 }
 
 // Memory known to the emulator, between zones that aren't.
