@@ -35,7 +35,9 @@ def run(*command: object, timeout: float = 120) -> subprocess.CompletedProcess[s
 
 def compile_object(source: Path, to: Path, *flags: str, includes: tuple[str, ...] = ()) -> None:
     """RuntimeError with the compiler's words if `source` doesn't compile."""
-    done = run("c++", *FLAGS, *flags, f"-I{HERE / 'include'}", *includes, *INCLUDES, "-c", source, "-o", to)
+    done = run(
+        "c++", *FLAGS, *flags, f"-I{HERE / 'include'}", *includes, *INCLUDES, "-c", source, "-o", to
+    )
     if done.returncode:
         raise RuntimeError(done.stderr)
 

@@ -40,8 +40,8 @@ namespace {
 // block it is the thread's own vector; of other blocks it keeps shared snapshots, which arrive by
 // release and acquire only.
 
-using BlockClock = std::vector<uint32_t>;                            // [threads of a block]
-using GridClock = std::vector<std::shared_ptr<const BlockClock>>;    // [blocks]
+using BlockClock = std::vector<uint32_t>;                          // [threads of a block]
+using GridClock = std::vector<std::shared_ptr<const BlockClock>>;  // [blocks]
 using Snapshot = std::shared_ptr<const GridClock>;
 
 struct Copy {
@@ -355,9 +355,7 @@ void check(uintptr_t at, int bytes, int alignment, bool write, uint32_t where,
   const uint32_t clock = thread.clock[thread.local];
   for (uintptr_t i = (at - region->begin) / 2; i <= (at + bytes - 1 - region->begin) / 2; ++i) {
     Cell& cell = region->cells[i];
-    const auto inside = [&] {
-      return " byte " + std::to_string(2 * i) + " of " + region->name;
-    };
+    const auto inside = [&] { return " byte " + std::to_string(2 * i) + " of " + region->name; };
     if (cell.flags & pending && role != Role::copy_landing)
       stop(write ? "race" : "not_arrived", where,
            verb + inside() + ", where a cp.async of " + name(cell.writer) + " (" +
@@ -365,8 +363,9 @@ void check(uintptr_t at, int bytes, int alignment, bool write, uint32_t where,
     if (!write && cell.writer == never) stop("uninitialised", where, "reads" + inside());
     const bool both_strong = role == Role::strong_access && cell.flags & strong;
     if (cell.writer != never && !both_strong && !happened(thread, cell.writer, cell.written))
-      stop("race", where, verb + inside() + ", written by " + name(cell.writer) + " at " +
-                              text(cell.write_place) + " with nothing to order the two");
+      stop("race", where,
+           verb + inside() + ", written by " + name(cell.writer) + " at " + text(cell.write_place) +
+               " with nothing to order the two");
     if (!write) {
       const int slot = happened(thread, cell.reader[0], cell.read[0]) ? 0 : 1;
       cell.reader[slot] = thread.id, cell.read[slot] = clock, cell.read_place[slot] = where;
@@ -377,8 +376,9 @@ void check(uintptr_t at, int bytes, int alignment, bool write, uint32_t where,
     for (int j = 0; j < 2; ++j)
       if (!(role == Role::strong_access && cell.flags & strong_read[j]) &&
           !happened(thread, cell.reader[j], cell.read[j]))
-        stop("race", where, "writes" + inside() + ", read by " + name(cell.reader[j]) + " at " +
-                                text(cell.read_place[j]) + " with nothing to order the two");
+        stop("race", where,
+             "writes" + inside() + ", read by " + name(cell.reader[j]) + " at " +
+                 text(cell.read_place[j]) + " with nothing to order the two");
     cell = {thread.id, clock, {}, {}, where, {}, 0};
     if (role == Role::copy_issue) cell.flags = pending;
     if (role == Role::strong_access) cell.flags = strong;
@@ -479,9 +479,9 @@ void launch(const Launch& shape, const std::function<void()>& body, const void* 
   if (now.remaining == 0) return;
   next_id += now.remaining;
   now.stack = 64 << 10;
-  now.stacks = static_cast<unsigned char*>(mmap(nullptr, now.stack * now.remaining,
-                                                PROT_READ | PROT_WRITE,
-                                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  now.stacks =
+      static_cast<unsigned char*>(mmap(nullptr, now.stack * now.remaining, PROT_READ | PROT_WRITE,
+                                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   if (now.stacks == MAP_FAILED) throw std::bad_alloc();
   // A guard page a stack, as long as the kernel's number of mappings allows it.
   for (size_t i = 0; i < now.remaining && now.remaining < 16384; ++i)
@@ -540,7 +540,8 @@ void launch(const Launch& shape, const std::function<void()>& body, const void* 
       fail(*now.ready.front(), "deadlock", place(last_spin), "spins for a value that never comes");
       break;
     }
-    const size_t pick = chosen.schedule == Schedule::random ? random_number() % now.ready.size() : 0;
+    const size_t pick =
+        chosen.schedule == Schedule::random ? random_number() % now.ready.size() : 0;
     std::swap(now.ready[pick], now.ready.front());
     current = now.ready.front();
     now.ready.pop_front();
@@ -596,8 +597,8 @@ void bar_sync(int id, int threads, Site site) {
     barrier.site = site;
   } else if (barrier.expected != expected) {
     stop("divergence", place(site), "other threads wait at this barrier with another count");
-  } else if (whole && (barrier.site.line != site.line ||
-                       std::strcmp(barrier.site.file, site.file) != 0)) {
+  } else if (whole &&
+             (barrier.site.line != site.line || std::strcmp(barrier.site.file, site.file) != 0)) {
     stop("divergence", place(site), "other threads wait at " + text(place(barrier.site)));
   }
   barrier.waiting.push_back(current);
@@ -607,8 +608,8 @@ void bar_sync(int id, int threads, Site site) {
   yield();
 }
 
-void warp_collective(const char* name, uint32_t mask, void* mine, Collective collective, bool orders,
-                     Site site) {
+void warp_collective(const char* name, uint32_t mask, void* mine, Collective collective,
+                     bool orders, Site site) {
   const bool dropped = orders && faulty(name, site);
   if (dropped) return;
   maybe_yield(4);
@@ -617,10 +618,9 @@ void warp_collective(const char* name, uint32_t mask, void* mine, Collective col
   WarpOp& op = block.warps[current->local / 32];
   if (!(mask >> at & 1)) stop("missing_lane", place(site), "the mask leaves out its own lane");
   for (unsigned i = 0; i < 32 && !op.arrived; ++i)
-    if (mask >> i & 1 &&
-        (first + i >= grid->size || grid->threads[block.first + first + i].done))
-      stop("missing_lane", place(site), std::string(name) + ": lane " + std::to_string(i) +
-                                            " has ended or never was");
+    if (mask >> i & 1 && (first + i >= grid->size || grid->threads[block.first + first + i].done))
+      stop("missing_lane", place(site),
+           std::string(name) + ": lane " + std::to_string(i) + " has ended or never was");
   if (!op.arrived) {
     op.name = name, op.site = site, op.mask = mask;
   } else if (op.site.line != site.line || std::strcmp(op.site.file, site.file) != 0 ||
@@ -649,7 +649,8 @@ void access(const void* at, int bytes, int alignment, bool write, Site site) {
 void cp_async(void* shared, const void* global, int bytes, int valid, Site site) {
   auto* to = static_cast<unsigned char*>(shared);
   if (number(global) % bytes)
-    stop("misaligned", place(site), "cp.async's source needs alignment to " + std::to_string(bytes));
+    stop("misaligned", place(site),
+         "cp.async's source needs alignment to " + std::to_string(bytes));
   if (valid) check(number(global), valid, 1, false, place(site));
   check(number(shared), bytes, bytes, true, place(site), Role::copy_issue);
   if (const Region* region = find(number(shared), number(shared) + bytes);
@@ -720,7 +721,8 @@ struct Rows {
   bool trans;
 };
 
-// Lane l gets, of each matrix, row l / 4 and columns 2 (l % 4) and the next; trans: of its transpose.
+// Lane l gets, of each matrix, row l / 4 and columns 2 (l % 4) and the next; trans: of its
+// transpose.
 void distribute(void** lanes) {
   for (int l = 0; l < 32; ++l) {
     auto* mine = static_cast<Rows*>(lanes[l]);
@@ -804,10 +806,10 @@ void plain(void* at, size_t bytes, int alignment, bool write, void* pc) {
 // ---- What -fsanitize=thread calls ---------------------------------------------------------------
 
 #define PC __builtin_return_address(0)
-#define HOOKS(n)                                                                                  \
-  void __tsan_read##n(void* at) { marfast::emulation::plain(at, n, n, false, PC); }               \
-  void __tsan_write##n(void* at) { marfast::emulation::plain(at, n, n, true, PC); }               \
-  void __tsan_unaligned_read##n(void* at) { marfast::emulation::plain(at, n, 1, false, PC); }     \
+#define HOOKS(n)                                                                              \
+  void __tsan_read##n(void* at) { marfast::emulation::plain(at, n, n, false, PC); }           \
+  void __tsan_write##n(void* at) { marfast::emulation::plain(at, n, n, true, PC); }           \
+  void __tsan_unaligned_read##n(void* at) { marfast::emulation::plain(at, n, 1, false, PC); } \
   void __tsan_unaligned_write##n(void* at) { marfast::emulation::plain(at, n, 1, true, PC); }
 
 extern "C" {

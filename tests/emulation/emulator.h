@@ -55,8 +55,8 @@ void add_memory(const void* begin, size_t bytes, bool written, const char* name)
 void remove_memory(const void* begin);
 
 // Runs `body` as every thread of the grid, all blocks resident; `parameters` are readable, too.
-void launch(const Launch& shape, const std::function<void()>& body, const void* parameters = nullptr,
-            size_t parameter_bytes = 0);
+void launch(const Launch& shape, const std::function<void()>& body,
+            const void* parameters = nullptr, size_t parameter_bytes = 0);
 
 template <typename Kernel, typename Args>
 void launch(const Launch& shape, Kernel kernel, const Args& args) {

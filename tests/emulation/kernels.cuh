@@ -32,7 +32,7 @@ __global__ void right_sum(const Io a) {
 
 __global__ void race_missing_barrier(const Io a) {
   const int t = threadIdx.x;
-  shared()[t] = a.in[t];  // report: race
+  shared()[t] = a.in[t];        // report: race
   a.out[t] = shared()[63 - t];  // report: race uninitialised
 }
 
@@ -234,8 +234,7 @@ __global__ void right_mma(const Io a) {
   ptx::ldmatrix_x2(right, tile + 512 + lane % 8 * 32 + lane / 8 % 2 * 16);
   float d[4] = {};
   ptx::mma_m16n8k16(d, left, right, bfloat16{});
-  for (int i = 0; i < 4; ++i)
-    a.out[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];
+  for (int i = 0; i < 4; ++i) a.out[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];
 }
 
 }  // namespace marfast

@@ -1,6 +1,6 @@
 """Wrong indices, strides, tails and operators: one at a time in csrc/cuda, each must be noticed.
 
-`python -m tests.emulation.mutation [--count 60] [--seed 1]` compiles run_kernels.cpp with one change
+`python -m tests.emulation.mutation [--count 60] [--seed 1]` compiles run_kernels.cpp with a change
 in a kernel's source, runs its cases in the emulator (forward), and counts the changes that made one
 fail. About 6 s a mutant. Those that survive are printed; KNOWN explains the ones that can't matter.
 """
@@ -28,7 +28,14 @@ SOURCES = (
     "tile.cuh",
 )
 
-OPERATORS = {" < ": " <= ", " >= ": " > ", " <= ": " < ", " + ": " - ", " - ": " + ", " * ": " + "} | {
+OPERATORS = {
+    " < ": " <= ",
+    " >= ": " > ",
+    " <= ": " < ",
+    " + ": " - ",
+    " - ": " + ",
+    " * ": " + ",
+} | {
     " / ": " * ",
     " % ": " / ",
     " && ": " || ",
@@ -61,7 +68,9 @@ def mutants_of(file: str, source: str) -> list[Mutant]:
         for at in re.finditer(r"(?<![\w.\"])\d+(?![\w.])", code):
             for value in (int(at[0]) + 1, int(at[0]) - 1):
                 if value >= 0:
-                    found.append(Mutant(file, number, code[: at.start()] + str(value) + code[at.end() :]))
+                    found.append(
+                        Mutant(file, number, code[: at.start()] + str(value) + code[at.end() :])
+                    )
         for old, new in OPERATORS.items():
             for at in re.finditer(re.escape(old), code):
                 found.append(Mutant(file, number, code[: at.start()] + new + code[at.end() :]))
@@ -119,7 +128,9 @@ def main() -> None:
             print(f"\r{counts}", end="", file=sys.stderr, flush=True)
     tried = counts["caught"] + counts["survived"]
     share = counts["caught"] / max(tried, 1)
-    print(f"{counts} of {total} possible; caught {share:.1%} of those that change a result or compile")
+    print(
+        f"{counts} of {total} possible; caught {share:.1%} of those that change a result or compile"
+    )
     sys.exit(share < 0.95)
 
 

@@ -2,14 +2,14 @@
 // `run_kernels check SCHEDULE` runs every case; `run_kernels faults` drops or weakens each
 // synchronisation that they reach, in turn. Prints a line each: "ok", a report, or the difference.
 
-#include "launchers.h"
-
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
+
+#include "launchers.h"
 
 using namespace marfast;
 namespace emu = marfast::emulation;
@@ -44,11 +44,13 @@ struct Buffer {
 };
 
 template <class T>
-constexpr DType dtype = sizeof(T) == 4                     ? DType::f32
+constexpr DType dtype = sizeof(T) == 4                ? DType::f32
                         : std::is_same_v<T, bfloat16> ? DType::bf16
-                                                           : DType::f16;
+                                                      : DType::f16;
 template <class T>
-constexpr double unit = sizeof(T) == 4 ? 0x1p-24 : std::is_same_v<T, bfloat16> ? 0x1p-8 : 0x1p-11;
+constexpr double unit = sizeof(T) == 4                ? 0x1p-24
+                        : std::is_same_v<T, bfloat16> ? 0x1p-8
+                                                      : 0x1p-11;
 
 std::string differs(const char* what, size_t i, double got, double wanted) {
   char text[200];
@@ -90,7 +92,8 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
       const float g = gate[r * (J + 3) + j], left = residual[r * (J + 1) + j];
       const double got = silu ? narrow[r * (J + 2) + j] : out[r * (J + 2) + j];
       double wanted = sum, bound = (K + 4) * 0x1p-23 * size;
-      if (silu) wanted = sum / (1 + std::exp(-sum)), bound = 2 * bound + 2 * unit<T> * std::abs(wanted);
+      if (silu)
+        wanted = sum / (1 + std::exp(-sum)), bound = 2 * bound + 2 * unit<T> * std::abs(wanted);
       if (gated) wanted = left + g * sum, bound += 0x1p-22 * (std::abs(left) + std::abs(g * sum));
       if (sizeof(T) == 4 && !silu) {
         const float y = total + bias[j];
@@ -191,8 +194,8 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   struct Shape {
     int64_t rows, inputs, outputs, gap;
   };
-  constexpr Shape shapes[] = {{0, 8, 8, 0},   {1, 40, 70, 8},  {3, 33, 17, 1},
-                              {9, 33, 131, 1}, {17, 136, 9, 8}, {66, 72, 130, 8}, {2, 520, 65, 0}};
+  constexpr Shape shapes[] = {{0, 8, 8, 0},    {1, 40, 70, 8},   {3, 33, 17, 1}, {9, 33, 131, 1},
+                              {17, 136, 9, 8}, {66, 72, 130, 8}, {2, 520, 65, 0}};
   for (const auto& s : shapes)
     for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate}) {
       if (s.rows == 66 && e != Epilogue::gate) continue;
@@ -211,7 +214,8 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
       all.push_back({"layer_norm_modulate float to " + type,
                      [=] { return layer_norm_modulate<float, T, T>(rows, w, true); }});
     }
-  for (int64_t rows : {0, 1, 3}) all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(rows, 97); }});
+  for (int64_t rows : {0, 1, 3})
+    all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(rows, 97); }});
 }
 
 std::string outcome(const Case& which) {
@@ -253,5 +257,6 @@ int main(int count, char** words) {
     return 0;
   }
   if (count > 2) emu::options().schedule = schedule(words[2]);
-  for (const Case& which : cases) std::printf("%s\t%s\n", which.name.c_str(), outcome(which).c_str());
+  for (const Case& which : cases)
+    std::printf("%s\t%s\n", which.name.c_str(), outcome(which).c_str());
 }

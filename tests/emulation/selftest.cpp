@@ -1,14 +1,14 @@
-// Runs the kernels of kernels.cuh under every schedule, or (`selftest faults`) the right ones with each
-// synchronisation dropped or weakened in turn. Prints what
-// was reported, or "ok" where the result is right.
-
-#include "kernels.cuh"
+// Runs the kernels of kernels.cuh under every schedule, or (`selftest faults`) the right ones with
+// each synchronisation dropped or weakened in turn. Prints what was reported, or "ok" where the
+// result is right.
 
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+
+#include "kernels.cuh"
 
 using namespace marfast;
 namespace emu = marfast::emulation;

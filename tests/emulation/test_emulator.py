@@ -1,4 +1,4 @@
-"""The emulator reports what broken kernels do wrong, at the right line, and nothing of right ones."""
+"""The emulator reports what broken kernels do wrong, at its line, and nothing of right ones."""
 
 import re
 import shutil
@@ -29,7 +29,9 @@ def marked_lines() -> dict[str, dict[int, set[str]]]:
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build.link_program(HERE / "selftest.cpp", tmp_path_factory.mktemp("emulator") / "selftest")
+    return build.link_program(
+        HERE / "selftest.cpp", tmp_path_factory.mktemp("emulator") / "selftest"
+    )
 
 
 def rows(program: Path, *words: str) -> list[list[str]]:
