@@ -10,6 +10,7 @@ from torch import Tensor
 
 from marfast import ops
 from marfast.ops import cuda, native, registry
+from marfast.ops.head import HeadShape, example_weights
 
 from . import build
 
@@ -42,7 +43,8 @@ def in_float64(args: tuple[Any, ...]) -> tuple[Any, ...]:
     def wide(value: Any) -> Any:
         if isinstance(value, (list, tuple)):
             return [wide(part) for part in value]
-        return value.double() if isinstance(value, Tensor) else value
+        floats = isinstance(value, Tensor) and value.is_floating_point()
+        return value.double() if floats else value
 
     return tuple(wide(value) for value in args)
 
@@ -98,3 +100,14 @@ def test_adaln_mlp(rows: int, width: int, dtype: torch.dtype) -> None:
     b1, b2 = normal(2, width, dtype=dtype, seed=3)
     w1, w2 = (normal(2, width, width, seed=2) / width**0.5).to(dtype)
     assert_right(ops.adaln_mlp, (x, shift, scale, gate, weight, bias, w1, b1, w2, b2), dtype)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "depth"), [(0, 1), (1, 0), (3, 1)])
+def test_denoise(rows: int, depth: int, dtype: torch.dtype) -> None:
+    shape = HeadShape(3, condition=20, width=33, depth=depth, frequencies=256)
+    generator = torch.Generator().manual_seed(0)
+    weights = example_weights(shape, dtype, torch.device("cpu"), generator)
+    t = torch.arange(rows) * 300
+    assert_right(ops.denoise, (normal(rows, 3), t, normal(rows, 20, seed=1), weights), dtype)
