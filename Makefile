@@ -16,7 +16,7 @@ BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-gpu bench lint build clean FORCE
+.PHONY: help demo test test-emulation test-gpu bench lint build clean FORCE
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,10 @@ demo: $(VENV)/installed  ## Generate a 10 x 10 grid of images: outputs/fashion-m
 
 test: $(VENV)/dev  ## Run the tests, with coverage of marfast/.
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+test-emulation: $(VENV)/dev  ## Run the emulator's tests and mutate every line of the CUDA kernels (long).
+	$(BIN)/python -m pytest tests/emulation
+	$(BIN)/python -m tests.emulation.mutation
 
 test-gpu: $(VENV)/dev  ## Run the tests that need a CUDA device.
 	$(BIN)/python -m pytest -m gpu

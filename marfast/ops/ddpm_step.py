@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native, triton_backend
+from marfast.ops import checks, cuda, native, triton_backend
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import diffusion
 
@@ -136,6 +136,36 @@ def _can_run_triton(x: Tensor, model_output: Tensor, *_: Any) -> Verdict:
     return triton_backend.can_run({"model_output": model_output}) if ok else (ok, reason)
 
 
+def _can_run_cuda(x: Tensor, *_: Any) -> Verdict:
+    return cuda.can_run({"x": x})
+
+
+def _run_cuda(
+    x: Tensor,
+    model_output: Tensor,
+    noise: Tensor,
+    coefficients: Tensor,
+    guidance: Tensor,
+    temperature: float,
+    clip_denoised: bool,
+) -> Tensor:
+    tokens, channels = x.shape
+    x, model_output, noise = native.rows(x), native.rows(model_output), native.rows(noise)
+    coefficients = native.rows(coefficients)
+    out = x.new_empty((tokens, channels))
+    pointers = (out, x, model_output, noise, coefficients, guidance)
+    cuda.call(
+        *("ddpm_step", x.device),
+        *(tensor.data_ptr() for tensor in pointers),
+        *(tokens, channels, x.stride(0), model_output.stride(0), noise.stride(0)),
+        cuda.code(model_output.dtype),
+        model_output.shape[0] != tokens,
+        temperature,
+        clip_denoised,
+    )
+    return out
+
+
 _OP = Op(
     "ddpm_step(Tensor x, Tensor model_output, Tensor noise, Tensor coefficients, Tensor guidance, "
     "float temperature=1.0, bool clip_denoised=False) -> Tensor",
@@ -144,6 +174,7 @@ _OP = Op(
     reference=diffusion.ddpm_step,
     example=_example,
     backends=[
+        Backend("cuda", _can_run_cuda, _run_cuda, on_request=True),
         triton_backend.backend("ddpm_step", _can_run_triton),
         Backend("cpu", _can_run_cpu, _run_cpu),
     ],
