@@ -24,6 +24,7 @@ struct MmaTiles {
   using Weights = Tile<T, 64 * kOutputs, kDepth>;
   using Rows = Tile<T, 8 * kRows, kDepth>;
   static constexpr int kStageBytes = Weights::kBytes + Rows::kBytes;
+  static_assert(kStages * kStageBytes <= 48 << 10, "more shared memory than needs no opting in");
   static_assert(Weights::kBytes % 16 == 0, "the rows' tile must start at a multiple of 16 bytes");
 
   static LaunchShape shape_of(const LinearLayer& a) {

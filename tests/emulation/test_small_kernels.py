@@ -35,7 +35,7 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Any:
     name = "-DMARFAST_CUDA_MODULE=marfast_emulation"
     objects = [build.emulator()]
     for source, flags in (
-        (build.HERE / "launchers.cpp", build.INSTRUMENTED),
+        (build.HERE / "launchers.cpp", (*build.INSTRUMENTED, "-Wno-unknown-pragmas")),
         (build.CSRC / "cuda" / "head.cpp", ("-O1",)),
         (build.CSRC / "cuda" / "bindings.cpp", ("-O1", name)),
     ):
