@@ -22,7 +22,13 @@ REGISTERS = {
     "linear_mma": 200,
     "linear_fp32": 200,
 }
-VARIANTS = {"ddpm_step": 3, "layer_norm_modulate": 7, "silu_sum": 3, "linear_mma": 8, "linear_fp32": 4}
+VARIANTS = {
+    "ddpm_step": 3,
+    "layer_norm_modulate": 7,
+    "silu_sum": 3,
+    "linear_mma": 8,
+    "linear_fp32": 4,
+}
 ARCHITECTURES = ["sm_80", "sm_90"]
 
 
@@ -80,4 +86,3 @@ def test_instructions(tmp_path: Path) -> None:
             assert "fma.rn.f32" in body
             assert "cp.async" in body
     assert counts == VARIANTS
-

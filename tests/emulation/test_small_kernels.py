@@ -6,7 +6,6 @@ float64 as docs/numerics.md asks, beside PyTorch's own.
 
 import importlib.util
 import sysconfig
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -52,10 +51,9 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def emulated(module: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def emulated(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda, "_load", lambda: (module, ""))
     monkeypatch.setattr(cuda, "device_verdict", lambda *_: (True, ""))
-    yield
 
 
 def run(name: str, backend: str, *args: Any) -> Tensor:
@@ -110,9 +108,7 @@ def test_ddpm_step(dtype: torch.dtype, guided: bool, tokens: int, channels: int)
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("affine", [False, True])
-@pytest.mark.parametrize(
-    ("rows", "width"), [(1, 1), (5, 31), (3, 33), (2, 64), (9, 97), (4, 1280)]
-)
+@pytest.mark.parametrize(("rows", "width"), [(1, 1), (5, 31), (3, 33), (2, 64), (9, 97), (4, 1280)])
 def test_layer_norm_modulate(dtype: torch.dtype, affine: bool, rows: int, width: int) -> None:
     x, shift, scale = (draw(rows, width, dtype=dtype, seed=seed) for seed in range(3))
     weight, bias = (draw(width, dtype=dtype, seed=seed) if affine else None for seed in (3, 4))
