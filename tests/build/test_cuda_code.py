@@ -1,5 +1,5 @@
-"""What nvcc makes of the GPU's kernels, which needs no GPU: registers, spills, shared memory and the
-instructions that matter, against one table of budgets."""
+"""What nvcc makes of the GPU's kernels, which needs no GPU: registers, spills and the instructions
+that matter, against one table of budgets."""
 
 import re
 import shutil

@@ -44,7 +44,8 @@ def module(tmp_path_factory: pytest.TempPathFactory) -> Any:
     done = build.run("c++", "-shared", *objects, "-ldl", "-o", library)
     assert done.returncode == 0, done.stderr
     spec = importlib.util.spec_from_file_location("marfast_emulation", library)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     loaded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(loaded)
     return loaded
