@@ -100,6 +100,7 @@ PYBIND11_MODULE(_C, m) {
   m.attr("AVX2") = py::int_(+kAvx2);
   m.attr("AVX512") = py::int_(+kAvx512);
   m.attr("AVX512_BF16") = py::int_(+kAvx512Bf16);
+  m.attr("AMX_BF16") = py::int_(+kAmxBf16);
   m.def("cpu_features", &cpu_features);
   m.def("isas", [] { return names(cpu_features()); });
   m.def("isa", [] { return std::string(active_isa().name); });

@@ -6,6 +6,7 @@ from marfast.accelerate import accelerate, findings, restore
 from marfast.generation import load
 from marfast.ops.registry import backend
 from marfast.verify import verify
+from marfast.warmup import refresh, warmup
 
 __all__ = [
     "__version__",
@@ -15,6 +16,8 @@ __all__ = [
     "load",
     "ops",
     "reference",
+    "refresh",
     "restore",
     "verify",
+    "warmup",
 ]

@@ -4,6 +4,7 @@ original's method and draws its random numbers. In training mode the module's ow
 import functools
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
@@ -12,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
-from marfast.generation.loop import sample_tokens
 from marfast.generation.randomness import BatchRandomness, Generators
+from marfast.generation.sample import sample_tokens
 from marfast.model.binding import autocast
 from marfast.model.head import FastHead
 from marfast.model.mar import FastMAR
@@ -38,7 +39,7 @@ def uncompiled(function: Function) -> Function:
     return call  # type: ignore[return-value]
 
 
-class FastMethod:
+class FastMethod(ABC):
     """Stands in for the method `name` of one module."""
 
     name: ClassVar[str]
@@ -48,13 +49,18 @@ class FastMethod:
         self.backend = backend
         self.replaced = module.__dict__.get(self.name)
 
+    @abstractmethod
+    def forget(self) -> None:
+        """Take all weights anew at the next call."""
+
     @property
     def own(self) -> Callable[..., Any]:
         """The module's own method."""
         own = self.replaced or functools.partial(getattr(type(self.module), self.name), self.module)
         return functools.partial(_on_this_machine, own)
 
-    def _backend(self) -> AbstractContextManager[None]:
+    def backend_in_force(self) -> AbstractContextManager[None]:
+        """What `accelerate` was told, for the time of a call."""
         return nullcontext() if self.backend == "auto" else ops.backend(self.backend)
 
 
@@ -70,16 +76,21 @@ def _on_this_machine(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         ) from error
 
 
-class FastForward(FastMethod):
-    """`forward(x [R, C], t [R], c [R, D]) -> [R, 2C]` of a SimpleMLPAdaLN, where no gradient is
-    recorded."""
-
-    name = "forward"
-
+class _FastHeadMethod(FastMethod):
     def __init__(self, module: nn.Module, backend: str, dtype: torch.dtype | None):
         super().__init__(module, backend, dtype)
         self.dtype = dtype
         self.head = FastHead()
+
+    def forget(self) -> None:
+        self.head = FastHead()
+
+
+class FastForward(_FastHeadMethod):
+    """`forward(x [R, C], t [R], c [R, D]) -> [R, 2C]` of a SimpleMLPAdaLN, where no gradient is
+    recorded."""
+
+    name = "forward"
 
     @uncompiled
     def __call__(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
@@ -88,7 +99,7 @@ class FastForward(FastMethod):
         if self.module.training or differentiable:
             output: Tensor = self.own(x, t, c)
             return output
-        with self._backend(), autocast(x.device, self.dtype):
+        with self.backend_in_force(), autocast(x.device, self.dtype):
             self.head.refresh(self.module)
             if not self.head.plain:
                 output = self.own(x, t, c)
@@ -96,16 +107,11 @@ class FastForward(FastMethod):
             return self.head.denoise(x, t, c).to(self.head.weights[0].dtype)
 
 
-class FastSample(FastMethod):
+class FastSample(_FastHeadMethod):
     """`sample(z [R, D], temperature, cfg) -> [R, C]` of a DiffLoss; under guidance R = 2N, and the
     second N rows repeat the first."""
 
     name = "sample"
-
-    def __init__(self, module: nn.Module, backend: str, dtype: torch.dtype | None):
-        super().__init__(module, backend, dtype)
-        self.dtype = dtype
-        self.head = FastHead()
 
     @uncompiled
     @torch.no_grad()
@@ -119,9 +125,10 @@ class FastSample(FastMethod):
         )
         tokens = len(z) // 2 if guided else len(z)
         randomness = BatchRandomness(Generators.global_ones(z.device), 1, range(1))
-        with self._backend(), autocast(z.device, self.dtype):
+        with self.backend_in_force(), autocast(z.device, self.dtype):
             self.head.refresh(module.net)
-            noise, step_noise = randomness.noise(tokens, module.in_channels, len(timesteps), guided)
+            noise = randomness.initial_noise(tokens, module.in_channels)
+            step_noise = randomness.step_noise(tokens, module.in_channels, len(timesteps), guided)
             sampled = self.head.sample(
                 *(noise.to(z.device), step_noise.to(z.device), z, schedule, timesteps),
                 torch.as_tensor(cfg, dtype=torch.float32, device=z.device).reshape(1),
@@ -158,20 +165,33 @@ class FastSampleTokens(FastMethod):
         if module.training or not self._computes_what_the_module_does():
             own: Tensor = self.own(bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress)
             return own
-        settings = Settings(
+        settings = self.settings(num_iter, cfg, cfg_schedule, temperature)
+        if labels is None:
+            labels = torch.full((bsz,), -1, device=model.device)
+        randomness = BatchRandomness(Generators.global_ones(model.device), bsz, range(bsz))
+        with self.backend_in_force(), _Bar(num_iter, progress) as report:
+            tokens = sample_tokens(model, labels, randomness, settings, model.schedule(), report)
+        images: Tensor = module.unpatchify(tokens)
+        return images
+
+    def settings(
+        self,
+        num_iter: int = 64,
+        cfg: float | Tensor = 1.0,
+        cfg_schedule: str = "linear",
+        temperature: float = 1.0,
+    ) -> Settings:
+        """Those of a call; steps are the module's own."""
+        return Settings(
             num_iter=num_iter,
             cfg=cfg,  # type: ignore[arg-type]  # the original takes a tensor of one element, too
             cfg_schedule=cfg_schedule,  # type: ignore[arg-type]  # checked by the loop
             temperature=float(temperature),
-            clip_denoised=getattr(module.diffloss, "clip_denoised", False),
+            clip_denoised=getattr(self.module.diffloss, "clip_denoised", False),
         )
-        if labels is None:
-            labels = torch.full((bsz,), -1, device=model.device)
-        randomness = BatchRandomness(Generators.global_ones(model.device), bsz, range(bsz))
-        with self._backend(), _Bar(num_iter, progress) as report:
-            tokens = sample_tokens(model, labels, randomness, settings, model.schedule(), report)
-        images: Tensor = module.unpatchify(tokens)
-        return images
+
+    def forget(self) -> None:
+        self.model.forget()
 
     def _computes_what_the_module_does(self) -> bool:
         """Once: condition vectors of one image, by the module's own encoder and decoder and by the
@@ -187,7 +207,7 @@ class FastSampleTokens(FastMethod):
             in_force = torch.is_autocast_enabled(device.type) or self.model.dtype is not None
             # half precision may overflow in the module's own code: not what is asked here
             model = FastMAR(module, torch.float32) if in_force else self.model
-            with self._backend():
+            with self.backend_in_force():
                 model.refresh()
                 embedding = model.class_embedding(torch.full((1,), -1, device=device))
                 ours = model.condition(tokens, known, predict, embedding).float()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from marfast.ops import backend, native
 from marfast.verification.compare import to_double
+from marfast.verification.op_table import OWN_PRODUCTS
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -42,8 +43,8 @@ def on_every_isa(op: Callable[..., Tensor], *args: Any) -> dict[str, Tensor]:
 
 def with_defined_bits(results: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
     """Those of `on_every_isa` whose bits are defined under weights of this dtype."""
-    dots = {"avx512_bf16"} if dtype == torch.bfloat16 else set()
-    return {isa: result for isa, result in results.items() if isa not in dots}
+    own = OWN_PRODUCTS if dtype == torch.bfloat16 else ()
+    return {isa: result for isa, result in results.items() if isa not in own}
 
 
 def lane_sum(values: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ PACKAGE = Path(marfast.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("accelerate", "training", "evaluation", "verify", "verification", "profiling"),
+    ("accelerate", "training", "evaluation", "verify", "verification", "profiling", "warmup"),
     ("fast_methods",),
     ("generation",),
     ("model",),

@@ -16,6 +16,7 @@ namespace marfast::avx512_bf16 {
 namespace {
 
 struct BFloat16Dots {
+  static constexpr bool own_tiles = false;
   using V = avx512::Vec;
   using Element = bfloat16;
   using Weights = __m512bh;

@@ -16,6 +16,7 @@ enum Feature : unsigned {
   kAvx2 = 1,        // AVX2, FMA, F16C
   kAvx512 = 2,      // AVX-512 F, BW, DQ, VL
   kAvx512Bf16 = 4,  // AVX-512 BF16
+  kAmxBf16 = 8,     // AMX tiles and BF16
 };
 
 struct Isa {

@@ -91,8 +91,12 @@ void linear(const Linear& layer, const typename F::Element* x, int64_t x_stride,
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t first = rows * g / groups, count = rows * (g + 1) / groups - first;
       alignas(64) float out[F::max_rows * kPanel];
-      panel_rows<V, F>(count, x + first * x_stride, x_stride, layer.panel(p), layer.inputs, next,
-                       out);
+      const typename F::Element* rows_of_x = x + first * x_stride;
+      if constexpr (F::own_tiles) {
+        F::panel_rows(count, rows_of_x, x_stride, layer.panel(p), layer.inputs, next, out);
+      } else {
+        panel_rows<V, F>(count, rows_of_x, x_stride, layer.panel(p), layer.inputs, next, out);
+      }
       for (int64_t r = 0; r < count; ++r) {
         for (int64_t v = 0; v < kPanel; v += V::lanes) {
           const int64_t j = p * kPanel + v;

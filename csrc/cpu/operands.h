@@ -8,6 +8,9 @@
 //   accumulators, max_rows   of the tile that the registers hold beside the weights
 //   Weights        one vector of outputs by `depth` values of k: 64 bytes of a panel
 //   Value          a row's values at the same k, in every lane
+//   own_tiles      whether it brings a panel_rows (linear.h) of its own, in place of all but
+//   Element,
+//                  max_rows and store
 //   store          16 values into a row, rounded to what the product takes
 
 #include <cstring>
@@ -19,6 +22,7 @@ namespace marfast {
 // float32 by float32: one FMA for each k.
 template <class V>
 struct Float32 {
+  static constexpr bool own_tiles = false;
   using Element = float;
   using Weights = V;
   using Value = V;
@@ -37,6 +41,7 @@ struct Float32 {
 // for each k, in the order of Float32.
 template <class V>
 struct BFloat16 {
+  static constexpr bool own_tiles = false;
   using Element = float;
   struct Weights {
     V even, odd;

@@ -31,9 +31,9 @@ void pack_as(const Linear& layer, int64_t first, int64_t outputs, const From* we
     const char* panel = layer.panel((first + j) / kPanel);
     const From* row = weight + j * layer.inputs;
     for (int64_t k = 0; k < layer.inputs; ++k) {
-      portable::from_float(portable::to_float(row[k]), &entry<To>(panel, k, (first + j) % kPanel));
+      from_float(to_float(row[k]), &entry<To>(panel, k, (first + j) % kPanel));
     }
-    to_bias[j] = portable::to_float(bias[j]);
+    to_bias[j] = to_float(bias[j]);
   }
 }
 
@@ -88,8 +88,8 @@ void pack_linear(int64_t inputs, int64_t outputs, DType dtype, DType from, const
 void unpack(int64_t size, DType from, const void* values, float* out) {
   for (int64_t i = 0; i < size; ++i) {
     out[i] = from == DType::f32    ? static_cast<const float*>(values)[i]
-             : from == DType::bf16 ? portable::to_float(static_cast<const bfloat16*>(values)[i])
-                                   : portable::to_float(static_cast<const float16*>(values)[i]);
+             : from == DType::bf16 ? to_float(static_cast<const bfloat16*>(values)[i])
+                                   : to_float(static_cast<const float16*>(values)[i]);
   }
 }
 

@@ -22,7 +22,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossle
 
 def to_pixels(images: Tensor) -> Pixels:
     """[B, C, H, W] in [−1, 1] -> [B, H, W, C], rounded to nearest."""
-    scaled = images.permute(0, 2, 3, 1).add(1).mul(127.5).round().clamp(0, 255)
+    exact = images.permute(0, 2, 3, 1).double()  # in float32 the sum can round to a half
+    scaled = exact.add(1).mul(127.5).round().clamp(0, 255)
     pixels: Pixels = scaled.byte().cpu().numpy()
     return pixels
 

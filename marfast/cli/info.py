@@ -5,7 +5,7 @@ import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -18,6 +18,7 @@ from marfast.ops import native, registry
 from .console import print_pairs, print_table
 from .convert import report_pairs
 from .errors import bad, check_environment, reported_as
+from .explain import print_choices
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Shown where they are set, besides those that begin with MARFAST_."""
@@ -35,6 +36,20 @@ def info(
         str | None,
         typer.Option(metavar="NAME|FILE", help="What the file holds, if it does not say."),
     ] = None,
+    explain: Annotated[
+        bool,
+        typer.Option(
+            "--explain",
+            help="Show which backend runs each op of a generation by --model (mar_base, mar_large "
+            "and mar_huge need no file), and why not another.",
+        ),
+    ] = False,
+    batch: Annotated[int, typer.Option(help="With --explain: images at a time.")] = 1,
+    dtype: Annotated[
+        Literal["bfloat16", "float16"] | None,
+        typer.Option(help="With --explain: what products are computed in; float32 by default."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="With --explain: cpu, cuda or cuda:N.")] = "cpu",
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Show what this machine has and can run.
@@ -42,6 +57,11 @@ def info(
     Versions, devices, the native extension, which backend of which op can run here and why not, the
     embedded models with their settings, and the environment variables that matter.
     """
+    if explain:
+        if model is None:
+            raise bad("--explain", "it explains a model's generation; give --model, too")
+        print_choices(model, preset, batch, dtype, device, as_json)
+        return
     if preset is not None and model is None:
         raise bad("--preset", f"{preset} says what a model's file holds; give --model, too")
     if model is not None:

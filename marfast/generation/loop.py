@@ -1,7 +1,8 @@
 """The autoregressive loop: MAR algorithm 1 over whole images. The one loop of the package.
 
-Mask lengths depend on L and K alone, so which tokens an iteration knows and predicts is index
-arithmetic on the orders: no mask is searched, and nothing waits for a device.
+Mask lengths depend on L and K alone, so all shapes of the K iterations are known before the first
+one runs, and which tokens an iteration knows and predicts is index arithmetic on the orders: no
+mask is searched, and nothing waits for a device.
 """
 
 from collections.abc import Callable
@@ -18,55 +19,102 @@ from .randomness import Randomness
 Progress = Callable[[int, int], None]
 
 
-def sample_tokens(
-    model: FastMAR,
-    labels: Tensor,
-    randomness: Randomness,
-    settings: Settings,
-    schedule: Schedule,
-    progress: Progress | None = None,
-) -> Tensor:
-    """Tokens [B, L, C] of images with the given labels [B] (−1: no class).
+class Loop:
+    """The inputs of a generation on the model's device, and its K iterations.
 
-    schedule is the sampler's, `model.schedule(…)`; `settings.steps` is not read. progress(done, of)
-    is called after each of the `settings.num_iter` iterations.
+    `fill` takes other labels, random numbers and guidance of the same sizes into the same tensors.
+    `tokens` [B, L, C] is the result.
     """
-    module, device = model.module, model.device
-    seq_len, channels = module.seq_len, module.token_embed_dim
-    model.refresh()
-    lengths = mask_lengths(seq_len, settings.num_iter)
-    lengths_after = [*lengths[1:-1], 0]  # the last iteration leaves nothing
 
-    orders = randomness.orders(seq_len).to(device)
-    tokens = torch.zeros(len(labels), seq_len, channels, device=device)
-    rows = torch.arange(len(labels), device=device)[:, None]
-    guided = settings.cfg != 1.0
-    class_embedding = model.class_embedding(labels)
-    if guided:
-        no_class = model.class_embedding(torch.full_like(labels, -1))
-        class_embedding = torch.cat([class_embedding, no_class])
+    def __init__(
+        self,
+        model: FastMAR,
+        labels: Tensor,
+        randomness: Randomness,
+        settings: Settings,
+        schedule: Schedule,
+    ):
+        module = model.module
+        self.model, self.settings, self.schedule = model, settings, schedule
+        self.seq_len, self.channels = module.seq_len, module.token_embed_dim
+        self.guided = bool(settings.cfg != 1.0)
+        lengths = mask_lengths(self.seq_len, settings.num_iter)
+        self.masked = lengths[:-1]
+        self.left = [*lengths[1:-1], 0]  # the last iteration leaves nothing
+        self.scheduled = lengths[1:]  # what the guidance scale follows
 
-    def doubled(x: Tensor) -> Tensor:
-        return torch.cat([x, x]) if guided else x
+        def on_device(*sizes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+            return torch.zeros(sizes, dtype=dtype, device=model.device)
 
-    for step, (masked, left) in enumerate(zip(lengths, lengths_after, strict=False)):
-        known = orders[:, masked:].sort(dim=1).values
-        predict = orders[:, left:masked].sort(dim=1).values
-        z = model.condition(doubled(tokens), doubled(known), doubled(predict), class_embedding)
-        scale = guidance_scale(settings.cfg, settings.cfg_schedule, seq_len, lengths[step + 1])
-        guidance = torch.as_tensor(scale, dtype=torch.float32).reshape(1)
-        steps = len(schedule[1])
-        noise, step_noise = randomness.noise(masked - left, channels, steps, guided)
-        sampled = model.sample_head(
+        images = len(labels)
+        self.labels = on_device(images, dtype=torch.int64)
+        self.orders = on_device(images, self.seq_len, dtype=torch.int64)
+        self.rows = torch.arange(images, device=model.device)[:, None]
+        self.initial_noise = on_device(images * self.seq_len, self.channels)
+        self.guidance = on_device(settings.num_iter, 1)
+        self.tokens = on_device(images, self.seq_len, self.channels)
+        self.fill(labels, randomness, settings)
+
+    def fill(self, labels: Tensor, randomness: Randomness, settings: Settings) -> None:
+        """Take labels [B], orders and noises that are drawn ahead, and the K guidance scales."""
+        self.randomness = randomness
+        _upload(labels, self.labels)
+        _upload(randomness.orders(self.seq_len), self.orders)
+        if randomness.ahead:
+            counts = [masked - left for masked, left in zip(self.masked, self.left, strict=True)]
+            drawn = [randomness.initial_noise(count, self.channels) for count in counts]
+            _upload(torch.cat(drawn), self.initial_noise)
+        scales = [
+            guidance_scale(settings.cfg, settings.cfg_schedule, self.seq_len, length)
+            for length in self.scheduled
+        ]
+        values = [torch.as_tensor(scale, dtype=torch.float32).reshape(1) for scale in scales]
+        _upload(torch.stack(values), self.guidance)
+
+    def iteration(self, k: int) -> None:
+        """Predict the tokens of iteration k, 0 ... K − 1, in turn."""
+        if k == 0:
+            self._begin()
+        masked, left = self.masked[k], self.left[k]
+        known = self.orders[:, masked:].sort(dim=1).values
+        predict = self.orders[:, left:masked].sort(dim=1).values
+        doubled = [torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)]
+        z = self.model.condition(doubled[0], doubled[1], doubled[2], self.class_embedding)
+        noise, step_noise = self._noise(masked, left)
+        sampled = self.model.sample_head(
             z,
-            noise.to(device),
-            step_noise.to(device),
-            schedule,
-            guidance.to(device),
-            settings.temperature,
-            settings.clip_denoised,
+            noise,
+            step_noise,
+            self.schedule,
+            self.guidance[k],
+            self.settings.temperature,
+            self.settings.clip_denoised,
         )
-        tokens[rows, predict] = sampled.view(len(labels), -1, channels)
-        if progress:
-            progress(step + 1, settings.num_iter)
-    return tokens
+        self.tokens[self.rows, predict] = sampled.view(len(self.tokens), -1, self.channels)
+
+    def _begin(self) -> None:
+        self.tokens.zero_()
+        embedding = self.model.class_embedding(self.labels)
+        if self.guided:
+            no_class = self.model.class_embedding(torch.full_like(self.labels, -1))
+            embedding = torch.cat([embedding, no_class])
+        self.class_embedding = embedding
+
+    def _noise(self, masked: int, left: int) -> tuple[Tensor, Tensor]:
+        count, device = masked - left, self.tokens.device
+        if self.randomness.ahead:
+            images = len(self.tokens)
+            first = images * (self.seq_len - masked)
+            noise = self.initial_noise[first : first + images * count]
+        else:
+            noise = self.randomness.initial_noise(count, self.channels).to(device)
+        steps = len(self.schedule[1])
+        step_noise = self.randomness.step_noise(count, self.channels, steps, self.guided)
+        return noise, step_noise.to(device)
+
+
+def _upload(values: Tensor, to: Tensor) -> None:
+    """Without waiting for the device: from pinned memory, which torch keeps until it is read."""
+    if to.device.type == "cuda" and values.device.type == "cpu":
+        values = values.pin_memory()
+    to.copy_(values, non_blocking=True)

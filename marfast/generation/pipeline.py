@@ -11,8 +11,9 @@ from marfast.model.presets import Settings
 from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer
 
-from .loop import Progress, sample_tokens
+from .loop import Progress
 from .randomness import randomness_of_parts
+from .sample import sample_tokens
 
 PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about
 ACTIVATIONS = 16  # vectors of the transformer's width that are live for each position, about

@@ -20,13 +20,32 @@ from marfast.reference.mar import random_orders
 
 
 class Randomness(Protocol):
-    """The random numbers of the images `rows` of a batch, iteration by iteration."""
+    """The random numbers of the images `rows` of a batch: orders first, then an iteration's initial
+    noise, then its step noise, unless `ahead`."""
+
+    @property
+    def ahead(self) -> bool:
+        """Whether all initial noises may be drawn before any step noise: the generators differ."""
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        """Which numbers are drawn and which of them kept: the same for any seeds."""
+
+    @property
+    def device_generators(self) -> list[torch.Generator]:
+        """Those that step noise comes from."""
 
     def orders(self, seq_len: int) -> Tensor:
         """Generation orders [images, L], on the CPU."""
 
-    def noise(self, tokens: int, channels: int, steps: int, guided: bool) -> tuple[Tensor, Tensor]:
-        """An iteration's initial noise [images·tokens, C] and step noise [S, images·tokens, C]."""
+    def initial_noise(self, tokens: int, channels: int) -> Tensor:
+        """An iteration's initial noise [images·tokens, C], on the CPU."""
+
+    def step_noise(self, tokens: int, channels: int, steps: int, guided: bool) -> Tensor:
+        """An iteration's step noise [S, images·tokens, C], on the generator's device."""
+
+    def twin(self) -> "Randomness":
+        """The same layout with generators of its own, whatever they hold."""
 
 
 @dataclass
@@ -55,6 +74,11 @@ class Generators:
             return cls(np.random, cpu, torch.cuda.default_generators[index])
         raise ValueError(f"device: {device}; without a seed, allowed are cpu and cuda")
 
+    def twin(self) -> "Generators":
+        """Others on the same devices."""
+        device = torch.Generator(self.device.device)
+        return Generators(np.random.RandomState(0), torch.Generator(), device)
+
     def state(self) -> tuple[Any, Tensor, Tensor]:
         return self.numpy.get_state(), self.cpu.get_state(), self.device.get_state()
 
@@ -76,19 +100,37 @@ class BatchRandomness:
         whole = random_orders(self.batch, seq_len, self.generators.numpy)
         return whole[self.rows.start : self.rows.stop]
 
-    def noise(self, tokens: int, channels: int, steps: int, guided: bool) -> tuple[Tensor, Tensor]:
-        whole = self.batch * tokens
-        kept = slice(self.rows.start * tokens, self.rows.stop * tokens)
-        initial = torch.randn(whole, channels, generator=self.generators.cpu)[kept]
-        generator = self.generators.device
-        drawn = (2 * whole if guided else whole, channels)
-        step_noise = torch.stack(
+    @property
+    def ahead(self) -> bool:
+        return self.generators.device is not self.generators.cpu
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        return self.batch, self.rows
+
+    @property
+    def device_generators(self) -> list[torch.Generator]:
+        return [self.generators.device]
+
+    def initial_noise(self, tokens: int, channels: int) -> Tensor:
+        generator = self.generators.cpu
+        return torch.randn(self.batch * tokens, channels, generator=generator)[self._kept(tokens)]
+
+    def step_noise(self, tokens: int, channels: int, steps: int, guided: bool) -> Tensor:
+        generator, kept = self.generators.device, self._kept(tokens)
+        drawn = (self.batch * tokens * (2 if guided else 1), channels)
+        return torch.stack(
             [
                 torch.randn(drawn, generator=generator, device=generator.device)[kept].clone()
                 for _ in range(steps)
             ]
         )
-        return initial, step_noise
+
+    def twin(self) -> "BatchRandomness":
+        return BatchRandomness(self.generators.twin(), self.batch, self.rows)
+
+    def _kept(self, tokens: int) -> slice:
+        return slice(self.rows.start * tokens, self.rows.stop * tokens)
 
 
 class ImageRandomness:
@@ -100,10 +142,27 @@ class ImageRandomness:
     def orders(self, seq_len: int) -> Tensor:
         return torch.cat([stream.orders(seq_len) for stream in self.streams])
 
-    def noise(self, tokens: int, channels: int, steps: int, guided: bool) -> tuple[Tensor, Tensor]:
-        drawn = [stream.noise(tokens, channels, steps, guided) for stream in self.streams]
-        initial, step_noise = zip(*drawn, strict=True)
-        return torch.cat(initial), torch.cat(step_noise, dim=1)
+    @property
+    def ahead(self) -> bool:
+        return all(stream.ahead for stream in self.streams)
+
+    @property
+    def layout(self) -> tuple[object, ...]:
+        return tuple(stream.layout for stream in self.streams)
+
+    @property
+    def device_generators(self) -> list[torch.Generator]:
+        return [stream.generators.device for stream in self.streams]
+
+    def initial_noise(self, tokens: int, channels: int) -> Tensor:
+        return torch.cat([stream.initial_noise(tokens, channels) for stream in self.streams])
+
+    def step_noise(self, tokens: int, channels: int, steps: int, guided: bool) -> Tensor:
+        drawn = [stream.step_noise(tokens, channels, steps, guided) for stream in self.streams]
+        return torch.cat(drawn, dim=1)
+
+    def twin(self) -> "ImageRandomness":
+        return ImageRandomness([stream.twin() for stream in self.streams])
 
 
 def randomness_of_parts(

@@ -37,12 +37,15 @@ def native_kernels_take(weight: Tensor) -> bool:
 
 
 def _fingerprint(weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[object, ...]:
-    """Changes when a weight does: replaced, written in place, or (sparsely checked) via `.data`."""
+    """Changes when a weight does: replaced, written in place, or (on a CPU, sparsely checked) via
+    `.data`."""
+    # what is made in inference mode counts no versions
+    places = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
+    if weights[0].device.type != "cpu":  # nobody waits for a device: `marfast.refresh`
+        return (dtype, *places)
     sampled = [
         w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights
     ]
-    # what is made in inference mode counts no versions
-    places = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
     return (dtype, *places, *torch.stack(sampled).tolist())
 
 

@@ -38,6 +38,8 @@ class FastMAR:
         self.module = module
         self.dtype = dtype
         self.head = FastHead()
+        self.graphs: Any = None  # what generation has captured of this model
+        self._schedules: dict[Any, tuple[Any, Schedule]] = {}
         self._encoder: list[FastBlock] = []
         self._decoder: list[FastBlock] = []
 
@@ -68,9 +70,24 @@ class FastMAR:
         steps: a count or a respacing; None takes the process that the module was built with.
         """
         own = self.module.diffloss.gen_diffusion
-        process = own if steps is None else create_diffusion(str(steps))
-        coefficients, timesteps = sampling_schedule(process)
-        return coefficients.to(self.device), timesteps.to(self.device)
+        key = (str(steps), self.device)
+        process, schedule = self._schedules.get(key, (None, None))
+        if schedule is None or (steps is None and process is not own):
+            process = own if steps is None else create_diffusion(str(steps))
+            coefficients, timesteps = sampling_schedule(process)
+            schedule = coefficients.to(self.device), timesteps.to(self.device)
+            self._schedules[key] = process, schedule
+        return schedule
+
+    def forget(self) -> None:
+        """Pack all weights anew at the next use, and drop what was captured: for weights that were
+        written where no version counts it."""
+        self.head = FastHead()
+        self._encoder, self._decoder = [], []
+        self.graphs = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"graphs": None}
 
     def class_embedding(self, labels: Tensor) -> Tensor:
         """labels [B], −1 for no class -> [B, D]."""

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, cuda, native
 from marfast.ops.fused_linear import pack_linear
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import head
@@ -161,6 +161,42 @@ def _run_cpu(
     return out.to(x.dtype)
 
 
+def _can_run_cuda(x: Tensor, *args: Any) -> Verdict:
+    w1: Tensor = args[5]
+    return cuda.can_run({"x": x, "w1": w1}, native.WEIGHTS)
+
+
+def _run_cuda(
+    x: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    gate: Tensor,
+    ln_weight: Tensor,
+    ln_bias: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    eps: float,
+    packed: Tensor | None,
+) -> Tensor:
+    inputs = [native.rows(tensor.float()) for tensor in (x, shift, scale, gate)]
+    affine = [native.rows(tensor.float()) for tensor in (ln_weight, ln_bias)]
+    mlp = [tensor.contiguous() for tensor in (w1, b1, w2, b2)]
+    out = inputs[0].new_empty(x.shape)
+    normed, hidden = (torch.empty(x.shape, dtype=w1.dtype, device=x.device) for _ in range(2))
+    cuda.call(
+        *("adaln_mlp", x.device),
+        *(tensor.data_ptr() for tensor in (out, *inputs, *affine, *mlp, normed, hidden)),
+        *x.shape,
+        *(tensor.stride(0) for tensor in inputs),
+        cuda.code(torch.float32),
+        cuda.code(w1.dtype),
+        eps,
+    )
+    return out.to(x.dtype)
+
+
 _OP = Op(
     "adaln_mlp(Tensor x, Tensor shift, Tensor scale, Tensor gate, Tensor ln_weight, "
     "Tensor ln_bias, Tensor w1, Tensor b1, Tensor w2, Tensor b2, float eps=1e-6, "
@@ -169,5 +205,8 @@ _OP = Op(
     fake=_fake,
     reference=_reference,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        Backend("cuda", _can_run_cuda, _run_cuda, on_request=True),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

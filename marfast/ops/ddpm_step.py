@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, cuda, native
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import diffusion
 
@@ -131,6 +131,36 @@ def _run_cpu(
     return out
 
 
+def _can_run_cuda(x: Tensor, *_: Any) -> Verdict:
+    return cuda.can_run({"x": x})
+
+
+def _run_cuda(
+    x: Tensor,
+    model_output: Tensor,
+    noise: Tensor,
+    coefficients: Tensor,
+    guidance: Tensor,
+    temperature: float,
+    clip_denoised: bool,
+) -> Tensor:
+    tokens, channels = x.shape
+    x, model_output, noise = native.rows(x), native.rows(model_output), native.rows(noise)
+    coefficients = native.rows(coefficients)
+    out = x.new_empty((tokens, channels))
+    pointers = (out, x, model_output, noise, coefficients, guidance)
+    cuda.call(
+        *("ddpm_step", x.device),
+        *(tensor.data_ptr() for tensor in pointers),
+        *(tokens, channels, x.stride(0), model_output.stride(0), noise.stride(0)),
+        cuda.code(model_output.dtype),
+        model_output.shape[0] != tokens,
+        temperature,
+        clip_denoised,
+    )
+    return out
+
+
 _OP = Op(
     "ddpm_step(Tensor x, Tensor model_output, Tensor noise, Tensor coefficients, Tensor guidance, "
     "float temperature=1.0, bool clip_denoised=False) -> Tensor",
@@ -138,5 +168,8 @@ _OP = Op(
     fake=_fake,
     reference=diffusion.ddpm_step,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        Backend("cuda", _can_run_cuda, _run_cuda, on_request=True),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

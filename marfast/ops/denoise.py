@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, cuda, native
 from marfast.ops.head import HeadShape, example_weights, packed_head, time_embedding
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import head
@@ -109,11 +109,45 @@ def _run_cpu(
     return out.to(x.dtype)
 
 
+def _can_run_cuda(
+    x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor], packed: Tensor | None
+) -> Verdict:
+    return cuda.can_run({"x": x, "weights": weights[0]}, native.WEIGHTS)
+
+
+def _run_cuda(
+    x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor], packed: Tensor | None
+) -> Tensor:
+    shape, rows, dtype = HeadShape.of(weights), x.shape[0], weights[0].dtype
+    embedding = head.timestep_embedding(t, shape.frequencies)
+    inputs = [tensor.to(dtype).contiguous() for tensor in (x, cond, embedding)]
+    dense = [weight.contiguous() for weight in weights]
+    out = torch.empty((rows, 2 * shape.channels), dtype=torch.float32, device=x.device)
+    # time, condition, x, the modulation; normed, hidden, activated
+    sizes = (3 * shape.depth + 5, rows, shape.width)
+    floats = torch.empty(sizes, dtype=torch.float32, device=x.device)
+    elements = torch.empty((3, rows, shape.width), dtype=dtype, device=x.device)
+    cuda.call(
+        *("denoise", x.device, out.data_ptr()),
+        *(tensor.data_ptr() for tensor in inputs),
+        [weight.data_ptr() for weight in dense],
+        floats.data_ptr(),
+        elements.data_ptr(),
+        list(shape),
+        rows,
+        cuda.code(dtype),
+    )
+    return out.to(x.dtype)
+
+
 _OP = Op(
     "denoise(Tensor x, Tensor t, Tensor cond, Tensor[] weights, Tensor? packed=None) -> Tensor",
     check=_check,
     fake=_fake,
     reference=_reference,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        Backend("cuda", _can_run_cuda, _run_cuda, on_request=True),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import checks, native
+from marfast.ops import checks, cuda, native
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import head
 
@@ -110,6 +110,33 @@ def _run_cpu(
     return out
 
 
+def _can_run_cuda(x: Tensor, *_: Any) -> Verdict:
+    return cuda.can_run({"x": x}, tuple(native.DTYPE_CODES))
+
+
+def _run_cuda(
+    x: Tensor,
+    shift: Tensor,
+    scale: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    eps: float,
+) -> Tensor:
+    rows = [native.rows(tensor) for tensor in (x, shift, scale)]
+    affine = [None if tensor is None else native.rows(tensor) for tensor in (weight, bias)]
+    out = x.new_empty(x.shape)
+    cuda.call(
+        *("layer_norm_modulate", x.device, out.data_ptr()),
+        *(tensor.data_ptr() for tensor in rows),
+        *(0 if tensor is None else tensor.data_ptr() for tensor in affine),
+        *x.shape,
+        *(tensor.stride(0) for tensor in rows),
+        cuda.code(x.dtype),
+        eps,
+    )
+    return out
+
+
 _OP = Op(
     "layer_norm_modulate(Tensor x, Tensor shift, Tensor scale, Tensor? weight=None, "
     "Tensor? bias=None, float eps=1e-6) -> Tensor",
@@ -117,5 +144,8 @@ _OP = Op(
     fake=_fake,
     reference=head.layer_norm_modulate,
     example=_example,
-    backends=[Backend("cpu", _can_run_cpu, _run_cpu)],
+    backends=[
+        Backend("cuda", _can_run_cuda, _run_cuda, on_request=True),
+        Backend("cpu", _can_run_cpu, _run_cpu),
+    ],
 )

@@ -52,7 +52,7 @@ _LIBRARY = torch.library.Library("marfast", "DEF")
 _FORCED: ContextVar[str] = ContextVar(
     "marfast_backend", default=os.environ.get("MARFAST_BACKEND") or "auto"
 )
-_USED: ContextVar[dict[str, set[str]] | None] = ContextVar("marfast_used", default=None)
+_WATCH: ContextVar["Watch | None"] = ContextVar("marfast_watch", default=None)
 OPS: dict[str, "Op"] = {}
 
 
@@ -121,6 +121,16 @@ class Op:
                 return backend
         raise BackendUnavailable(f"backend {forced!r} can't run {self.name}: {reason}")
 
+    def verdicts(self, args: tuple[Any, ...]) -> dict[str, str]:
+        """Why each backend would not run the op with `args`, the preferred first; empty where it
+        could."""
+        table = {}
+        for name in ORDER:
+            if (backend := self.backends.get(name)) is not None:
+                ok, reason = backend.can_run(*args)
+                table[name] = reason if not ok else "on request only" * backend.on_request
+        return table
+
     def fill(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """`args` with the defaults, which torch's dispatcher leaves out."""
         return args + self._defaults[len(args) :]
@@ -129,8 +139,8 @@ class Op:
         args = self.fill(args)
         self._check(*args)
         chosen = self.choose(args)
-        if (record := _USED.get()) is not None:
-            record.setdefault(self.name, set()).add(chosen.name)
+        if (watch := _WATCH.get()) is not None:
+            watch(self, args, chosen)
         return chosen.run(*args)
 
     def _run_fake(self, *args: Any) -> Tensor:
@@ -160,6 +170,9 @@ class Op:
             result[place] = gradient
         # as many as arguments were given: the dispatcher leaves defaults out
         return tuple(tree_unflatten(result, ctx.structure)[: len(ctx.needs_input_grad)])
+
+
+Watch = Callable[[Op, tuple[Any, ...], Backend], object]
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -192,14 +205,21 @@ def backend(name: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def watched(watch: "Watch") -> Iterator[None]:
+    """Calls watch(op, arguments, backend) before each run of an op inside the block."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
+
+
+@contextlib.contextmanager
 def used() -> Iterator[dict[str, set[str]]]:
     """Records, for every op that runs inside the block, which backends ran it."""
     record: dict[str, set[str]] = {}
-    token = _USED.set(record)
-    try:
+    with watched(lambda op, _, chosen: record.setdefault(op.name, set()).add(chosen.name)):
         yield record
-    finally:
-        _USED.reset(token)
 
 
 def forced() -> str:

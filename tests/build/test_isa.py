@@ -11,7 +11,7 @@ from marfast.ops import native
 
 pytestmark = pytest.mark.usefixtures("needs_native")
 
-NAMES = ["avx512_bf16", "avx512", "avx2", "portable"]
+NAMES = ["avx512_amx", "avx512_bf16", "avx512", "avx2", "portable"]
 
 
 @pytest.fixture
@@ -21,10 +21,13 @@ def extension() -> Any:
 
 def test_the_best_usable_one_is_chosen(extension):
     avx2, avx512, bf16 = extension.AVX2, extension.AVX512, extension.AVX512_BF16
+    amx = extension.AMX_BF16
     assert extension.select_isa(0, "") == "portable"
     if "avx2" in extension.isas():
         assert extension.select_isa(avx2, "") == "avx2"
         assert extension.select_isa(avx512 | bf16, "") == "portable", "AVX-512 alone is not enough"
+    if "avx512_amx" in extension.isas():
+        assert extension.select_isa(avx2 | avx512 | amx, "") == "avx512_amx"
     if "avx512_bf16" in extension.isas():
         assert extension.select_isa(avx2 | avx512, "") == "avx512"
         assert extension.select_isa(avx2 | avx512 | bf16, "") == "avx512_bf16"
@@ -37,7 +40,7 @@ def test_the_list_is_best_first_and_ends_with_portable(extension):
 
 
 def test_a_lower_one_can_be_forced(extension):
-    everything = extension.AVX2 | extension.AVX512 | extension.AVX512_BF16
+    everything = ~0 & 0xFFFFFFFF
     for name in extension.isas():
         assert extension.select_isa(everything, name) == name
 
@@ -93,3 +96,5 @@ def test_detection_agrees_with_the_operating_system(extension):
     }
     for feature, needed in expected.items():
         assert bool(features & feature) == (needed <= flags)
+    if features & extension.AMX_BF16:  # the operating system may refuse the tiles
+        assert {"amx_tile", "amx_bf16"} <= flags

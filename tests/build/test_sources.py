@@ -29,7 +29,7 @@ def test_isa_files_share_no_code_that_is_not_in_an_unnamed_namespace():
     inline functions, and an old CPU could get the wrong copy."""
     allowed = {"cstdint", "cstring", "immintrin.h", "float.h", "math.h", "string.h"}
     seen: set[str] = set()
-    queue = ["portable.cpp", "avx2.cpp", "avx512.cpp", "avx512_bf16.cpp"]
+    queue = ["portable.cpp", "avx2.cpp", "avx512.cpp", "avx512_bf16.cpp", "avx512_amx.cpp"]
     files = {path.name: path for path in SOURCES}
     while queue:
         name = queue.pop()

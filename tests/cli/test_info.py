@@ -44,3 +44,41 @@ def test_a_bad_variable_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     result = invoke("info")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "'MARFAST_BACKEND': 'abacus'; known are auto," in result.stderr
+
+
+def test_explain_names_the_backend_of_each_op(needs_native: None) -> None:
+    found = json.loads(invoke("info", "--explain", "--model=fashion-mnist", "--json").stdout)
+    assert [(row["op"], row["backend"]) for row in found] == [
+        ("fused_linear", "cpu"),
+        ("attention", "cpu"),
+        ("ddpm_sample", "cpu"),
+    ]
+    blocks = len(marfast.load("fashion-mnist").model.module.encoder_blocks) * 2
+    assert found[0]["calls"] == 2 * 4 * blocks
+    assert found[2]["shapes"] == ["2×16", "12×16"]  # tokens of the first and the last iteration
+
+
+def test_explain_says_why_not_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_load", lambda: (None, "left out today"))
+    table = invoke("info", "--explain", "--model=fashion-mnist", "--batch=2").stdout
+    lines = {line.split("  ")[0]: line for line in table.splitlines()}
+    assert "their own code" in lines["transformer blocks"]
+    assert lines["ddpm_sample"].endswith("cpu: left out today")
+    with marfast.backend("reference"):
+        rows = json.loads(invoke("info", "--explain", "--model=fashion-mnist", "--json").stdout)
+    assert rows[-1]["backend"] == "reference"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--explain"], "give --model, too"),
+        (["--explain", "--model=fashion-mnist", "--batch=0"], "0; allowed are whole numbers"),
+        (["--explain", "--model=fashion-mnist", "--device=tpu"], "allowed are cpu, cuda"),
+        (["--explain", "--model=nothing"], "nothing"),
+    ],
+)
+def test_explain_refuses_what_it_cannot_explain(arguments: list[str], said: str) -> None:
+    result = invoke("info", *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr

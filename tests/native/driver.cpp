@@ -269,7 +269,7 @@ int main(int argc, char**) {
         for (const int64_t rows : {1, 2, 3, 17}) {
           const Floats expected = kernel.run(portable::kernels, dtype, shape, rows, 1);
           for (const Isa* isa : usable_isas(cpu_features())) {
-            const bool dots = (isa->needs & kAvx512Bf16) && dtype == DType::bf16;
+            const bool dots = (isa->needs & (kAvx512Bf16 | kAmxBf16)) && dtype == DType::bf16;
             for (const int threads : {1, 3}) {
               const Floats actual = kernel.run(*isa->kernels, dtype, shape, rows, threads);
               ++cases;

@@ -8,24 +8,26 @@
 // Over all floats the error is below 1 ULP (0.973 at most), subnormal results included.
 // 0 below -103.972 (where the exact value rounds to 0), infinity above 88.723, NaN stays NaN.
 
+#include "marfast/host_device.h"
+
 namespace marfast {
 
 // V: +, -, *, fma(a, b, c), min and max (which return their second argument if either is NaN),
 // shift_left_23 (of the bits), and construction from a float.
 template <class V>
-inline V round_to_integer(V x) {
+MARFAST_HD inline V round_to_integer(V x) {
   const V magic(12582912.0f);  // 1.5 * 2^23: adding it leaves no fraction bits, for |x| < 2^22
   return (x + magic) - magic;
 }
 
 // 2^n for an integer n of -126 ... 127: n + 127 ends up in the exponent's bits.
 template <class V>
-inline V power_of_two(V n) {
+MARFAST_HD inline V power_of_two(V n) {
   return shift_left_23(n + V(12582912.0f + 127.0f));
 }
 
 template <class V>
-inline V exp(V x) {
+MARFAST_HD inline V exp(V x) {
   x = min(V(89.0f), max(V(-104.5f), x));
   const V magic(12582912.0f);
   const V n = fma(x, V(0x1.715476p+0f), magic) - magic;

@@ -12,7 +12,7 @@
 namespace marfast {
 
 template <class V>
-inline V gelu(V v) {
+MARFAST_HD inline V gelu(V v) {
   const V zero(0.0f);
   const V a = min(V(14.0f), max(zero - v, v));
   V q(0x1.146826p-27f);

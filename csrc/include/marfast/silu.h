@@ -7,7 +7,7 @@
 namespace marfast {
 
 template <class V>
-inline V silu(V v) {
+MARFAST_HD inline V silu(V v) {
   const V one(1.0f);
   return v / (one + exp(V(0.0f) - v));
 }

@@ -1,0 +1,54 @@
+#pragma once
+
+// layer_norm_modulate on a device: csrc/cpu/layer_norm_modulate.h's formula and order.
+//
+// A warp a row, four a block; sums as lane_sum.cuh says. Three passes over a row, the later two
+// from cache. Bytes moved: x, shift, scale and out once, R w of their sizes; the floor is that over
+// the memory's bandwidth.
+
+#include "cuda/lane_sum.cuh"
+#include "cuda/launch_shape.h"
+#include "cuda/ops.h"
+
+namespace marfast::cuda {
+
+// One row by one warp; x, shift, scale [w]; weight, bias [w] or null. Each result goes to
+// write(j, value).
+template <class In, class Affine, class Write>
+__device__ __forceinline__ void layer_norm_modulate_row(int thread, const In* x, const In* shift,
+                                                        const In* scale, const Affine* weight,
+                                                        const Affine* bias, int64_t w, float eps,
+                                                        Write write) {
+  const Lane one(1.0f), width(static_cast<float>(w));
+  const Lane mean = lane_sum(thread, w, [=](int64_t j) { return Lane::load(x + j); }) / width;
+  const Lane squares = lane_sum(thread, w, [=](int64_t j) {
+    const Lane centred = Lane::load(x + j) - mean;
+    return centred * centred;
+  });
+  const Lane rstd = one / sqrt(squares / width + Lane(eps));
+  for (int64_t j = thread; j < w; j += 32) {
+    Lane y = (Lane::load(x + j) - mean) * rstd;
+    if (weight) y = y * Lane::load(weight + j);
+    if (bias) y = y + Lane::load(bias + j);
+    write(j, y * (one + Lane::load(scale + j)) + Lane::load(shift + j));
+  }
+}
+
+inline LaunchShape shape_of(const NormModulate& a) { return {ceil_div(a.rows.rows, 4), 1, 128, 0}; }
+
+template <class In, class Affine, class Out>
+__global__ void layer_norm_modulate(const NormModulate args) {
+  const LayerNormModulate& a = args.rows;
+  const int64_t row = int64_t{blockIdx.x} * 4 + threadIdx.x / 32;
+  if (row >= a.rows) return;
+  Out* out = static_cast<Out*>(a.out) + row * a.width;
+  layer_norm_modulate_row(static_cast<int>(threadIdx.x % 32),
+                          static_cast<const In*>(a.x) + row * a.x_stride,
+                          static_cast<const In*>(a.shift) + row * a.shift_stride,
+                          static_cast<const In*>(a.scale) + row * a.scale_stride,
+                          static_cast<const Affine*>(a.weight),
+                          static_cast<const Affine*>(a.bias), a.width, a.eps,
+                          [=](int64_t j, Lane y) { y.store(out + j); });
+}
+
+}  // namespace marfast::cuda

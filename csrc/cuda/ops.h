@@ -1,0 +1,85 @@
+#pragma once
+
+// What the device kernels are called with, beside marfast/ops.h: weights are read where they lie,
+// row-major [outputs, inputs], and nothing is packed. Elements of a row are adjacent.
+
+#include "marfast/ops.h"
+
+namespace marfast::cuda {
+
+// out = LN(x) (1 + scale) + shift; x, shift and scale of dtype, weight and bias of affine_dtype, out
+// of out_dtype. Any mix of dtypes that kernels.cu's table lists.
+struct NormModulate {
+  LayerNormModulate rows;
+  DType affine_dtype;
+  DType out_dtype;
+};
+
+// out[r] = SiLU(a[r] + b[r]), rounded to dtype.
+struct SiluSum {
+  void* out;       // [R, w] of dtype
+  const float* a;  // [R, w]
+  const float* b;  // [R, w]
+  int64_t rows;    // R
+  int64_t width;   // w
+  DType dtype;
+};
+
+// y = x W^T + b; out = y | SiLU(y) | residual + gate y.
+struct LinearLayer {
+  void* out;              // [R, J], of dtype when silu, else float32
+  const void* x;          // [R, K] of dtype
+  const void* weight;     // [J, K] of dtype
+  const void* bias;       // [J] of dtype
+  const float* gate;      // [R, J], or null: no gate, no residual
+  const float* residual;  // [R, J], with gate
+  int64_t rows;           // R
+  int64_t inputs;         // K
+  int64_t outputs;        // J
+  int64_t out_stride;
+  int64_t x_stride;
+  int64_t gate_stride;
+  int64_t residual_stride;
+  DType dtype;
+  bool silu;
+};
+
+struct ResidualBlock {
+  float* out;               // [R, w], may be x
+  const float* x;           // [R, w]
+  const float* shift;       // [R, w]
+  const float* scale;       // [R, w]
+  const float* gate;        // [R, w]
+  const void* norm_weight;  // [w] of affine_dtype
+  const void* norm_bias;    // [w] of affine_dtype
+  const void* w1;           // [w, w] of dtype, as the next three
+  const void* b1;           // [w]
+  const void* w2;           // [w, w]
+  const void* b2;           // [w]
+  void* normed;             // [R, w] of dtype to work in, as the next
+  void* hidden;             // [R, w]
+  int64_t rows;             // R
+  int64_t width;            // w
+  int64_t x_stride;
+  int64_t shift_stride;
+  int64_t scale_stride;
+  int64_t gate_stride;
+  DType affine_dtype;
+  DType dtype;
+  float eps;
+};
+
+struct HeadOnce {
+  float* out;                  // [R, 2C]
+  const void* x;               // [R, C] of dtype, as the next two
+  const void* condition;       // [R, D]
+  const void* time_embedding;  // [R, frequencies]
+  const void* const* weights;  // the 12 + 8 d tensors of the state_dict, of dtype, dense
+  float* workspace;            // float32: time, condition, x [R, w] each, modulation [R, (3 d + 2) w]
+  void* elements;              // of dtype: three times [R, w]
+  HeadShape shape;
+  int64_t rows;  // R
+  DType dtype;
+};
+
+}  // namespace marfast::cuda

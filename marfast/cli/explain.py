@@ -1,0 +1,53 @@
+"""`marfast info --explain`: the backend of each op of a generation, and why."""
+
+import json
+from dataclasses import asdict
+
+import torch
+import typer
+
+from marfast.generation import Pipeline, load
+from marfast.generation.explain import Choice, explain
+from marfast.model import FastMAR
+from marfast.model.presets import MAR_PRESETS
+
+from .console import print_table
+from .errors import bad, check_environment, reported_as
+
+
+def print_choices(
+    model: str, preset: str | None, batch: int, dtype: str | None, device: str, as_json: bool
+) -> None:
+    """What `--explain` shows."""
+    check_environment()
+    if batch < 1:
+        raise bad("--batch", f"{batch}; allowed are whole numbers from 1")
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise bad("--device", f"{device!r}; allowed are cpu, cuda and cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise bad("--device", f"{device}: there is no CUDA device here")
+    with reported_as("--model"):
+        pipeline = _model(model, preset, None if dtype is None else getattr(torch, dtype))
+    choices = explain(pipeline.to(device).model, batch, pipeline.settings)
+    if as_json:
+        typer.echo(json.dumps([asdict(choice) for choice in choices]))
+    else:
+        columns = ("op", "backend", "calls", "smallest", "largest", "why not another")
+        print_table(columns, map(_cells, choices))
+
+
+def _model(name: str, preset: str | None, dtype: torch.dtype | None) -> Pipeline:
+    if name not in MAR_PRESETS:
+        return load(name, preset, dtype=dtype)
+    known = MAR_PRESETS[name]
+    module = known.architecture.build(steps=str(known.settings.steps)).to_empty(device="cpu")
+    for parameter in module.parameters():  # any values do
+        torch.nn.init.zeros_(parameter)
+    return Pipeline(FastMAR(module, dtype), known.settings)
+
+
+def _cells(choice: Choice) -> tuple[object, ...]:
+    ends = (choice.shapes[0], choice.shapes[-1]) if choice.shapes else ("", "")
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in choice.others.items())
+    return choice.op, choice.backend, choice.calls, *ends, reasons

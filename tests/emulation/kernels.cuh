@@ -1,0 +1,240 @@
+#pragma once
+
+// Small kernels for the emulator's own tests. One named right_* is correct, and each of its
+// synchronisations is needed; any other is broken, and the lines marked `report: KIND` are where
+// the emulator may say so.
+
+#include "cuda/ptx.cuh"
+
+namespace marfast {
+
+struct Io {
+  float* out;
+  const float* in;
+  uint32_t* count;
+};
+
+__device__ __forceinline__ float* shared() {
+  return reinterpret_cast<float*>(ptx::shared_memory());
+}
+
+// out[block] = the sum of the block's 64 values.
+__global__ void right_sum(const Io a) {
+  const int t = threadIdx.x;
+  shared()[t] = a.in[blockIdx.x * 64 + t];
+  ptx::bar_sync();
+  for (int half = 32; half > 0; half /= 2) {
+    if (t < half) shared()[t] += shared()[t + half];
+    ptx::bar_sync();
+  }
+  if (t == 63) a.out[blockIdx.x] = shared()[0];
+}
+
+__global__ void race_missing_barrier(const Io a) {
+  const int t = threadIdx.x;
+  shared()[t] = a.in[t];        // report: race
+  a.out[t] = shared()[63 - t];  // report: race uninitialised
+}
+
+__global__ void race_in_global_memory(const Io a) {
+  a.out[0] = a.in[threadIdx.x];  // report: race
+}
+
+__global__ void race_between_blocks(const Io a) {
+  if (threadIdx.x == 0) a.out[0] = a.in[blockIdx.x];  // report: race
+}
+
+// A warp's barrier orders that warp alone.
+__global__ void race_warp_barrier_only(const Io a) {
+  const int t = threadIdx.x;
+  shared()[t] = a.in[t];  // report: race
+  ptx::bar_warp_sync();
+  a.out[t] = shared()[63 - t];  // report: race uninitialised
+}
+
+__global__ void right_warp_barrier(const Io a) {
+  const int t = threadIdx.x;
+  shared()[t] = a.in[t];
+  ptx::bar_warp_sync();
+  a.out[t] = shared()[t ^ 31];
+}
+
+__global__ void right_shuffles(const Io a) {
+  float sum = a.in[threadIdx.x];
+  for (int i = 16; i > 0; i /= 2) sum += ptx::shfl_xor(sum, i);
+  const float first = ptx::shfl_idx(a.in[threadIdx.x], 0);
+  const float next = ptx::shfl_down(a.in[threadIdx.x], 1);  // lane 31: its own
+  const uint32_t odd = ptx::vote_ballot(threadIdx.x & 1);
+  a.out[threadIdx.x] = sum + first + next + (odd == 0xaaaaaaaa ? 0 : 1);
+}
+
+// Two stages in flight: each is awaited, then met.
+__global__ void right_copies(const Io a) {
+  const int t = threadIdx.x;
+  for (int stage = 0; stage < 2; ++stage) {
+    ptx::cp_async_4(shared() + stage * 64 + t, a.in + stage * 64 + t);
+    ptx::cp_async_commit_group();
+  }
+  ptx::cp_async_wait_group<1>();
+  ptx::bar_sync();
+  const float first = shared()[63 - t];
+  ptx::cp_async_wait_group<0>();
+  ptx::bar_sync();
+  a.out[t] = first + shared()[127 - t];
+}
+
+__global__ void not_arrived_missing_wait(const Io a) {
+  const int t = threadIdx.x;
+  ptx::cp_async_4(shared() + t, a.in + t);
+  ptx::cp_async_commit_group();
+  ptx::bar_sync();
+  a.out[t] = shared()[t];  // report: not_arrived
+}
+
+__global__ void not_arrived_wait_too_weak(const Io a) {
+  const int t = threadIdx.x;
+  ptx::cp_async_4(shared() + t, a.in + t);
+  ptx::cp_async_commit_group();
+  ptx::cp_async_wait_group<1>();
+  a.out[t] = shared()[t];  // report: not_arrived
+}
+
+// A wait is for the thread's own copies; others need a barrier, too.
+__global__ void race_wait_without_barrier(const Io a) {
+  const int t = threadIdx.x;
+  ptx::cp_async_4(shared() + t, a.in + t);  // report: race
+  ptx::cp_async_commit_group();
+  ptx::cp_async_wait_group<0>();
+  a.out[t] = shared()[63 - t];  // report: race not_arrived uninitialised
+}
+
+__global__ void out_of_bounds_global(const Io a) {
+  a.out[threadIdx.x] = a.in[threadIdx.x + 256 - 63];  // report: out_of_bounds
+}
+
+__global__ void out_of_bounds_shared(const Io a) {
+  shared()[threadIdx.x + 1024 - 63] = a.in[0];  // report: out_of_bounds
+}
+
+__global__ void misaligned_vector(const Io a) {
+  ptx::st_global_v4(a.out + 1, {});  // report: misaligned
+}
+
+__global__ void misaligned_copy(const Io a) {
+  ptx::cp_async_16(shared(), a.in + 2);  // report: misaligned
+}
+
+__global__ void uninitialised_shared(const Io a) {
+  a.out[threadIdx.x] = shared()[threadIdx.x];  // report: uninitialised
+}
+
+__global__ void divergence_at_barrier(const Io) {
+  if (threadIdx.x < 32) {
+    ptx::bar_sync();  // report: divergence
+  } else {
+    ptx::bar_sync();  // report: divergence
+  }
+}
+
+__global__ void divergence_ended_thread(const Io) {
+  if (threadIdx.x == 5) return;
+  ptx::bar_sync();  // report: divergence
+}
+
+__global__ void missing_lane_in_shuffle(const Io a) {
+  if (threadIdx.x == 7) return;
+  a.out[threadIdx.x] = ptx::shfl_xor(1.0f, 1);  // report: missing_lane
+}
+
+__global__ void deadlock_named_barrier(const Io) {
+  if (threadIdx.x < 32) ptx::bar_sync(1, 64);  // report: deadlock
+}
+
+__global__ void deadlock_spin(const Io a) {
+  while (ptx::ld_acquire_gpu(a.count) == 0) {  // report: deadlock
+  }
+}
+
+__global__ void trap_always(const Io) {
+  ptx::trap();  // report: trap
+}
+
+// The last block to arrive adds what all have written.
+__global__ void right_grid_barrier(const Io a) {
+  const int t = threadIdx.x, blocks = gridDim.x;
+  a.out[1 + blockIdx.x * 64 + t] = a.in[t];
+  ptx::bar_sync();
+  if (t == 0) {
+    ptx::atom_add_release_gpu(a.count, 1);
+    while (ptx::ld_acquire_gpu(a.count) < static_cast<uint32_t>(blocks)) ptx::nanosleep(20);
+  }
+  ptx::bar_sync();
+  const int other = (blockIdx.x + 1) % blocks;
+  const float sum = ptx::ld_global_cg(a.out + 1 + other * 64 + t);
+  if (sum != a.in[t]) ptx::trap();
+}
+
+__global__ void right_fences(const Io a) {
+  if (threadIdx.x != 0) return;
+  if (blockIdx.x == 0) {
+    a.out[1] = a.in[0];
+    ptx::fence_gpu();
+    ptx::atom_add_gpu(a.count, 1);
+  } else {
+    while (ptx::ld_relaxed_gpu(a.count) == 0) ptx::nanosleep(20);
+    ptx::fence_gpu();
+    a.out[2 + blockIdx.x] = a.out[1];
+  }
+}
+
+__global__ void right_release_store(const Io a) {
+  if (threadIdx.x != 0) return;
+  if (blockIdx.x == 0) {
+    a.out[1] = a.in[0];
+    ptx::st_release_gpu(a.count, 1);
+  } else {
+    while (ptx::ld_acquire_gpu(a.count) == 0) ptx::nanosleep(20);
+    a.out[2 + blockIdx.x] = a.out[1];
+  }
+}
+
+__global__ void race_relaxed_flag(const Io a) {
+  if (threadIdx.x != 0) return;
+  if (blockIdx.x == 0) {
+    a.out[1] = a.in[0];
+    ptx::atom_add_gpu(a.count, 1);
+  } else {
+    while (ptx::ld_acquire_gpu(a.count) == 0) ptx::nanosleep(20);
+    a.out[2 + blockIdx.x] = a.out[1];  // report: race
+  }
+}
+
+__global__ void race_relaxed_reader(const Io a) {
+  if (threadIdx.x != 0) return;
+  if (blockIdx.x == 0) {
+    a.out[1] = a.in[0];
+    ptx::st_release_gpu(a.count, 1);
+  } else {
+    while (ptx::ld_relaxed_gpu(a.count) == 0) ptx::nanosleep(20);
+    a.out[2 + blockIdx.x] = a.out[1];  // report: race
+  }
+}
+
+// One warp: out[16, 8] = in[16, 16] in[256 ...][8, 16]^T, in bfloat16.
+__global__ void right_mma(const Io a) {
+  const int lane = threadIdx.x;
+  auto* tile = ptx::shared_memory();  // [24][16] of bfloat16
+  ptx::cp_async_16(tile + 16 * lane, a.in + 4 * lane);
+  if (lane < 16) ptx::cp_async_16(tile + 512 + 16 * lane, a.in + 128 + 4 * lane);
+  ptx::cp_async_commit_group();
+  ptx::cp_async_wait_group<0>();
+  ptx::bar_warp_sync();
+  uint32_t left[4], right[2];
+  ptx::ldmatrix_x4(left, tile + lane % 16 * 32 + lane / 16 * 16);
+  ptx::ldmatrix_x2(right, tile + 512 + lane % 8 * 32 + lane / 8 % 2 * 16);
+  float d[4] = {};
+  ptx::mma_m16n8k16(d, left, right, bfloat16{});
+  for (int i = 0; i < 4; ++i) a.out[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];
+}
+
+}  // namespace marfast

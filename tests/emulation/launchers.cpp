@@ -1,0 +1,106 @@
+// csrc/cuda/launchers.h for the emulator. Each launch knows exactly the memory that its arguments
+// speak of: outputs as never written, inputs as written.
+
+#include "launchers.h"
+
+#include <vector>
+
+namespace marfast::cuda {
+namespace {
+
+namespace emu = marfast::emulation;
+
+int64_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
+
+class Memory {
+ public:
+  ~Memory() {
+    for (const void* at : known_) emu::remove_memory(at);
+  }
+  // [rows, columns] of `size` bytes an element
+  void in(const char* name, const void* at, int64_t rows, int64_t columns, int64_t stride,
+          int64_t size) {
+    if (at && rows > 0) add(name, at, ((rows - 1) * stride + columns) * size, true);
+  }
+  void out(const char* name, const void* at, int64_t rows, int64_t columns, int64_t stride,
+           int64_t size) {
+    for (const void* other : known_)
+      if (other == at) return;  // written in place
+    if (at && rows > 0) add(name, at, ((rows - 1) * stride + columns) * size, false);
+  }
+
+ private:
+  void add(const char* name, const void* at, int64_t bytes, bool written) {
+    emu::add_memory(at, static_cast<size_t>(bytes), written, name);
+    known_.push_back(at);
+  }
+  std::vector<const void*> known_;
+};
+
+std::string failure;  // what the last launch was stopped for
+
+template <class Run>
+Status reported(Run run) {
+  try {
+    return run();
+  } catch (const emu::Report& report) {
+    failure = report.what();
+    return failure.c_str();
+  }
+}
+
+}  // namespace
+
+Status ddpm_step(const DdpmStep& a, Stream) {
+  Memory memory;
+  const int64_t n = a.tokens, c = a.channels;
+  memory.in("x", a.x, n, c, a.x_stride, 4);
+  memory.in("model_output", a.model_output, a.guided ? 2 * n : n, 2 * c, a.model_output_stride,
+            size_of(a.model_output_dtype));
+  memory.in("noise", a.noise, n, c, a.noise_stride, 4);
+  memory.in("coefficients", a.coefficients, 1, 7, 7, 4);
+  if (a.guided) memory.in("guidance", a.guidance, 1, 1, 1, 4);
+  memory.out("out", a.out, n, c, c, 4);
+  return reported([&] { return ddpm_step_by(a, emu::Emulated{}); });
+}
+
+Status layer_norm_modulate(const NormModulate& all, Stream) {
+  Memory memory;
+  const LayerNormModulate& a = all.rows;
+  const int64_t size = size_of(a.dtype), affine = size_of(all.affine_dtype);
+  memory.in("x", a.x, a.rows, a.width, a.x_stride, size);
+  memory.in("shift", a.shift, a.rows, a.width, a.shift_stride, size);
+  memory.in("scale", a.scale, a.rows, a.width, a.scale_stride, size);
+  memory.in("weight", a.weight, 1, a.width, a.width, affine);
+  memory.in("bias", a.bias, 1, a.width, a.width, affine);
+  memory.out("out", a.out, a.rows, a.width, a.width, size_of(all.out_dtype));
+  return reported([&] { return layer_norm_modulate_by(all, emu::Emulated{}); });
+}
+
+Status silu_sum(const SiluSum& a, Stream) {
+  Memory memory;
+  memory.in("a", a.a, a.rows, a.width, a.width, 4);
+  memory.in("b", a.b, a.rows, a.width, a.width, 4);
+  memory.out("out", a.out, a.rows, a.width, a.width, size_of(a.dtype));
+  return reported([&] { return silu_sum_by(a, emu::Emulated{}); });
+}
+
+Status linear(const LinearLayer& a, Stream) {
+  Memory memory;
+  const int64_t size = size_of(a.dtype);
+  memory.in("x", a.x, a.rows, a.inputs, a.x_stride, size);
+  memory.in("weight", a.weight, a.outputs, a.inputs, a.inputs, size);
+  memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
+  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
+  if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
+  memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4);
+  return reported([&] { return linear_by(a, emu::Emulated{}); });
+}
+
+}  // namespace marfast::cuda
+
+// For the tests, by ctypes: 0 forward, 1 reverse, 2 random.
+extern "C" __attribute__((visibility("default"))) void marfast_emulation_schedule(int schedule,
+                                                                                  uint64_t seed) {
+  marfast::emulation::options() = {static_cast<marfast::emulation::Schedule>(schedule), seed};
+}

@@ -1,0 +1,19 @@
+#pragma once
+
+// csrc/cuda/launchers.h for the emulator: the same variant tables, another way to start a kernel.
+
+// Before any kernel: the emulator's ptx.cuh stands for csrc/cuda/ptx.cuh.
+#include "cuda/ptx.cuh"
+#include "cuda/variants.h"
+
+namespace marfast::emulation {
+
+struct Emulated {
+  template <class Args>
+  cuda::Status operator()(void (*kernel)(Args), const LaunchShape& shape, const Args& a) const {
+    launch({{shape.grid_x, shape.grid_y}, {shape.block}, shape.shared}, kernel, a);
+    return nullptr;
+  }
+};
+
+}  // namespace marfast::emulation

@@ -1,0 +1,165 @@
+// Runs the kernels of kernels.cuh under every schedule, or (`selftest faults`) the right ones with
+// each synchronisation dropped or weakened in turn. Prints what was reported, or "ok" where the
+// result is right.
+
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#include "kernels.cuh"
+
+using namespace marfast;
+namespace emu = marfast::emulation;
+
+namespace {
+
+float in[256], out[256];
+uint32_t counter[1];
+
+float as_bfloat16_pair(int low, int high) {  // small integers, exact
+  float a = low, b = high, both;
+  uint32_t x, y;
+  std::memcpy(&x, &a, 4);
+  std::memcpy(&y, &b, 4);
+  x = x >> 16 | (y & 0xffff0000);
+  std::memcpy(&both, &x, 4);
+  return both;
+}
+
+int element(int i) { return i * 37 % 11 - 5; }
+
+bool sum_is_right() {
+  for (int b = 0; b < 2; ++b) {
+    float sum = 0;
+    for (int t = 0; t < 64; ++t) sum += in[b * 64 + t];
+    if (out[b] != sum) return false;
+  }
+  return true;
+}
+bool warp_is_right() {
+  for (int t = 0; t < 64; ++t)
+    if (out[t] != in[t ^ 31]) return false;
+  return true;
+}
+bool shuffles_are_right() {
+  for (int t = 0; t < 64; ++t) {
+    const int first = t / 32 * 32;
+    float sum = in[first] + in[t % 32 == 31 ? t : t + 1];
+    for (int i = 0; i < 32; ++i) sum += in[first + i];
+    if (out[t] != sum) return false;
+  }
+  return true;
+}
+bool copies_are_right() {
+  for (int t = 0; t < 64; ++t)
+    if (out[t] != in[63 - t] + in[127 - t]) return false;
+  return true;
+}
+bool mma_is_right() {
+  for (int r = 0; r < 16; ++r)
+    for (int c = 0; c < 8; ++c) {
+      float sum = 0;
+      for (int k = 0; k < 16; ++k) sum += element(r * 16 + k) * element(256 + c * 16 + k);
+      if (out[r * 8 + c] != sum) return false;
+    }
+  return true;
+}
+bool fences_are_right() { return out[1] == in[0] && out[3] == in[0]; }
+bool anything() { return true; }
+
+struct Case {
+  const char* name;
+  void (*kernel)(Io);
+  unsigned blocks, threads;
+  bool (*right)();
+};
+#define CASE(name, blocks, threads, right) {#name, name, blocks, threads, right}
+
+const Case cases[] = {
+    CASE(right_sum, 2, 64, sum_is_right),
+    CASE(right_warp_barrier, 1, 64, warp_is_right),
+    CASE(right_shuffles, 1, 64, shuffles_are_right),
+    CASE(right_copies, 1, 64, copies_are_right),
+    CASE(right_grid_barrier, 3, 64, anything),
+    CASE(right_fences, 2, 32, fences_are_right),
+    CASE(right_release_store, 2, 32, fences_are_right),
+    CASE(right_mma, 1, 32, mma_is_right),
+    CASE(race_missing_barrier, 1, 64, anything),
+    CASE(race_in_global_memory, 1, 64, anything),
+    CASE(race_between_blocks, 2, 64, anything),
+    CASE(race_warp_barrier_only, 1, 64, anything),
+    CASE(race_wait_without_barrier, 1, 64, anything),
+    CASE(race_relaxed_flag, 2, 32, anything),
+    CASE(race_relaxed_reader, 2, 32, anything),
+    CASE(not_arrived_missing_wait, 1, 64, anything),
+    CASE(not_arrived_wait_too_weak, 1, 64, anything),
+    CASE(out_of_bounds_global, 1, 64, anything),
+    CASE(out_of_bounds_shared, 1, 64, anything),
+    CASE(misaligned_vector, 1, 64, anything),
+    CASE(misaligned_copy, 1, 64, anything),
+    CASE(uninitialised_shared, 1, 64, anything),
+    CASE(divergence_at_barrier, 1, 64, anything),
+    CASE(divergence_ended_thread, 1, 64, anything),
+    CASE(missing_lane_in_shuffle, 1, 64, anything),
+    CASE(deadlock_named_barrier, 1, 64, anything),
+    CASE(deadlock_spin, 1, 32, anything),
+    CASE(trap_always, 1, 32, anything),
+};
+
+std::string run(const Case& which) {
+  for (int i = 0; i < 256; ++i) in[i] = static_cast<float>(i * 7 % 31);
+  if (which.right == mma_is_right)
+    for (int i = 0; i < 192; ++i) in[i] = as_bfloat16_pair(element(2 * i), element(2 * i + 1));
+  for (float& value : out) value = NAN;
+  counter[0] = 0;
+  emu::add_memory(in, sizeof in, true, "in");
+  emu::add_memory(out, sizeof out, false, "out");
+  emu::add_memory(counter, sizeof counter, true, "count");
+  try {
+    emu::launch({{which.blocks}, {which.threads}, 4096}, which.kernel, Io{out, in, counter});
+  } catch (const emu::Report& report) {
+    return report.what();
+  }
+  return which.right() ? "ok" : "wrong result";
+}
+
+bool set_schedule(const std::string& name) {
+  if (name == "forward") emu::options().schedule = emu::Schedule::forward;
+  if (name == "reverse") emu::options().schedule = emu::Schedule::reverse;
+  if (name == "random") emu::options().schedule = emu::Schedule::random;
+  return true;
+}
+
+// Drops or weakens each synchronisation of the right kernels in turn.
+void faults() {
+  for (const Case& which : cases) {
+    if (std::strncmp(which.name, "right_", 6) != 0) continue;
+    emu::remove_fault();
+    run(which);
+    for (const auto& site : emu::reached()) {
+      std::string found = "ok";
+      for (const char* schedule : {"forward", "reverse", "random"}) {
+        set_schedule(schedule);
+        emu::plant_fault(site.operation, site.file, site.line);
+        if (found == "ok") found = run(which);
+      }
+      std::printf("%s\t%s\t%d\t%s\n", which.name, site.operation.c_str(), site.line, found.c_str());
+    }
+  }
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const std::string name = count > 1 ? words[1] : "";
+  if (name == "faults") return faults(), 0;
+  for (const char* schedule : {"forward", "reverse", "random"})
+    for (const Case& which : cases)
+      for (int seed = 1; seed <= (std::string(schedule) == "random" ? 3 : 1); ++seed) {
+        set_schedule(schedule);
+        emu::options().seed = seed;
+        std::printf("%s\t%s\t%s\n", which.name, schedule, run(which).c_str());
+      }
+}

@@ -1,0 +1,82 @@
+"""The emulator reports what broken kernels do wrong, at its line, and nothing of right ones."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from . import build
+
+HERE = Path(__file__).parent
+KERNELS = HERE / "kernels.cuh"
+
+pytestmark = pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
+
+
+def marked_lines() -> dict[str, dict[int, set[str]]]:
+    """By kernel: the kinds that each of its marked lines may be reported with."""
+    kernels: dict[str, dict[int, set[str]]] = {}
+    name = ""
+    for number, line in enumerate(KERNELS.read_text().splitlines(), 1):
+        if found := re.match(r"__global__ void (\w+)", line):
+            name = found[1]
+            kernels[name] = {}
+        if "// report: " in line:
+            kernels[name][number] = set(line.split("// report: ")[1].split())
+    return kernels
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build.link_program(
+        HERE / "selftest.cpp", tmp_path_factory.mktemp("emulator") / "selftest"
+    )
+
+
+def rows(program: Path, *words: str) -> list[list[str]]:
+    done = build.run(program, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line.split("\t") for line in done.stdout.splitlines()]
+
+
+@pytest.mark.skipif(shutil.which("addr2line") is None, reason="no addr2line")
+def test_broken_kernels_are_reported_by_kind_and_line_under_every_schedule(program: Path) -> None:
+    marked = marked_lines()
+    seen = set()
+    for name, schedule, found in rows(program):
+        seen.add((name, schedule))
+        if name.startswith("right_"):
+            assert found == "ok", (name, schedule)
+            continue
+        report = re.match(r"(\w+) at .*kernels\.cuh:(\d+), block \d+, thread \d+: ", found)
+        assert report, (name, schedule, found)
+        assert report[1] in marked[name].get(int(report[2]), set()), (name, schedule, found)
+    assert seen == {(name, s) for name in marked for s in ("forward", "reverse", "random")}
+
+
+def test_a_random_schedules_report_names_its_seed(program: Path) -> None:
+    found = [row[2] for row in rows(program) if row[:2] == ["race_in_global_memory", "random"]]
+    assert [text[-len("seed 1)") :] for text in found] == ["seed 1)", "seed 2)", "seed 3)"]
+
+
+REDUNDANT: dict[tuple[str, str], str] = {}
+"""Synchronisation, by kernel and operation, that can be dropped unseen, and why it's there."""
+
+
+def test_every_synchronisation_dropped_or_weakened_is_caught(program: Path) -> None:
+    found = rows(program, "faults")
+    missed = [row for row in found if row[3] == "ok" and (row[0], row[1]) not in REDUNDANT]
+    assert not missed
+    source = KERNELS.read_text().splitlines()
+    assert all(row[1] in source[int(row[2]) - 1] for row in found)
+    assert {row[1] for row in found} == {
+        "atom_add_release_gpu",
+        "bar_sync",
+        "bar_warp_sync",
+        "cp_async_commit_group",
+        "cp_async_wait_group",
+        "fence_gpu",
+        "ld_acquire_gpu",
+        "st_release_gpu",
+    }

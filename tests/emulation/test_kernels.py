@@ -1,0 +1,56 @@
+"""The kernels of csrc/cuda in the emulator, and what it sees when their synchronisation fails."""
+
+from pathlib import Path
+
+import pytest
+
+from . import build, mutation
+
+pytestmark = pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    to = tmp_path_factory.mktemp("kernels") / "run_kernels"
+    return build.link_program(build.HERE / "run_kernels.cpp", to)
+
+
+@pytest.mark.parametrize("schedule", ["forward", "reverse", "random"])
+def test_right_under_every_schedule(program: Path, schedule: str) -> None:
+    done = build.run(program, "check", schedule)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) > 100
+    assert [line for line in lines if not line.endswith("\tok")] == []
+
+
+REDUNDANT: dict[tuple[str, str], str] = {}
+"""Synchronisation, by operation and file, that may be dropped unseen, and why it is there."""
+
+
+def test_every_synchronisation_dropped_or_weakened_is_caught(program: Path) -> None:
+    done = build.run(program, "faults")
+    assert done.returncode == 0, done.stderr
+    sites = [line.split("\t") for line in done.stdout.splitlines()]
+    assert {(site[0], Path(site[1]).name) for site in sites} >= {
+        (operation, file)
+        for operation in ("bar_sync", "cp_async_commit_group", "cp_async_wait_group")
+        for file in ("linear_fp32.cuh", "linear_mma.cuh")
+    }
+    missed = [s for s in sites if s[4] == "ok" and (s[0], Path(s[1]).name) not in REDUNDANT]
+    assert missed == []
+
+
+MUTANTS = (
+    ("tile.cuh", "row + r < from.rows", "row + r <= from.rows"),
+    ("linear_fp32.cuh", "(256 / kDepth) == 0", "(255 / kDepth) == 0"),
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "old", "new"), MUTANTS)
+def test_a_wrong_tail_or_block_is_noticed(file: str, old: str, new: str, tmp_path: Path) -> None:
+    lines = (build.CSRC / "cuda" / file).read_text().splitlines()
+    (number,) = (i for i, line in enumerate(lines, 1) if old in line)
+    changed = mutation.Mutant(file, number, lines[number - 1].replace(old, new))
+    assert mutation.outcome(changed, tmp_path) == "caught"

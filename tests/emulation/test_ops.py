@@ -1,0 +1,100 @@
+"""The ops' "cuda" backends on CPU tensors, their kernels run by the emulator."""
+
+import ctypes
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from marfast import ops
+from marfast.ops import cuda, native, registry
+
+from . import build
+
+pytestmark = pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
+
+SCHEDULES = ("forward", "reverse", "random")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(params=SCHEDULES)
+def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    module = build.module()
+    set_schedule = ctypes.CDLL(module.__file__).marfast_emulation_schedule
+    set_schedule.argtypes = (ctypes.c_int, ctypes.c_uint64)
+    monkeypatch.setattr(cuda, "_load", lambda: (module, ""))
+    monkeypatch.setattr(cuda, "device_verdict", lambda name, tensor: (True, ""))
+    set_schedule(SCHEDULES.index(request.param), 1)
+    yield
+    set_schedule(0, 1)
+
+
+def on_cuda(op: Any, *args: Any) -> Tensor:
+    with registry.backend("cuda"), registry.used() as used:
+        result: Tensor = op(*args)
+    assert set().union(*used.values()) == {"cuda"}
+    return result
+
+
+def in_float64(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    def wide(value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            return [wide(part) for part in value]
+        return value.double() if isinstance(value, Tensor) else value
+
+    return tuple(wide(value) for value in args)
+
+
+def assert_right(op: Any, args: tuple[Any, ...], dtype: torch.dtype) -> None:
+    """float32: the portable CPU kernels' bits. Others: near float64, as the dtype allows."""
+    actual = on_cuda(op, *args)
+    with registry.backend("reference"):
+        exact = op(*in_float64(args))
+    if dtype == torch.float32 and native.available()[0]:
+        with native.cpu_isa("portable"), registry.backend("cpu"):
+            assert torch.equal(actual, op(*args))
+    bound = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}[dtype]
+    assert actual.shape == exact.shape
+    assert torch.isfinite(actual).all()
+    if exact.numel():
+        error = (actual.double() - exact).abs().max().item()
+        assert error <= bound * max(1.0, exact.abs().max().item()), error
+
+
+def normal(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(sizes, generator=generator).to(dtype)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "width"), [(0, 16), (1, 1), (2, 33), (3, 64), (17, 65)])
+def test_layer_norm_modulate(rows: int, width: int, dtype: torch.dtype) -> None:
+    x, shift, scale = normal(3, rows, width, dtype=dtype)
+    weight, bias = normal(2, width, dtype=dtype, seed=1)
+    assert_right(ops.layer_norm_modulate, (x, shift, scale, weight, bias), dtype)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("tokens", [0, 1, 2, 3, 17])
+def test_ddpm_step(tokens: int, guided: bool, dtype: torch.dtype) -> None:
+    x, noise = normal(2, tokens, 3)
+    model_output = normal(tokens * (1 + guided), 6, seed=1).tanh().to(dtype)
+    coefficients = torch.tensor([1.1, 0.4, 0.3, 0.6, -2.0, -3.0, 1.0])
+    args = (x, model_output, noise, coefficients, torch.tensor([2.5]), 0.9)
+    assert_right(ops.ddpm_step, args, torch.float32)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("rows", "width"), [(0, 16), (1, 16), (2, 33), (3, 64), (17, 40)])
+def test_adaln_mlp(rows: int, width: int, dtype: torch.dtype) -> None:
+    x, shift, scale, gate = normal(4, rows, width)
+    weight, bias = normal(2, width, seed=1)
+    b1, b2 = normal(2, width, dtype=dtype, seed=3)
+    w1, w2 = (normal(2, width, width, seed=2) / width**0.5).to(dtype)
+    assert_right(ops.adaln_mlp, (x, shift, scale, gate, weight, bias, w1, b1, w2, b2), dtype)
