@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-CPP := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp')
+CPP := $(shell find csrc tests/native -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh')
 BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
 
 .DEFAULT_GOAL := help
@@ -41,7 +41,7 @@ lint: $(VENV)/dev  ## Check style and types.
 build: $(VENV)/installed  ## Build the native extension and install the package in place.
 
 clean:  ## Remove the environment and everything built.
-	rm -rf $(VENV) build dist *.egg-info marfast/_C.*.so
+	rm -rf $(VENV) build dist *.egg-info marfast/_C.*.so marfast/_cuda.*.so
 
 # The stamps. `installed`: torch, the package and what it needs at run time; `dev`: the tools, too.
 $(VENV)/installed: $(VENV)/torch-requirement $(BUILD_INPUTS)

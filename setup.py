@@ -1,7 +1,8 @@
 """Hands the native extension over to CMake; everything else is in pyproject.toml.
 
 Environment: MARFAST_BUILD_NATIVE = auto (default: install without the extension where it can't be
-built), 1 (a failure is an error) or 0 (don't build it); MARFAST_BUILD_CUDA; MAX_JOBS.
+built), 1 (a failure is an error) or 0 (don't build it); MARFAST_BUILD_CUDA and
+MARFAST_CUDA_ARCHS (docs/environment.md); MAX_JOBS.
 """
 
 import os
@@ -27,6 +28,7 @@ def option(name, allowed):
 
 NATIVE = option("MARFAST_BUILD_NATIVE", ("auto", "0", "1"))
 CUDA = option("MARFAST_BUILD_CUDA", ("auto", "0", "1"))
+ARCHS = os.environ.get("MARFAST_CUDA_ARCHS")  # such as 80;90
 
 
 class CMakeBuild(build_ext):
@@ -41,6 +43,12 @@ class CMakeBuild(build_ext):
                 (ROOT / "marfast" / target.name).unlink(missing_ok=True)
             # With `optional`, setuptools goes on after this.
             raise CompileError(f"marfast is without native kernels: {error}") from None
+        # setuptools copies only what it knows of into the source tree.
+        if self.editable_mode:
+            for stale in (ROOT / "marfast").glob("_cuda.*.so"):
+                stale.unlink()
+            for built in target.parent.glob("_cuda.*.so"):
+                shutil.copy2(built, ROOT / "marfast")
 
     def build_with_cmake(self, destination):
         import pybind11
@@ -52,6 +60,7 @@ class CMakeBuild(build_ext):
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DMARFAST_BUILD_CUDA={CUDA}",
+            *([f"-DMARFAST_CUDA_ARCHS={ARCHS}"] if ARCHS else []),
         ]
         if ninja := shutil.which("ninja", path=search_path()):
             configure.append(f"-DCMAKE_MAKE_PROGRAM={ninja}")

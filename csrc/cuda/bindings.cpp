@@ -1,5 +1,5 @@
-// marfast._cuda, and with MARFAST_CUDA_MODULE=marfast_emulation the emulator's module: pointers, the
-// stream and dtypes travel as integers. A launch that fails is a RuntimeError.
+// marfast._cuda, and with MARFAST_CUDA_MODULE=marfast_emulation the emulator's module: pointers,
+// the stream and dtypes travel as integers. A launch that fails is a RuntimeError.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -64,37 +64,46 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
       &B::rows, &B::width, &B::x_stride, &B::shift_stride, &B::scale_stride, &B::gate_stride,
       &B::affine_dtype, &B::dtype, &B::eps);
   using L = LayerNormModulate;
-  m.def("layer_norm_modulate", [](std::uintptr_t out, std::uintptr_t x, std::uintptr_t shift,
-                                  std::uintptr_t scale, std::uintptr_t weight, std::uintptr_t bias,
-                                  int64_t rows, int64_t width, int64_t x_stride,
-                                  int64_t shift_stride, int64_t scale_stride, int dtype, float eps,
-                                  std::uintptr_t stream) {
-    const auto type = static_cast<DType>(dtype);
-    const L a{from_wire<void*>(out),         from_wire<const void*>(x),
-              from_wire<const void*>(shift), from_wire<const void*>(scale),
-              from_wire<const void*>(weight), from_wire<const void*>(bias),
-              rows, width, x_stride, shift_stride, scale_stride, type, eps};
-    check("layer_norm_modulate",
-          cuda::layer_norm_modulate({a, type, type}, from_wire<Stream>(stream)));
-  });
-  m.def("denoise", [](std::uintptr_t out, std::uintptr_t x, std::uintptr_t condition,
-                      std::uintptr_t time_embedding, const std::vector<std::uintptr_t>& weights,
-                      std::uintptr_t workspace, std::uintptr_t elements,
-                      const std::vector<int64_t>& shape, int64_t rows, int dtype,
-                      std::uintptr_t stream) {
-    std::vector<const void*> pointers;
-    for (const std::uintptr_t w : weights) pointers.push_back(from_wire<const void*>(w));
-    HeadOnce a{};
-    a.out = from_wire<float*>(out);
-    a.x = from_wire<const void*>(x);
-    a.condition = from_wire<const void*>(condition);
-    a.time_embedding = from_wire<const void*>(time_embedding);
-    a.weights = pointers.data();
-    a.workspace = from_wire<float*>(workspace);
-    a.elements = from_wire<void*>(elements);
-    a.shape = {shape.at(0), shape.at(1), shape.at(2), shape.at(3), shape.at(4)};
-    a.rows = rows;
-    a.dtype = static_cast<DType>(dtype);
-    check("denoise", cuda::denoise(a, from_wire<Stream>(stream)));
-  });
+  m.def(
+      "layer_norm_modulate",
+      [](std::uintptr_t out, std::uintptr_t x, std::uintptr_t shift, std::uintptr_t scale,
+         std::uintptr_t weight, std::uintptr_t bias, int64_t rows, int64_t width, int64_t x_stride,
+         int64_t shift_stride, int64_t scale_stride, int dtype, float eps, std::uintptr_t stream) {
+        const auto type = static_cast<DType>(dtype);
+        const L a{from_wire<void*>(out),
+                  from_wire<const void*>(x),
+                  from_wire<const void*>(shift),
+                  from_wire<const void*>(scale),
+                  from_wire<const void*>(weight),
+                  from_wire<const void*>(bias),
+                  rows,
+                  width,
+                  x_stride,
+                  shift_stride,
+                  scale_stride,
+                  type,
+                  eps};
+        check("layer_norm_modulate",
+              cuda::layer_norm_modulate({a, type, type}, from_wire<Stream>(stream)));
+      });
+  m.def("denoise",
+        [](std::uintptr_t out, std::uintptr_t x, std::uintptr_t condition,
+           std::uintptr_t time_embedding, const std::vector<std::uintptr_t>& weights,
+           std::uintptr_t workspace, std::uintptr_t elements, const std::vector<int64_t>& shape,
+           int64_t rows, int dtype, std::uintptr_t stream) {
+          std::vector<const void*> pointers;
+          for (const std::uintptr_t w : weights) pointers.push_back(from_wire<const void*>(w));
+          HeadOnce a{};
+          a.out = from_wire<float*>(out);
+          a.x = from_wire<const void*>(x);
+          a.condition = from_wire<const void*>(condition);
+          a.time_embedding = from_wire<const void*>(time_embedding);
+          a.weights = pointers.data();
+          a.workspace = from_wire<float*>(workspace);
+          a.elements = from_wire<void*>(elements);
+          a.shape = {shape.at(0), shape.at(1), shape.at(2), shape.at(3), shape.at(4)};
+          a.rows = rows;
+          a.dtype = static_cast<DType>(dtype);
+          check("denoise", cuda::denoise(a, from_wire<Stream>(stream)));
+        });
 }

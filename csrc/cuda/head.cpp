@@ -56,8 +56,7 @@ LinearLayer layer(void* out, const void* x, const void* weight, const void* bias
 
 Status adaln_mlp(const ResidualBlock& a, Stream stream) {
   Sequence run(stream);
-  NormModulate normed =
-      norm(a.normed, a.x, a.shift, a.scale, a.rows, a.width, a.dtype, a.eps);
+  NormModulate normed = norm(a.normed, a.x, a.shift, a.scale, a.rows, a.width, a.dtype, a.eps);
   normed.rows.weight = a.norm_weight;
   normed.rows.bias = a.norm_bias;
   normed.rows.x_stride = a.x_stride;
@@ -90,8 +89,8 @@ Status denoise(const HeadOnce& a, Stream stream) {
   const void* const* ends = weight + 8 + 8 * d;  // the final layer, then its modulation
   Sequence run(stream);
 
-  LinearLayer time_in = layer(hidden, a.time_embedding, weight[0], weight[1], r, frequencies, w,
-                              a.dtype);
+  LinearLayer time_in =
+      layer(hidden, a.time_embedding, weight[0], weight[1], r, frequencies, w, a.dtype);
   time_in.silu = true;
   run.then(linear, time_in);
   run.then(linear, layer(time, hidden, weight[2], weight[3], r, w, w, a.dtype));
@@ -129,8 +128,8 @@ Status denoise(const HeadOnce& a, Stream stream) {
     block.eps = 1e-6f;
     run.then(adaln_mlp, block);
   }
-  NormModulate last = norm(normed, x, modulation + 3 * w * d, modulation + (3 * d + 1) * w, r, w,
-                           a.dtype, 1e-6f);
+  NormModulate last =
+      norm(normed, x, modulation + 3 * w * d, modulation + (3 * d + 1) * w, r, w, a.dtype, 1e-6f);
   last.rows.shift_stride = last.rows.scale_stride = modulated;
   run.then(layer_norm_modulate, last);
   run.then(linear, layer(a.out, normed, ends[0], ends[1], r, w, 2 * c, a.dtype));

@@ -46,9 +46,8 @@ __global__ void layer_norm_modulate(const NormModulate args) {
                           static_cast<const In*>(a.x) + row * a.x_stride,
                           static_cast<const In*>(a.shift) + row * a.shift_stride,
                           static_cast<const In*>(a.scale) + row * a.scale_stride,
-                          static_cast<const Affine*>(a.weight),
-                          static_cast<const Affine*>(a.bias), a.width, a.eps,
-                          [=](int64_t j, Lane y) { y.store(out + j); });
+                          static_cast<const Affine*>(a.weight), static_cast<const Affine*>(a.bias),
+                          a.width, a.eps, [=](int64_t j, Lane y) { y.store(out + j); });
 }
 
 }  // namespace marfast::cuda

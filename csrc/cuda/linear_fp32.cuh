@@ -20,6 +20,7 @@ struct FmaTiles {
   using Weights = Tile<float, 64, kDepth>;
   using Rows = Tile<float, 4 * kRows, kDepth>;
   static constexpr int kStageBytes = Weights::kBytes + Rows::kBytes;
+  static_assert(kStages * kStageBytes <= 48 << 10, "more shared memory than needs no opting in");
 
   static LaunchShape shape_of(const LinearLayer& a) {
     return {ceil_div(a.outputs, 64), ceil_div(a.rows, 4 * kRows), kThreads, kStages * kStageBytes};

@@ -4,9 +4,9 @@
 // float32 sums; then epilogue.cuh.
 //
 // Outputs lie on m, rows of x on n: few rows waste little. A block of 4 warps computes
-// 64 kOutputs x 8 kRows; warp i has 16 kOutputs outputs of it and all rows. W [J, K] is the row-major
-// operand as it lies, x [R, K] the column-major one. Both pass through shared memory in kStages
-// tiles of 32 of k. A thread of the warp, g = lane / 4 and t = lane % 4, holds
+// 64 kOutputs x 8 kRows; warp i has 16 kOutputs outputs of it and all rows. W [J, K] is the
+// row-major operand as it lies, x [R, K] the column-major one. Both pass through shared memory in
+// kStages tiles of 32 of k. A thread of the warp, g = lane / 4 and t = lane % 4, holds
 //   d[0], d[1] = out[rows 2t, 2t + 1][output g],  d[2], d[3] = the same of output g + 8.
 // Order: each mma adds 16 of k to the sum in the hardware's order; k ascends.
 // Bytes moved: W once for each 8 kRows rows, x once for each 64 kOutputs outputs. Floor: the larger
@@ -24,6 +24,7 @@ struct MmaTiles {
   using Weights = Tile<T, 64 * kOutputs, kDepth>;
   using Rows = Tile<T, 8 * kRows, kDepth>;
   static constexpr int kStageBytes = Weights::kBytes + Rows::kBytes;
+  static_assert(kStages * kStageBytes <= 48 << 10, "more shared memory than needs no opting in");
   static_assert(Weights::kBytes % 16 == 0, "the rows' tile must start at a multiple of 16 bytes");
 
   static LaunchShape shape_of(const LinearLayer& a) {
@@ -74,8 +75,8 @@ __global__ void __launch_bounds__(128, 2) linear_mma(const LinearLayer a) {
       uint32_t fragment[kOutputs][4];
 #pragma unroll
       for (int m = 0; m < kOutputs; ++m) {
-        ptx::ldmatrix_x4(fragment[m], weights.at(16 * (warp * kOutputs + m) + lane % 16,
-                                                 k + lane / 16 * 8));
+        ptx::ldmatrix_x4(fragment[m],
+                         weights.at(16 * (warp * kOutputs + m) + lane % 16, k + lane / 16 * 8));
       }
 #pragma unroll
       for (int n = 0; n < kRows; ++n) {

@@ -7,8 +7,8 @@
 
 namespace marfast::cuda {
 
-// out = LN(x) (1 + scale) + shift; x, shift and scale of dtype, weight and bias of affine_dtype, out
-// of out_dtype. Any mix of dtypes that kernels.cu's table lists.
+// out = LN(x) (1 + scale) + shift; x, shift and scale of dtype, weight and bias of affine_dtype,
+// out of out_dtype. Any mix of dtypes that kernels.cu's table lists.
 struct NormModulate {
   LayerNormModulate rows;
   DType affine_dtype;
@@ -75,8 +75,8 @@ struct HeadOnce {
   const void* condition;       // [R, D]
   const void* time_embedding;  // [R, frequencies]
   const void* const* weights;  // the 12 + 8 d tensors of the state_dict, of dtype, dense
-  float* workspace;            // float32: time, condition, x [R, w] each, modulation [R, (3 d + 2) w]
-  void* elements;              // of dtype: three times [R, w]
+  float* workspace;  // float32: time, condition, x [R, w] each, modulation [R, (3 d + 2) w]
+  void* elements;    // of dtype: three times [R, w]
   HeadShape shape;
   int64_t rows;  // R
   DType dtype;

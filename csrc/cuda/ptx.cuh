@@ -148,8 +148,8 @@ __device__ __forceinline__ void st_global_v4(void* p, Vec4 value) {
                : "memory");
 }
 __device__ __forceinline__ void st_shared_v4(void* p, Vec4 value) {
-  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(p)),
-               "r"(value.v[0]), "r"(value.v[1]), "r"(value.v[2]), "r"(value.v[3])
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared_address(p)), "r"(value.v[0]),
+               "r"(value.v[1]), "r"(value.v[2]), "r"(value.v[3])
                : "memory");
 }
 

@@ -18,7 +18,8 @@ struct Tile {
   // 16 bytes of padding: eight rows of 16 bytes lie in different banks, as ldmatrix wants them.
   static constexpr int kPitch = kDepth + 16 / static_cast<int>(sizeof(T));
   static constexpr int kBytes = kRows * kPitch * static_cast<int>(sizeof(T));
-  static_assert(kDepth * sizeof(T) % 32 == 0, "rows of a tile must be 16 bytes off a multiple of 32");
+  static_assert(kDepth * sizeof(T) % 32 == 0,
+                "rows of a tile must be 16 bytes off a multiple of 32");
   T* data;  // [kRows, kPitch]
 
   __device__ __forceinline__ T* at(int row, int column) const {

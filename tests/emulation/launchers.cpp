@@ -1,106 +1,95 @@
-// csrc/cuda/launchers.h for the emulator. Each launch knows exactly the memory that its arguments
-// speak of: outputs as never written, inputs as written.
+// csrc/cuda/launchers.h for the emulator: the same variants, launched on the host. What each launch
+// may touch is registered from its arguments, so that any other access is reported.
 
-#include "launchers.h"
+#include "cuda/launchers.h"
 
+#include <string>
 #include <vector>
+
+#include "cuda/variants.h"
 
 namespace marfast::cuda {
 namespace {
 
-namespace emu = marfast::emulation;
-
 int64_t size_of(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
 
+// Rows that a launch may touch, for as long as this lives.
 class Memory {
  public:
   ~Memory() {
-    for (const void* at : known_) emu::remove_memory(at);
+    for (const void* p : begins_) emulation::remove_memory(p);
   }
-  // [rows, columns] of `size` bytes an element
-  void in(const char* name, const void* at, int64_t rows, int64_t columns, int64_t stride,
-          int64_t size) {
-    if (at && rows > 0) add(name, at, ((rows - 1) * stride + columns) * size, true);
-  }
-  void out(const char* name, const void* at, int64_t rows, int64_t columns, int64_t stride,
-           int64_t size) {
-    for (const void* other : known_)
-      if (other == at) return;  // written in place
-    if (at && rows > 0) add(name, at, ((rows - 1) * stride + columns) * size, false);
+  void rows(const void* p, int64_t rows, int64_t width, int64_t stride, int64_t size, bool written,
+            const char* name) {
+    if (!p || rows == 0) return;
+    emulation::add_memory(p, ((rows - 1) * stride + width) * size, written, name);
+    begins_.push_back(p);
   }
 
  private:
-  void add(const char* name, const void* at, int64_t bytes, bool written) {
-    emu::add_memory(at, static_cast<size_t>(bytes), written, name);
-    known_.push_back(at);
-  }
-  std::vector<const void*> known_;
+  std::vector<const void*> begins_;
 };
 
-std::string failure;  // what the last launch was stopped for
-
-template <class Run>
-Status reported(Run run) {
-  try {
-    return run();
-  } catch (const emu::Report& report) {
-    failure = report.what();
-    return failure.c_str();
+struct Launch {
+  template <class Args>
+  Status operator()(void (*kernel)(Args), const LaunchShape& s, const Args& a) const {
+    emulation::Launch shape;
+    shape.grid.x = s.grid_x;
+    shape.grid.y = s.grid_y;
+    shape.block.x = s.block;
+    shape.shared_bytes = s.shared;
+    emulation::launch(shape, kernel, a);
+    return nullptr;
   }
-}
+};
 
 }  // namespace
 
 Status ddpm_step(const DdpmStep& a, Stream) {
-  Memory memory;
-  const int64_t n = a.tokens, c = a.channels;
-  memory.in("x", a.x, n, c, a.x_stride, 4);
-  memory.in("model_output", a.model_output, a.guided ? 2 * n : n, 2 * c, a.model_output_stride,
-            size_of(a.model_output_dtype));
-  memory.in("noise", a.noise, n, c, a.noise_stride, 4);
-  memory.in("coefficients", a.coefficients, 1, 7, 7, 4);
-  if (a.guided) memory.in("guidance", a.guidance, 1, 1, 1, 4);
-  memory.out("out", a.out, n, c, c, 4);
-  return reported([&] { return ddpm_step_by(a, emu::Emulated{}); });
+  Memory m;
+  const int64_t r = a.guided ? 2 * a.tokens : a.tokens, c = a.channels;
+  m.rows(a.out, a.tokens, c, c, 4, false, "out");
+  m.rows(a.x, a.tokens, c, a.x_stride, 4, true, "x");
+  m.rows(a.model_output, r, 2 * c, a.model_output_stride, size_of(a.model_output_dtype), true,
+         "model_output");
+  m.rows(a.noise, a.tokens, c, a.noise_stride, 4, true, "noise");
+  m.rows(a.coefficients, 1, 7, 7, 4, true, "coefficients");
+  m.rows(a.guidance, 1, 1, 1, 4, true, "guidance");
+  return ddpm_step_by(a, Launch{});
 }
 
-Status layer_norm_modulate(const NormModulate& all, Stream) {
-  Memory memory;
-  const LayerNormModulate& a = all.rows;
-  const int64_t size = size_of(a.dtype), affine = size_of(all.affine_dtype);
-  memory.in("x", a.x, a.rows, a.width, a.x_stride, size);
-  memory.in("shift", a.shift, a.rows, a.width, a.shift_stride, size);
-  memory.in("scale", a.scale, a.rows, a.width, a.scale_stride, size);
-  memory.in("weight", a.weight, 1, a.width, a.width, affine);
-  memory.in("bias", a.bias, 1, a.width, a.width, affine);
-  memory.out("out", a.out, a.rows, a.width, a.width, size_of(all.out_dtype));
-  return reported([&] { return layer_norm_modulate_by(all, emu::Emulated{}); });
+Status layer_norm_modulate(const NormModulate& args, Stream) {
+  const LayerNormModulate& a = args.rows;
+  const int64_t in = size_of(a.dtype), affine = size_of(args.affine_dtype);
+  Memory m;
+  m.rows(a.out, a.rows, a.width, a.width, size_of(args.out_dtype), false, "out");
+  m.rows(a.x, a.rows, a.width, a.x_stride, in, true, "x");
+  m.rows(a.shift, a.rows, a.width, a.shift_stride, in, true, "shift");
+  m.rows(a.scale, a.rows, a.width, a.scale_stride, in, true, "scale");
+  m.rows(a.weight, 1, a.width, a.width, affine, true, "weight");
+  m.rows(a.bias, 1, a.width, a.width, affine, true, "bias");
+  return layer_norm_modulate_by(args, Launch{});
 }
 
 Status silu_sum(const SiluSum& a, Stream) {
-  Memory memory;
-  memory.in("a", a.a, a.rows, a.width, a.width, 4);
-  memory.in("b", a.b, a.rows, a.width, a.width, 4);
-  memory.out("out", a.out, a.rows, a.width, a.width, size_of(a.dtype));
-  return reported([&] { return silu_sum_by(a, emu::Emulated{}); });
+  Memory m;
+  m.rows(a.out, a.rows, a.width, a.width, size_of(a.dtype), false, "out");
+  m.rows(a.a, a.rows, a.width, a.width, 4, true, "a");
+  m.rows(a.b, a.rows, a.width, a.width, 4, true, "b");
+  return silu_sum_by(a, Launch{});
 }
 
 Status linear(const LinearLayer& a, Stream) {
-  Memory memory;
   const int64_t size = size_of(a.dtype);
-  memory.in("x", a.x, a.rows, a.inputs, a.x_stride, size);
-  memory.in("weight", a.weight, a.outputs, a.inputs, a.inputs, size);
-  memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
-  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
-  if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
-  memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4);
-  return reported([&] { return linear_by(a, emu::Emulated{}); });
+  const bool in_place = a.residual == a.out;
+  Memory m;
+  m.rows(a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4, in_place, "out");
+  m.rows(a.x, a.rows, a.inputs, a.x_stride, size, true, "x");
+  m.rows(a.weight, a.outputs, a.inputs, a.inputs, size, true, "weight");
+  m.rows(a.bias, 1, a.outputs, a.outputs, size, true, "bias");
+  m.rows(a.gate, a.rows, a.outputs, a.gate_stride, 4, true, "gate");
+  if (!in_place) m.rows(a.residual, a.rows, a.outputs, a.residual_stride, 4, true, "residual");
+  return linear_by(a, Launch{});
 }
 
 }  // namespace marfast::cuda
-
-// For the tests, by ctypes: 0 forward, 1 reverse, 2 random.
-extern "C" __attribute__((visibility("default"))) void marfast_emulation_schedule(int schedule,
-                                                                                  uint64_t seed) {
-  marfast::emulation::options() = {static_cast<marfast::emulation::Schedule>(schedule), seed};
-}

@@ -1,7 +1,8 @@
 #pragma once
 
-// float32 from and to bfloat16 and float16, to nearest even, by integer arithmetic: the same bits on
-// every host and device. In an unnamed namespace: files with different flags must not share code.
+// float32 from and to bfloat16 and float16, to nearest even, by integer arithmetic: the same bits
+// on every host and device. In an unnamed namespace: files with different flags must not share
+// code.
 
 #include <string.h>
 
