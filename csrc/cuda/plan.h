@@ -30,6 +30,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "marfast/host_device.h"
 #include "marfast/ops.h"
 
 namespace marfast::cuda {
@@ -79,35 +80,46 @@ struct HeadPlan {
   double floor;              // seconds
 };
 
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+MARFAST_HD constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+MARFAST_HD constexpr int64_t round_up(int64_t a, int64_t b) { return divide_up(a, b) * b; }
 
 // What of a product is one chain of additions; block sums are added in order.
-constexpr int64_t product_block(DType dtype) { return dtype == DType::f32 ? 256 : 128; }
-constexpr int64_t element_bytes(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
+MARFAST_HD constexpr int64_t product_block(DType dtype) { return dtype == DType::f32 ? 256 : 128; }
+MARFAST_HD constexpr int64_t element_bytes(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
 
 // What a CTA keeps in shared memory, in this order. Rows are 16 bytes longer than their elements:
 // neighbours start in other banks.
 struct SharedLayout {
-  int64_t row;      // bytes of one padded row of w elements
-  int64_t rows;     // [row_tile] rows: the product's input
-  int64_t sums;     // [blocks, row_tile, columns] float
+  static constexpr int64_t kHeader = 128;  // the grid barrier's word
+  int64_t pitch;                           // of the tile, in elements
+  int64_t weight_pitch;
+  int64_t tile;     // bytes of [row_tile] rows: a product's input
+  int64_t sums;     // of [blocks, row_tile, columns] float
+  int64_t output;   // of [2, 2C] float
   int64_t weights;  // of one product: [columns] rows
 
-  SharedLayout(int64_t width, DType dtype, int64_t row_tile, int64_t columns)
-      : row(width * element_bytes(dtype) + 16),
-        rows(row_tile * row),
-        sums(round_up(ceil_div(width, product_block(dtype)) * row_tile * columns * 4, 128)),
-        weights(columns * row) {}
-
-  int64_t size(int64_t weight_slots) const { return rows + sums + weight_slots * weights; }
+  MARFAST_HD SharedLayout(const HeadShape& s, DType dtype, int64_t row_tile, int64_t columns) {
+    const int64_t element = element_bytes(dtype);
+    int64_t longest = s.width > s.condition ? s.width : s.condition;
+    longest = longest > s.frequencies ? longest : s.frequencies;
+    longest = longest > s.channels ? longest : s.channels;
+    pitch = round_up(longest, 8) + 16 / element;
+    weight_pitch = s.width + 16 / element;
+    tile = row_tile * pitch * element;
+    sums = round_up(divide_up(longest, product_block(dtype)) * row_tile * columns * 4, 128);
+    output = round_up(16 * s.channels, 128);
+    weights = columns * weight_pitch * element;
+  }
+  MARFAST_HD int64_t size(int64_t slots) const {
+    return kHeader + tile + sums + output + slots * weights;
+  }
 };
 
 class Planner {
  public:
   Planner(const GpuProfile& gpu, const HeadShape& shape, DType dtype, int64_t rows, int64_t steps,
           int64_t modulation_budget)
-      : gpu_(gpu), dtype_(dtype), rows_(rows), steps_(steps) {
+      : gpu_(gpu), shape_(shape), dtype_(dtype), rows_(rows), steps_(steps) {
     width_ = shape.width;
     depth_ = shape.depth;
     outputs_ = 2 * shape.channels;
@@ -135,7 +147,7 @@ class Planner {
             best = plan;
           }
         }
-        if (tile >= ceil_div(rows_, p)) break;
+        if (tile >= divide_up(rows_, p)) break;
       }
     }
     return best;
@@ -144,8 +156,8 @@ class Planner {
   // False where it doesn't fit.
   bool persistent(int64_t row_groups, int64_t row_tile, bool once, HeadPlan* plan) const {
     const int64_t q = std::min(width_, gpu_.sms / row_groups);
-    const int64_t columns = ceil_div(width_, q), rows = ceil_div(rows_, row_groups);
-    const SharedLayout layout(width_, dtype_, row_tile, columns);
+    const int64_t columns = divide_up(width_, q), rows = divide_up(rows_, row_groups);
+    const SharedLayout layout(shape_, dtype_, row_tile, columns);
     const int64_t products = 2 * depth_;
     const int64_t free = gpu_.shared_bytes - layout.size(0);
     if (free < 0) return false;
@@ -168,7 +180,7 @@ class Planner {
                            (once ? ctas * rows * 2.0 * element + rows_ * (12.0 + element)
                                  : ctas * rows * (12.0 + element));
     // Weights that shared memory has no room for are read anew for each row tile.
-    const int64_t tiles = ceil_div(rows, row_tile);
+    const int64_t tiles = divide_up(rows, row_tile);
     const double streamed =
         (products - a.stationary) * (a.staged ? 1 : tiles) * ctas * columns * w * element;
     const double rate = weight_rate();
@@ -237,8 +249,8 @@ class Planner {
     double best = 0.0;
     for (const auto& tile : kTiles) {
       for (int64_t split = 1; split <= 8; split *= 2) {
-        const int64_t tiles = ceil_div(rows_, tile[0]) * ceil_div(width_, tile[1]) * split;
-        const int64_t waves = ceil_div(tiles, gpu_.sms);
+        const int64_t tiles = divide_up(rows_, tile[0]) * divide_up(width_, tile[1]) * split;
+        const int64_t waves = divide_up(tiles, gpu_.sms);
         // Small tiles read more for each product: 64 x 64 reaches half of the peak.
         const double reach = tile[0] * tile[1] / (tile[0] * tile[1] + 4096.0);
         const double work = 2.0 * tile[0] * tile[1] * width_ / split;
@@ -254,6 +266,7 @@ class Planner {
   }
 
   const GpuProfile gpu_;
+  const HeadShape shape_;
   const DType dtype_;
   const int64_t rows_, steps_;
   int64_t width_, depth_, outputs_, chunk_, modulation_bytes_;
