@@ -100,7 +100,6 @@ class PersistentSampler {
       for (int64_t j = threadIdx.x; j < a_.shape.channels; j += kSampleThreads) {
         a_.state[n * a_.shape.channels + j] = a_.noise[n * a_.shape.channels + j];
       }
-      ptx::bar_sync();
       input(n);
     }
     if (!barrier_.wait()) return;
@@ -311,7 +310,7 @@ class PersistentSampler {
     }
   }
 
-  // x of the token's rows; its state was written by this CTA.
+  // x of the token's rows; thread j itself wrote channel j of its state.
   __device__ void input(int64_t n) {
     const int64_t c = a_.shape.channels, w = a_.shape.width;
     for (int64_t j = threadIdx.x; j < c; j += kSampleThreads) {
@@ -334,7 +333,6 @@ class PersistentSampler {
     for (int64_t j = threadIdx.x; j < c; j += kSampleThreads) {
       to[n * c + j] = step(s, a_.state[n * c + j], output_ + j, noise[j]);
     }
-    ptx::bar_sync();
     if (s + 1 < a_.steps) input(n);
   }
 
