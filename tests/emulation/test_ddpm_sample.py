@@ -26,11 +26,18 @@ def program(tmp_path_factory):
 
 def emulate(program, folder, args, plan, schedule=0, chunk=2, faults=False):
     """plan: P, Q, row_tile, columns, stationary, staged, once -> (the sample, standard error)."""
-    noise, step_noise, cond, weights, coefficients, timesteps, guidance, temperature, clip = args[:9]
+    noise, step_noise, cond, weights, coefficients, timesteps, guidance, temperature, clip = args[
+        :9
+    ]
     shape, dtype = HeadShape.of(weights), weights[0].dtype
     time = time_embedding(tuple(timesteps.tolist()), shape.frequencies)
     tensors = {
-        **{"noise": noise, "step_noise": step_noise, "cond": cond.to(dtype), "time": time.to(dtype)},
+        **{
+            "noise": noise,
+            "step_noise": step_noise,
+            "cond": cond.to(dtype),
+            "time": time.to(dtype),
+        },
         **{"schedule": coefficients, "guidance": guidance},
         **{str(i): weight for i, weight in enumerate(weights)},
     }
@@ -86,7 +93,9 @@ def test_a_whole_sample_in_halves_is_as_exact_as_pytorchs(program, tmp_path, dty
     )
     theirs = (reference.head.ddpm_sample(*args[:9]) - exact).abs()
     ours = (got - exact).abs()
-    print(f"{NAMES[dtype]}: RMS {ours.pow(2).mean().sqrt():.2e} ({theirs.pow(2).mean().sqrt():.2e})")
+    print(
+        f"{NAMES[dtype]}: RMS {ours.pow(2).mean().sqrt():.2e} ({theirs.pow(2).mean().sqrt():.2e})"
+    )
     assert ours.pow(2).mean().sqrt() <= 2 * theirs.pow(2).mean().sqrt()
     assert ours.max() <= 4 * theirs.max()
 

@@ -1,6 +1,7 @@
 """The GPU's plan: arithmetic, tested as such. No time in it was measured."""
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -88,3 +89,9 @@ def test_bad_input(change, error, words):
     given = {"rows": 2, "shape": MARS["B"], "gpu": gpu_profiles()["H200"]} | change
     with pytest.raises(error, match=words):
         head_plan(**given)
+
+
+def test_the_documented_table_is_the_plans():
+    predict = pytest.importorskip("benchmarks.predict")
+    written = (Path(__file__).parents[2] / "docs" / "gpu_plan.md").read_text(encoding="utf-8")
+    assert written == predict.markdown(predict.table())
