@@ -56,15 +56,21 @@ def markdown(entries: list[dict[str, Any]]) -> str:
     lines = [
         "# The GPU's plan",
         "",
-        f"**{NOTE.capitalize()}.** Written by `python -m benchmarks.predict`: csrc/cuda/plan.h's model"
-        " for bfloat16 and 100 steps. Constants of a device are its data sheet's, scaled. P x Q are the"
+        f"**{NOTE.capitalize()}.** Written by `python -m benchmarks.predict`:"
+        " csrc/cuda/plan.h's model"
+        " for bfloat16 and 100 steps. Constants of a device are its data sheet's, scaled."
+        " P x Q are the"
         " row and column groups; SMs is the work over the SMs times the most work that one has.",
         "",
-        f"Persistent plans give every SM at least 80 % of its share. {len(few)} of {len(entries)} lines"
-        " are below: all of them tall, where the library's tiles, and not ours, leave SMs idle and the"
-        " predicted time is nonetheless the smallest. Tall has no kernels of its own in this version.",
+        f"Persistent plans give every SM at least 80 % of its share. {len(few)} of"
+        f" {len(entries)} lines"
+        " are below: all of them tall, where the library's tiles, and not ours, leave SMs"
+        " idle and the"
+        " predicted time is nonetheless the smallest. Tall has no kernels of its own in"
+        " this version.",
         "",
-        "| head | GPU | rows | regime | P x Q | row tile | weights that stay | SMs | ms | floor, ms |",
+        "| head | GPU | rows | regime | P x Q | row tile | weights that stay | SMs | ms |"
+        " floor, ms |",
         "| --- | --- | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: |",
     ]
     for e in entries:

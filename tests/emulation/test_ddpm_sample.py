@@ -1,5 +1,5 @@
-"""The persistent ddpm_sample in the emulator: float32 to the bit of the CPU's portable build, halves
-beside PyTorch's own error, every synchronisation dropped in turn."""
+"""The persistent ddpm_sample in the emulator: float32 to the bit of the CPU's portable build,
+halves beside PyTorch's own error, every synchronisation dropped in turn."""
 
 import os
 import subprocess
