@@ -15,7 +15,7 @@ BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-gpu bench lint build clean FORCE
+.PHONY: help demo test test-gpu test-emulation bench lint build clean FORCE
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,9 @@ test: $(VENV)/dev  ## Run the tests, with coverage of marfast/.
 
 test-gpu: $(VENV)/dev  ## Run the tests that need a CUDA device.
 	$(BIN)/python -m pytest -m gpu
+
+test-emulation: $(VENV)/dev  ## Run the GPU kernels in the emulator, at the real geometry of MAR-B, too.
+	MARFAST_TEST_EMULATION=1 $(BIN)/python -m pytest tests/emulation
 
 bench: $(VENV)/dev  ## Time the ops beside plain PyTorch.
 	$(BIN)/python -m pytest benchmarks --benchmark-only
