@@ -127,7 +127,7 @@ def test_every_dropped_synchronisation_is_noticed(program, tmp_path):
 
 
 def test_the_real_geometry_of_mar_b(program, tmp_path):
-    """132 CTAs, w 1024, d 6, 2 steps; about 2 minutes: `make test-emulation` runs it."""
+    """132 CTAs, w 1024, d 6, 2 steps; about a minute: `make test-emulation` runs it."""
     if not os.environ.get("MARFAST_TEST_EMULATION"):
         pytest.skip("MARFAST_TEST_EMULATION=1 runs it")
     sizes = {"width": 1024, "condition": 768, "depth": 6, "steps": 2}
