@@ -1,10 +1,12 @@
 # Every target sets up what it needs in .venv; `make help` lists them.
 #   PYTHON=python3.12     the interpreter that .venv is made from (3.10 or later)
 #   TORCH=torch==2.6.0    another torch requirement
+#   JOBS=2                how many processes run the tests
 
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+JOBS ?= 2
 TRITON := triton==3.6.0
 
 VENV := .venv
@@ -25,10 +27,10 @@ demo: $(VENV)/installed  ## Generate a 10 x 10 grid of images: outputs/fashion-m
 	$(BIN)/marfast generate --model fashion-mnist --labels 0-9 --per-label 10 --out outputs/fashion-mnist.png --force
 
 test: $(VENV)/dev  ## Run the tests, with coverage of marfast/.
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
 
-test-emulation: $(VENV)/dev  ## Run the emulator's tests and mutate every line of the CUDA kernels (long).
-	$(BIN)/python -m pytest tests/emulation
+test-emulation: $(VENV)/dev  ## Emulate the GPU kernels at MAR-B's real geometry, too, and mutate them (long).
+	MARFAST_TEST_EMULATION=1 $(BIN)/python -m pytest tests/emulation
 	$(BIN)/python -m tests.emulation.mutation
 
 test-gpu: $(VENV)/dev  ## Run the tests that need a CUDA device.

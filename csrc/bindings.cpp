@@ -7,6 +7,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <tuple>
 #include <type_traits>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "cpu/head_weights.h"
 #include "cpu/head_workspace.h"
 #include "cpu/packed_linear.h"
+#include "cuda/plan.h"
 #include "marfast/ops.h"
 
 namespace py = pybind11;
@@ -66,6 +68,31 @@ std::vector<std::string> names(unsigned features) {
   std::vector<std::string> result;
   for (const Isa* isa : usable_isas(features)) result.emplace_back(isa->name);
   return result;
+}
+
+// The GPU's plan is arithmetic: it needs no GPU.
+void def_plan(py::module_& m) {
+  using G = cuda::GpuProfile;
+  py::list profiles;
+  for (const G& g : cuda::kGpuProfiles) {
+    profiles.append(py::make_tuple(g.name, g.sms, g.shared_bytes, g.l2_bytes, g.memory_rate,
+                                   g.l2_rate, g.half_rate, g.mma_share, g.float_rate,
+                                   g.barrier_time, g.launch_time));
+  }
+  m.attr("gpu_profiles") = profiles;
+  using Profile = std::tuple<std::string, int64_t, int64_t, int64_t, double, double, double, double,
+                             double, double, double>;
+  m.def("head_plan", [](const Profile& profile, const Sizes& shape, Wire<DType> dtype, int64_t rows,
+                        int64_t steps, int64_t modulation_budget) {
+    const G gpu = std::apply(
+        [](const std::string& name, auto... rest) { return G{name.c_str(), rest...}; }, profile);
+    const cuda::HeadPlan p = cuda::head_plan(
+        gpu, from_wire<HeadShape>(shape), from_wire<DType>(dtype), rows, steps, modulation_budget);
+    return py::make_tuple(static_cast<int>(p.regime), p.row_groups, p.column_groups, p.row_tile,
+                          p.columns, p.normalise_once, p.stationary, p.staged, p.shared_bytes,
+                          p.chunk, p.modulation_bytes, p.utilisation, p.bytes, p.flops, p.barriers,
+                          p.time, p.floor);
+  });
 }
 
 PYBIND11_MODULE(_C, m) {
@@ -149,6 +176,8 @@ PYBIND11_MODULE(_C, m) {
   def(m, "layer_norm_modulate", &Kernels::layer_norm_modulate, &L::out, &L::x, &L::shift, &L::scale,
       &L::weight, &L::bias, &L::rows, &L::width, &L::x_stride, &L::shift_stride, &L::scale_stride,
       &L::dtype, &L::eps);
+
+  def_plan(m);
 }
 
 }  // namespace

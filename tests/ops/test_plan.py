@@ -1,0 +1,97 @@
+"""The GPU's plan: arithmetic, tested as such. No time in it was measured."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+
+from marfast.ops.head import HeadShape
+from marfast.ops.plan import gpu_profiles, head_plan
+
+MARS = {
+    "B": HeadShape(16, 768, 1024, 6, 256),
+    "L": HeadShape(16, 1024, 1280, 8, 256),
+    "H": HeadShape(16, 1280, 1536, 12, 256),
+}
+ROWS = [*range(1, 200), *range(200, 4097, 41), 4096]
+GPUS = ("A100", "H100 PCIe", "H100 SXM", "H200")
+
+
+def shared_bytes(shape, plan, size):
+    """csrc/cuda/plan.h's layout: barrier, tile, block sums, output, slots of weights."""
+    block, up = (256 if size == 4 else 128), lambda n, to: -(-n // to) * to
+    longest = up(max(shape), 8)
+    sums = -(-max(shape) // block) * plan.row_tile * plan.columns * 4
+    slots = min(2 * shape.depth, plan.stationary + 1) if plan.staged else 0
+    weights = slots * plan.columns * (shape.width * size + 16)
+    tile = plan.row_tile * (longest * size + 16)
+    return 128 + tile + up(sums, 128) + up(16 * shape.channels, 128) + weights
+
+
+@pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, GPUS)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_plan_is_sound(name, gpu, dtype):
+    shape, profile = MARS[name], gpu_profiles()[gpu]
+    before = 0.0
+    for rows in ROWS:
+        plan = head_plan(rows, shape, profile, dtype)
+        assert plan.floor <= plan.time, rows
+        assert before <= plan.time, rows
+        before = plan.time
+        assert 1 <= plan.chunk <= 100
+        assert plan.chunk == 1 or plan.modulation_bytes <= 1 << 30
+        if plan.regime == "tall":
+            continue
+        assert plan.row_groups * plan.column_groups <= profile.sms
+        assert plan.row_groups <= rows
+        assert plan.columns * plan.column_groups >= shape.width
+        assert shared_bytes(shape, plan, dtype.itemsize) == plan.shared_bytes, rows
+        assert plan.shared_bytes <= profile.shared_bytes
+        assert plan.utilisation >= 0.8, rows
+
+
+@pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, GPUS)])
+def test_few_rows_are_persistent_on_at_least_nine_tenths_of_the_sms(name, gpu):
+    for rows in (1, 2, 4, 8):
+        plan = head_plan(rows, MARS[name], gpu_profiles()[gpu])
+        assert plan.regime == "persistent"
+        assert plan.utilisation > 0.9
+    b = head_plan(2, MARS["B"], gpu_profiles()["H200"])
+    assert (b.stationary, b.columns, b.column_groups) == (12, 8, 132)
+
+
+def test_narrow_and_wide_heads_have_a_plan():
+    for width, depth, dtype in itertools.product(
+        range(32, 2049, 224), (1, 3, 16), (torch.float16, torch.float32)
+    ):
+        plan = head_plan(4, HeadShape(16, 64, width, depth, 256), gpu_profiles()["A100"], dtype)
+        assert plan.time > 0
+
+
+def test_a_smaller_budget_means_fewer_steps_at_a_time():
+    gpu = gpu_profiles()["H200"]
+    step = 8 * 20 * 1024 * 4
+    assert head_plan(8, MARS["B"], gpu, modulation_budget=7 * step).chunk == 7
+    assert head_plan(8, MARS["B"], gpu, modulation_budget=1).chunk == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"rows": 0}, ValueError, "rows is 0"),
+        ({"steps": 0}, ValueError, "steps is 0"),
+        ({"shape": HeadShape(16, 8, 40, 2, 256)}, ValueError, "width is 40"),
+        ({"dtype": torch.float64}, TypeError, "dtype is"),
+    ],
+)
+def test_bad_input(change, error, words):
+    given = {"rows": 2, "shape": MARS["B"], "gpu": gpu_profiles()["H200"]} | change
+    with pytest.raises(error, match=words):
+        head_plan(**given)
+
+
+def test_the_documented_table_is_the_plans():
+    predict = pytest.importorskip("benchmarks.predict")
+    written = (Path(__file__).parents[2] / "docs" / "gpu_plan.md").read_text(encoding="utf-8")
+    assert written == predict.markdown(predict.table())
