@@ -18,7 +18,7 @@ BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-emulation test-gpu bench lint build clean FORCE
+.PHONY: help demo test test-emulation test-gpu bench results lint build clean FORCE
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,11 +33,14 @@ test-emulation: $(VENV)/dev  ## Emulate the GPU kernels at MAR-B's real geometry
 	MARFAST_TEST_EMULATION=1 $(BIN)/python -m pytest tests/emulation
 	$(BIN)/python -m tests.emulation.mutation
 
-test-gpu: $(VENV)/dev  ## Run the tests that need a CUDA device.
-	$(BIN)/python -m pytest -m gpu
+test-gpu: $(VENV)/dev  ## On a machine with a GPU: build, tests, sanitizers, benchmarks, one JSON.
+	$(BIN)/python -m tests.gpu.session
 
 bench: $(VENV)/dev  ## Time the ops beside plain PyTorch.
 	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+results: $(VENV)/dev  ## Measure all that the README reports (ORIGINAL=path/to/mar), and rewrite it.
+	$(BIN)/python benchmarks/publish.py $(if $(ORIGINAL),--original $(ORIGINAL))
 
 lint: $(VENV)/dev  ## Check style and types.
 	$(BIN)/ruff check

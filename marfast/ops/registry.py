@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from marfast.ops import native
+from marfast.ops import native, self_check
 
 ORDER = ("cuda", "triton", "cpu", "reference")
 """Every backend's name, the preferred first."""
@@ -115,6 +115,8 @@ class Op:
                 ok, reason = False, "it runs on request only"
             else:
                 ok, reason = backend.can_run(*args)
+                if ok and (reason := self_check.verdict(self, backend, args)):
+                    ok = False
             if backend is not None and ok:
                 if name == "reference" and forced == "auto":
                     native.warn_if_missing()
