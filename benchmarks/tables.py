@@ -66,13 +66,40 @@ def images(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
+def drop_in(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`drop-in-{isa}.json`), the original's own `sample_tokens` before and "
+    yield f"after `marfast.accelerate`, {document['steps']} steps; differences are relative to the "
+    yield "tokens' scale:\n"
+    yield "| model | backend | K | original | accelerated | ratio | difference |\n"
+    yield "| --- | --- | --- | --- | --- | --- | --- |\n"
+    for row in document["rows"]:
+        blocks = f", {row['blocks']} blocks" if "blocks" in row else ""
+        cells = [HEADS[f"head-{row['model'][4]}"] + blocks, row["backend"], str(row["iterations"])]
+        for who in ("original", "accelerated"):
+            times = row.get(f"{who}_seconds_p20_p50_p80")
+            cells.append(f"{times[1]:.1f} s" if times else "")
+        cells += [f"{row['ratio']:.2f}x" if "ratio" in row else "", f"{row['difference']:.1e}"]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def tokenizer(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`vae-{isa}.json`), KL-16's decoder, 256 × 256 pixels:\n"
+    yield "| who | images | seconds | peak memory |\n| --- | --- | --- | --- |\n"
+    for row in document["rows"]:
+        cells = [row["decoder"], str(row["batch"]), f"{row['seconds']:.2f}"]
+        yield f"| {' | '.join(cells)} | {row['peak_mb']:.0f} MB |\n"
+
+
+TABLES = (("head", heads), ("image", images), ("drop-in", drop_in), ("vae", tokenizer))
+
+
 def section() -> str:
     parts = []
-    for name, table in (("head", heads), ("image", images)):
+    for name, table in TABLES:
         for isa in MACHINES:
             if (document := read(f"{name}-{isa}")) is not None:
-                title, *rest = table(isa, document)
-                parts.append(title + "\n" + "".join(rest))
+                title, _, rest = "".join(table(isa, document)).partition("\n")
+                parts.append(f"{title}\n\n{rest}")
     return "\n".join(parts)
 
 

@@ -70,9 +70,7 @@ app.command(
 )(info)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog="Examples:\n\n\b\n"
-    "  marfast profile --trace trace.json generate --labels 3 --out 3.png\n"
-    "  marfast profile --kernel ddpm_step generate --labels 3 --out 3.png",
+    epilog="Example:\n\n\b\n  marfast profile --trace trace.json generate --labels 3 --out 3.png",
 )(profile)
 app.command(epilog="Example:\n\n\b\n  marfast verify --original ../mar")(verify)
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import marfast
+from marfast.cli import bench as bench_command
 from marfast.cli import verify as verify_command
 from marfast.cli.app import app
 from marfast.model.presets import Preset, Settings, embedded_models
@@ -50,6 +51,7 @@ def test_examples_work(line: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     Path("latents.json").write_text(json.dumps(Preset(LATENT, Settings(num_iter=1)).to_dict()))
     torch.save({"model": tiny_autoencoder().state_dict()}, "kl16.ckpt")
     monkeypatch.setattr(verify_command, "gather", lambda *_, **__: Report())
+    monkeypatch.setattr(bench_command, "_measure", lambda *_: iter(()))
     result = invoke(*line, *(("--num-iter=1", "--steps=2") if line[0] == "generate" else ()))
     assert result.exit_code == 0, result.output
     if line[0] == "generate":
