@@ -95,7 +95,7 @@ Status denoise(const HeadOnce& a, Stream stream) {
   run.then(linear, time_in);
   run.then(linear, layer(time, hidden, weight[2], weight[3], r, w, w, a.dtype));
   run.then(linear, layer(condition, a.condition, weight[4], weight[5], r, z, w, a.dtype));
-  run.then(silu_sum, SiluSum{activated, time, condition, r, w, a.dtype});
+  run.then(silu_sum, SiluSum{activated, time, condition, r, 1, r, w, a.dtype});
   for (int64_t b = 0; b <= d; ++b) {
     const void* const* from = b < d ? weight + 8 + 8 * b + 6 : ends + 2;
     LinearLayer part = layer(modulation + 3 * w * b, activated, from[0], from[1], r, w,

@@ -4,14 +4,19 @@
 
 #include <cstdint>
 
+#include "marfast/host_device.h"
+
 namespace marfast {
 
 struct LaunchShape {
   uint32_t grid_x, grid_y;
-  uint32_t block;   // threads
-  uint32_t shared;  // dynamic, bytes
+  uint32_t block;            // threads
+  uint32_t shared;           // dynamic, bytes
+  bool cooperative = false;  // all blocks resident at once
 };
 
-inline uint32_t ceil_div(int64_t a, int64_t b) { return static_cast<uint32_t>((a + b - 1) / b); }
+MARFAST_HD inline uint32_t ceil_div(int64_t a, int64_t b) {
+  return static_cast<uint32_t>((a + b - 1) / b);
+}
 
 }  // namespace marfast

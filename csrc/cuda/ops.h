@@ -15,13 +15,15 @@ struct NormModulate {
   DType out_dtype;
 };
 
-// out[r] = SiLU(a[r] + b[r]), rounded to dtype.
+// out[r] = SiLU(a[r / group] + b[r % period]), rounded to dtype.
 struct SiluSum {
   void* out;       // [R, w] of dtype
-  const float* a;  // [R, w]
-  const float* b;  // [R, w]
+  const float* a;  // [R / group, w]
+  const float* b;  // [period, w]
   int64_t rows;    // R
-  int64_t width;   // w
+  int64_t group;
+  int64_t period;
+  int64_t width;  // w
   DType dtype;
 };
 
@@ -80,6 +82,51 @@ struct HeadOnce {
   HeadShape shape;
   int64_t rows;  // R
   DType dtype;
+};
+
+// Consecutive steps of ddpm_sample, by the persistent kernel.
+struct PersistentSample {
+  float* out;                  // [N, C]: the state after them
+  const float* in;             // [N, C]: the state before them
+  const float* step_noise;     // [S, N, C]
+  const float* schedule;       // [S, 7]
+  const float* guidance;       // [1], read only when guided
+  const float* modulation;     // [S, R, (3 d + 2) w]
+  const void* const* weights;  // on the device: the 12 + 8 d tensors of the state_dict, of dtype,
+                               // dense, the 2 d products' at multiples of 16 bytes
+  float* x;                    // [R, w] to work in, as the next three
+  float* state;                // [N, C]
+  void* normed;                // [R, w] of dtype
+  void* hidden;                // [R, w] of dtype
+  uint32_t* barrier;           // [1], 0
+  HeadShape shape;
+  int64_t tokens;  // N
+  int64_t steps;   // S
+  int64_t step_noise_stride;
+  int64_t row_groups;  // of the plan (plan.h), as the next five
+  int64_t column_groups;
+  int64_t row_tile;
+  int64_t columns;
+  int64_t stationary;
+  bool staged;
+  bool normalise_once;
+  DType dtype;
+  bool guided;
+  float temperature;
+  bool clip_denoised;
+  uint64_t limit_ns;  // of a wait at a barrier
+};
+
+// What PersistentSample reads on the device and the host alone knows, written by a launch and not a
+// copy: a graph keeps it.
+struct SampleTables {
+  static constexpr int64_t kSlots = 256;
+  const void** weights;  // [first + count] at least
+  uint32_t* barriers;    // [barrier_count], set to 0
+  int64_t first;
+  int64_t count;
+  int64_t barrier_count;
+  const void* values[kSlots];  // weights[first ...]
 };
 
 }  // namespace marfast::cuda

@@ -90,8 +90,7 @@ MARFAST_HD constexpr int64_t element_bytes(DType dtype) { return dtype == DType:
 // What a CTA keeps in shared memory, in this order. Rows are 16 bytes longer than their elements:
 // neighbours start in other banks.
 struct SharedLayout {
-  static constexpr int64_t kHeader = 128;  // the grid barrier's word
-  int64_t pitch;                           // of the tile, in elements
+  int64_t pitch;  // of the tile, in elements
   int64_t weight_pitch;
   int64_t tile;     // bytes of [row_tile] rows: a product's input
   int64_t sums;     // of [blocks, row_tile, columns] float
@@ -100,19 +99,15 @@ struct SharedLayout {
 
   MARFAST_HD SharedLayout(const HeadShape& s, DType dtype, int64_t row_tile, int64_t columns) {
     const int64_t element = element_bytes(dtype);
-    int64_t longest = s.width > s.condition ? s.width : s.condition;
-    longest = longest > s.frequencies ? longest : s.frequencies;
-    longest = longest > s.channels ? longest : s.channels;
-    pitch = round_up(longest, 8) + 16 / element;
+    const int64_t inputs = round_up(s.channels, 16), longest = s.width > inputs ? s.width : inputs;
+    pitch = longest + 16 / element;
     weight_pitch = s.width + 16 / element;
     tile = row_tile * pitch * element;
     sums = round_up(divide_up(longest, product_block(dtype)) * row_tile * columns * 4, 128);
     output = round_up(16 * s.channels, 128);
     weights = columns * weight_pitch * element;
   }
-  MARFAST_HD int64_t size(int64_t slots) const {
-    return kHeader + tile + sums + output + slots * weights;
-  }
+  MARFAST_HD int64_t size(int64_t slots) const { return tile + sums + output + slots * weights; }
 };
 
 class Planner {

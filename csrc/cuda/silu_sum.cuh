@@ -1,7 +1,8 @@
 #pragma once
 
-// silu_sum: out = SiLU(a + b), rounded to T; a thread an element, 256 a block. Bytes moved:
-// R w (8 + s), which over the memory's bandwidth is the floor.
+// silu_sum: out[r] = SiLU(a[r / group] + b[r % period]), rounded to T; a thread an element, 256 a
+// block. Bytes moved: R w (8 + s), or R w s where a and b stay in cache; over the memory's
+// bandwidth that is the floor.
 
 #include "cuda/lane.cuh"
 #include "cuda/launch_shape.h"
@@ -19,7 +20,9 @@ template <class T>
 __global__ void silu_sum(const SiluSum args) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= args.rows * args.width) return;
-  silu(Lane(args.a[i]) + Lane(args.b[i])).store(static_cast<T*>(args.out) + i);
+  const int64_t r = i / args.width, j = i % args.width;
+  const Lane a(args.a[r / args.group * args.width + j]);
+  silu(a + Lane(args.b[r % args.period * args.width + j])).store(static_cast<T*>(args.out) + i);
 }
 
 }  // namespace marfast::cuda

@@ -5,11 +5,14 @@
 //   launch(kernel, shape, args) -> Status
 // The includer has defined __global__ and the like.
 
+#include "cuda/ddpm_sample.cuh"
 #include "cuda/ddpm_step.cuh"
 #include "cuda/launchers.h"
 #include "cuda/layer_norm_modulate.cuh"
+#include "cuda/linear_epilogue.cuh"
 #include "cuda/linear_fp32.cuh"
 #include "cuda/linear_mma.cuh"
+#include "cuda/sample_tables.cuh"
 #include "cuda/silu_sum.cuh"
 
 namespace marfast::cuda {
@@ -116,6 +119,40 @@ Status linear_by(const LinearLayer& a, const Launch& launch) {
       {linear_fp32<8, 4>, FmaTiles<8>::shape_of, takes_linear<f32, 0, 4>},
   };
   return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
+}
+
+template <DType kType>
+bool takes_product(const LinearLayer& a) {
+  return a.dtype == kType;
+}
+
+template <class Launch>
+Status linear_epilogue_by(const LinearLayer& a, const Launch& launch) {
+  static constexpr Variant<LinearLayer> variants[] = {
+      {linear_epilogue<bfloat16>, ProductRows::shape_of, takes_product<DType::bf16>},
+      {linear_epilogue<float16>, ProductRows::shape_of, takes_product<DType::f16>},
+  };
+  return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
+}
+
+template <class Launch>
+Status sample_tables_by(const SampleTables& a, const Launch& launch) {
+  return launch(sample_tables<SampleTables::kSlots>, shape_of(a), a);
+}
+
+template <DType kType>
+bool takes_sample(const PersistentSample& a) {
+  return a.dtype == kType;
+}
+
+template <class Launch>
+auto ddpm_sample_by(const PersistentSample& a, const Launch& launch) {
+  static constexpr Variant<PersistentSample> variants[] = {
+      {ddpm_sample<float>, shape_of, takes_sample<DType::f32>},
+      {ddpm_sample<bfloat16>, shape_of, takes_sample<DType::bf16>},
+      {ddpm_sample<float16>, shape_of, takes_sample<DType::f16>},
+  };
+  return launch_first(variants, a, launch);
 }
 
 }  // namespace marfast::cuda

@@ -3,9 +3,11 @@
 Importing this touches no device. Kernels run on the current stream of their tensors' device.
 """
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -62,13 +64,23 @@ def can_run(
     return loaded is not None, reason
 
 
+def on(device: torch.device) -> AbstractContextManager[object]:
+    """Makes it the current one; the emulator's, of the tests, is the CPU."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+
+
 def call(op: str, device: torch.device, *args: Any) -> None:
     """Runs `op` of the module on the device's current stream."""
-    if device.type != "cuda":  # the emulator's module, whose streams are nothing
-        getattr(module(), op)(*args, 0)
-        return
-    with torch.cuda.device(device):
-        getattr(module(), op)(*args, torch.cuda.current_stream(device).cuda_stream)
+    stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
+    with on(device):
+        getattr(module(), op)(*args, stream)
+
+
+def device_sizes(device: torch.device) -> tuple[int, int, int]:
+    """Streaming multiprocessors, bytes of shared memory that a block may have, bytes of L2."""
+    with on(device):
+        sms, shared_bytes, l2_bytes = module().device_sizes()
+    return sms, shared_bytes, l2_bytes
 
 
 def code(dtype: torch.dtype) -> int:

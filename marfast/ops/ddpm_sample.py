@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
-from marfast.ops import checks, native, triton_backend
+from marfast.ops import checks, cuda, cuda_sample, native, triton_backend
 from marfast.ops.head import HeadShape, example_weights, packed_head, time_embedding
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import diffusion, head
@@ -216,6 +216,30 @@ def _can_run_triton(
     return triton_backend.can_run({"weights": weights[0]}, width=width) if ok else (ok, reason)
 
 
+def _can_run_cuda(
+    noise: Tensor, step_noise: Tensor, cond: Tensor, weights: Sequence[Tensor], *_: Any
+) -> Verdict:
+    ok, reason = cuda.can_run({"noise": noise})
+    return cuda.can_run({"weights": weights[0]}, native.WEIGHTS) if ok else (ok, reason)
+
+
+def _run_cuda(
+    noise: Tensor,
+    step_noise: Tensor,
+    cond: Tensor,
+    weights: Sequence[Tensor],
+    schedule: Tensor,
+    timesteps: Tensor,
+    guidance: Tensor,
+    temperature: float,
+    clip_denoised: bool,
+    packed: Tensor | None,
+) -> Tensor:
+    embedding = head.timestep_embedding(timesteps, weights[0].shape[1])
+    rest = (schedule, embedding, guidance, temperature, clip_denoised)
+    return cuda_sample.sample(noise, step_noise, cond, weights, *rest)
+
+
 _OP = Op(
     "ddpm_sample(Tensor noise, Tensor step_noise, Tensor cond, Tensor[] weights, Tensor schedule, "
     "Tensor timesteps, Tensor guidance, float temperature=1.0, bool clip_denoised=False, "
@@ -225,6 +249,7 @@ _OP = Op(
     reference=_reference,
     example=_example,
     backends=[
+        Backend("cuda", _can_run_cuda, _run_cuda, on_request=True),
         triton_backend.backend("ddpm_sample", _can_run_triton),
         Backend("cpu", _can_run_cpu, _run_cpu),
     ],

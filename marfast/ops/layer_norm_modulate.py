@@ -135,7 +135,7 @@ def _run_cuda(
         *(0 if tensor is None else tensor.data_ptr() for tensor in affine),
         *x.shape,
         *(tensor.stride(0) for tensor in rows),
-        cuda.code(x.dtype),
+        *[cuda.code(x.dtype)] * 3,
         eps,
     )
     return out

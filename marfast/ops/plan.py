@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from marfast.ops import checks, native
+from marfast.ops import checks, cuda, native
 from marfast.ops.head import HeadShape
 
 MODULATION_BUDGET = 1 << 30
@@ -93,3 +93,26 @@ def head_plan(
         tuple(gpu), tuple(shape), native.DTYPE_CODES[dtype], rows, steps, modulation_budget
     )
     return HeadPlan(REGIMES[regime], *rest)
+
+
+@functools.cache
+def profile_of(device: torch.device) -> GpuProfile:
+    """This GPU: its own sizes, and the rates of the nearest that the model knows, by SM."""
+    sms, shared_bytes, l2_bytes = cuda.device_sizes(device)
+
+    def distance(known: GpuProfile) -> tuple[int, int, int]:
+        return (
+            abs(known.shared_bytes - shared_bytes),
+            abs(known.sms - sms),
+            abs(known.l2_bytes - l2_bytes),
+        )
+
+    known = min(gpu_profiles().values(), key=distance)
+    share = sms / known.sms
+    rates = ("memory_rate", "l2_rate", "half_rate", "float_rate")
+    return known._replace(
+        sms=sms,
+        shared_bytes=shared_bytes,
+        l2_bytes=l2_bytes,
+        **{rate: getattr(known, rate) * share for rate in rates},
+    )

@@ -21,6 +21,9 @@ REGISTERS = {
     "silu_sum": 32,
     "linear_mma": 200,
     "linear_fp32": 200,
+    "linear_epilogue": 32,
+    "sample_tables": 32,
+    "ddpm_sample": 255,  # one block of 256 threads a multiprocessor
 }
 VARIANTS = {
     "ddpm_step": 3,
@@ -28,6 +31,9 @@ VARIANTS = {
     "silu_sum": 3,
     "linear_mma": 8,
     "linear_fp32": 4,
+    "linear_epilogue": 2,
+    "sample_tables": 1,
+    "ddpm_sample": 3,
 }
 ARCHITECTURES = ["sm_80", "sm_90"]
 
@@ -78,7 +84,8 @@ def test_instructions(tmp_path: Path) -> None:
         counts[name] += 1
         # What would break the order or the rounding of docs/numerics.md.
         assert not re.search(r"\.ftz|\.approx|\bmad\.f32|\.f64", body), symbol
-        assert ("mma.sync" in body) == (name == "linear_mma"), symbol
+        halves = name == "linear_mma" or (name == "ddpm_sample" and "sampleIf" not in symbol)
+        assert ("mma.sync" in body) == halves, symbol
         if name == "linear_mma":
             assert "mma.sync.aligned.m16n8k16" in body
             assert "ldmatrix" in body

@@ -28,7 +28,7 @@ def cannot_build() -> str:
     return "" if shutil.which("c++") else "no C++ compiler"
 
 
-def run(*command: object, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run(*command: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     words = [str(word) for word in command]
     return subprocess.run(words, capture_output=True, text=True, timeout=timeout)
 

@@ -79,8 +79,8 @@ Status layer_norm_modulate(const NormModulate& all, Stream) {
 
 Status silu_sum(const SiluSum& a, Stream) {
   Memory memory;
-  memory.in("a", a.a, a.rows, a.width, a.width, 4);
-  memory.in("b", a.b, a.rows, a.width, a.width, 4);
+  memory.in("a", a.a, (a.rows + a.group - 1) / a.group, a.width, a.width, 4);
+  memory.in("b", a.b, a.period, a.width, a.width, 4);
   memory.out("out", a.out, a.rows, a.width, a.width, size_of(a.dtype));
   return reported([&] { return silu_sum_by(a, emu::Emulated{}); });
 }
@@ -96,6 +96,60 @@ Status linear(const LinearLayer& a, Stream) {
   memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4);
   return reported([&] { return linear_by(a, emu::Emulated{}); });
 }
+
+Status linear_epilogue(const LinearLayer& a, Stream) {
+  Memory memory;
+  const int64_t size = size_of(a.dtype);
+  memory.in("product", a.x, a.rows, a.outputs, a.x_stride, size);
+  memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
+  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
+  if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
+  memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4);
+  return reported([&] { return linear_epilogue_by(a, emu::Emulated{}); });
+}
+
+Status sample_tables(const SampleTables& a, Stream) {
+  Memory memory;
+  memory.out("weights", a.weights, 1, a.first + a.count, 1, sizeof(void*));
+  memory.out("barriers", a.barriers, 1, a.barrier_count, 1, 4);
+  return reported([&] { return sample_tables_by(a, emu::Emulated{}); });
+}
+
+Status ddpm_sample(const PersistentSample& a, Stream) {
+  Memory memory;
+  const HeadShape& s = a.shape;
+  const int64_t n = a.tokens, c = s.channels, w = s.width, r = a.guided ? 2 * n : n;
+  const int64_t size = size_of(a.dtype), modulated = (3 * s.depth + 2) * w;
+  memory.in("in", a.in, n, c, c, 4);
+  memory.in("step_noise", a.step_noise, a.steps, n * c, a.step_noise_stride, 4);
+  memory.in("schedule", a.schedule, a.steps, 7, 7, 4);
+  if (a.guided) memory.in("guidance", a.guidance, 1, 1, 1, 4);
+  memory.in("modulation", a.modulation, a.steps * r, modulated, modulated, 4);
+  memory.in("weights", a.weights, 1, 12 + 8 * s.depth, 1, sizeof(void*));
+  // time and condition layers are not this kernel's to read
+  auto layer = [&](int64_t place, int64_t outputs, int64_t inputs) {
+    memory.in("weight", a.weights[place], outputs, inputs, inputs, size);
+    memory.in("bias", a.weights[place + 1], 1, outputs, outputs, size);
+  };
+  layer(6, w, c);
+  for (int64_t b = 0; b < s.depth; ++b) {
+    memory.in("norm_weight", a.weights[8 + 8 * b], 1, w, w, size);
+    memory.in("norm_bias", a.weights[9 + 8 * b], 1, w, w, size);
+    layer(10 + 8 * b, w, w);
+    layer(12 + 8 * b, w, w);
+  }
+  layer(8 + 8 * s.depth, 2 * c, w);
+  memory.in("barrier", a.barrier, 1, 1, 1, 4);
+  memory.out("out", a.out, n, c, c, 4);
+  memory.out("x", a.x, r, w, w, 4);
+  memory.out("state", a.state, n, c, c, 4);
+  memory.out("normed", a.normed, r, w, w, size);
+  memory.out("hidden", a.hidden, r, w, w, size);
+  return reported([&] { return ddpm_sample_by(a, emu::Emulated{}); });
+}
+
+int64_t resident_blocks(const PersistentSample&) { return 4; }
+DeviceSizes device_sizes() { return {4, 64 << 10, 1 << 20}; }
 
 }  // namespace marfast::cuda
 

@@ -1,147 +1,229 @@
-// Runs the persistent ddpm_sample in the emulator: sizes and settings as arguments, tensors as one
-// file of each, the result to standard output. With "faults", each synchronisation that a run
-// reaches is then dropped in turn; a line on standard error says what became of it.
+// The persistent ddpm_sample in the emulator, by hostile plans, against the head written out here:
+// float32 to the bit, halves beside the same with exact sums.
 
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <fstream>
-#include <iterator>
 #include <memory>
-#include <string>
-#include <vector>
 
-#include "cuda/ddpm_sample.cuh"
+#include "cases.h"
+#include "launchers.h"
+#include "marfast/silu.h"
 
 namespace {
 
-using namespace marfast;
+struct Sizes {
+  int64_t channels, width, depth, tokens, steps;
+  bool guided, clip;
+};
 
-using Bytes = std::vector<char>;
+struct Plan {
+  const char* name;
+  int64_t row_groups, column_groups, row_tile, columns, stationary;
+  bool staged, normalise_once;
+};
 
-struct Input {
-  std::string folder;
-  Bytes read(const std::string& name) const {
-    std::ifstream file(folder + "/" + name, std::ios::binary);
-    return Bytes(std::istreambuf_iterator<char>(file), {});
+// The inputs of one call, and what plain loops make of them.
+template <class T>
+struct Head {
+  using Weight = Buffer<T>;
+  const Sizes s;
+  const int64_t rows, modulated;
+  Buffer<float> in, noise, schedule, guidance, modulation;
+  std::vector<std::unique_ptr<Weight>> weights;  // time's and the condition's are not read
+
+  explicit Head(const Sizes& s)
+      : s(s),
+        rows(s.guided ? 2 * s.tokens : s.tokens),
+        modulated((3 * s.depth + 2) * s.width),
+        in((state = 3, s.tokens), s.channels, s.channels),
+        noise(s.steps, s.tokens * s.channels, s.tokens * s.channels + 5),
+        schedule(s.steps, 7, 7),
+        guidance(1, 1, 1),
+        modulation(s.steps * rows, modulated, modulated) {
+    const int64_t w = s.width, c = s.channels;
+    auto add = [&](int64_t outputs, int64_t inputs) {
+      weights.push_back(std::make_unique<Weight>(outputs, inputs, inputs));
+      Weight& values = *weights.back();
+      const float size = inputs > 1 ? 1.7f / std::sqrt(static_cast<float>(inputs)) : 0.5f;
+      for (int64_t i = 0; i < outputs * inputs; ++i)
+        from_float(values[i] * size, values.data() + i);
+    };
+    for (int i = 0; i < 6; ++i) add(1, 1);
+    add(w, c), add(w, 1);
+    for (int64_t b = 0; b < s.depth; ++b) {
+      add(w, 1), add(w, 1), add(w, w), add(w, 1), add(w, w), add(w, 1), add(1, 1), add(1, 1);
+    }
+    add(2 * c, w), add(2 * c, 1);
+  }
+
+  static float rounded(float x) {
+    T narrow;
+    from_float(x, &narrow);
+    return to_float(narrow);
+  }
+
+  // docs/numerics.md: blocks of 256, or of 128 and sums in double.
+  float linear(int64_t place, const std::vector<float>& x, int64_t j) const {
+    const int64_t inputs = static_cast<int64_t>(x.size());
+    Weight &weight = *weights[place], &bias = *weights[place + 1];
+    float total = 0, chain = 0;
+    double sum = 0;
+    for (int64_t k = 0; k < inputs; ++k) {
+      const float v = weight[j * inputs + k];
+      chain = std::fmaf(x[k], v, chain);
+      sum += double{x[k]} * v;
+      if (k % 256 == 255 || k + 1 == inputs) total = k < 256 ? chain : total + chain, chain = 0;
+    }
+    return (sizeof(T) == 4 ? total : static_cast<float>(sum)) + bias[j];
+  }
+
+  std::vector<float> layer(int64_t place, const std::vector<float>& x, int64_t outputs) const {
+    std::vector<float> y;
+    for (int64_t j = 0; j < outputs; ++j) y.push_back(linear(place, x, j));
+    return y;
+  }
+
+  template <class Value>
+  static float lane_sum(int64_t w, Value value) {
+    float lanes[64] = {};
+    for (int64_t j = 0; j < w; ++j) lanes[j % 64] = lanes[j % 64] + value(j);
+    for (int half = 32; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lanes[i] = lanes[i] + lanes[i + half];
+    return lanes[0];
+  }
+
+  std::vector<float> normalised(const std::vector<float>& x, int64_t pair, int64_t b) {
+    const int64_t w = s.width;
+    const float* shift = modulation.data() + pair * modulated + 3 * w * b;
+    const float mean = lane_sum(w, [&](int64_t j) { return x[j]; }) / w;
+    const float squares = lane_sum(w, [&](int64_t j) { return (x[j] - mean) * (x[j] - mean); });
+    const float rstd = 1.0f / std::sqrt(squares / w + 1e-6f);
+    std::vector<float> y;
+    for (int64_t j = 0; j < w; ++j) {
+      float value = (x[j] - mean) * rstd;
+      if (b < s.depth) value = value * (*weights[8 + 8 * b])[j] + (*weights[9 + 8 * b])[j];
+      y.push_back(rounded(value * (1.0f + shift[w + j]) + shift[j]));
+    }
+    return y;
+  }
+
+  std::vector<float> output(int64_t step, int64_t row, const float* token) {
+    const int64_t w = s.width, c = s.channels, pair = step * rows + row;
+    std::vector<float> x(token, token + c);
+    for (float& value : x) value = rounded(value);
+    x = layer(6, x, w);
+    for (int64_t b = 0; b < s.depth; ++b) {
+      std::vector<float> h = layer(10 + 8 * b, normalised(x, pair, b), w);
+      for (float& value : h) value = rounded(silu(Lane(value)).value);
+      const std::vector<float> y = layer(12 + 8 * b, h, w);
+      const float* gate = modulation.data() + pair * modulated + 3 * w * b + 2 * w;
+      for (int64_t j = 0; j < w; ++j) x[j] = x[j] + gate[j] * y[j];
+    }
+    return layer(8 + 8 * s.depth, normalised(x, pair, s.depth), 2 * c);
+  }
+
+  std::vector<float> expected() {
+    const int64_t c = s.channels;
+    std::vector<float> now(in.data(), in.data() + s.tokens * c);
+    for (int64_t step = 0; step < s.steps; ++step) {
+      std::vector<float> next;
+      const float* k = schedule.data() + 7 * step;
+      for (int64_t n = 0; n < s.tokens; ++n) {
+        const std::vector<float> y = output(step, n, &now[n * c]);
+        const std::vector<float> u =
+            s.guided ? output(step, s.tokens + n, &now[n * c]) : std::vector<float>();
+        for (int64_t j = 0; j < c; ++j) {
+          const float eps = s.guided ? u[j] + guidance[0] * (y[j] - u[j]) : y[j];
+          const float fraction = (y[c + j] + 1.0f) * 0.5f;
+          const float log_variance = fraction * k[4] + (1.0f - fraction) * k[5];
+          const float sigma = exp(Lane(0.5f * log_variance)).value;
+          float x0 = k[0] * now[n * c + j] - k[1] * eps;
+          if (s.clip) x0 = std::min(1.0f, std::max(-1.0f, x0));
+          const float mean = k[2] * x0 + k[3] * now[n * c + j];
+          const float drawn = noise[step * (s.tokens * c + 5) + n * c + j];
+          next.push_back(mean + k[6] * sigma * drawn * 0.75f);
+        }
+      }
+      now = next;
+    }
+    return now;
   }
 };
 
-// Memory that the kernel may touch for as long as this lives.
-struct Memory {
-  Bytes bytes;
-  Memory(Bytes from, bool written, const char* name) : bytes(std::move(from)) {
-    emulation::add_memory(bytes.data(), bytes.size(), written, name);
-  }
-  Memory(const Memory&) = delete;
-  ~Memory() { emulation::remove_memory(bytes.data()); }
-  template <class T>
-  T* as() {
-    return reinterpret_cast<T*>(bytes.data());
-  }
-};
+enum class Barrier { working, lost_block };
 
 template <class T>
-Bytes sample(const Input& in, cuda::PersistentSample a, int64_t rows) {
-  const int64_t w = a.shape.width, c = a.shape.channels, size = sizeof(T);
-  Memory noise(in.read("noise"), true, "noise"),
-      step_noise(in.read("step_noise"), true, "step_noise");
-  Memory condition(in.read("cond"), true, "cond"), time(in.read("time"), true, "time");
-  Memory schedule(in.read("schedule"), true, "schedule");
-  Memory guidance(in.read("guidance"), true, "guidance");
-  std::vector<std::unique_ptr<Memory>> weights;
-  Bytes table;
-  for (int64_t i = 0; i < 12 + 8 * a.shape.depth; ++i) {
-    weights.push_back(std::make_unique<Memory>(in.read(std::to_string(i)), true, "weight"));
-    const char* at = weights.back()->bytes.data();
-    table.insert(table.end(), reinterpret_cast<char*>(&at), reinterpret_cast<char*>(&at + 1));
+std::string sample(const Sizes& sizes, const Plan& plan, Barrier kind = Barrier::working) {
+  Head<T> head(sizes);
+  const std::vector<float> wanted = head.expected();
+  const int64_t n = sizes.tokens * sizes.channels, all = head.rows * sizes.width;
+  Buffer<const void*> table(head.weights.size(), false);
+  Buffer<uint32_t> barrier(1, false);
+  Buffer<float> out(n, false), own(n, false), x(all, false);
+  Buffer<T> normed(all, false), hidden(all, false);
+  cuda::SampleTables tables{table.data(), barrier.data(), 0, 0, 1, {}};
+  for (const auto& weight : head.weights) tables.values[tables.count++] = weight->data();
+  if (const char* error = cuda::sample_tables_by(tables, emu::Emulated{})) return error;
+
+  cuda::PersistentSample a{};
+  a.out = out.data(), a.in = head.in.data(), a.step_noise = head.noise.data();
+  a.schedule = head.schedule.data(), a.guidance = head.guidance.data();
+  a.modulation = head.modulation.data(), a.weights = table.data();
+  a.x = x.data(), a.state = own.data(), a.normed = normed.data(), a.hidden = hidden.data();
+  a.barrier = barrier.data();
+  a.shape = {sizes.channels, 1, sizes.width, sizes.depth, 1};
+  a.tokens = sizes.tokens, a.steps = sizes.steps, a.step_noise_stride = n + 5;
+  a.row_groups = plan.row_groups, a.column_groups = plan.column_groups;
+  a.row_tile = plan.row_tile, a.columns = plan.columns, a.stationary = plan.stationary;
+  a.staged = plan.staged, a.normalise_once = plan.normalise_once;
+  a.dtype = dtype<T>, a.guided = sizes.guided, a.temperature = 0.75f;
+  a.clip_denoised = sizes.clip, a.limit_ns = 2'000'000'000;
+  if (kind == Barrier::lost_block) {
+    *barrier.data() = -1;
+    a.limit_ns = 1'000'000;
   }
-  Memory pointers(table, true, "weights"), words(Bytes(8, 0), true, "barrier");
-  auto floats = [](int64_t n) { return Bytes(4 * n); };
-  Memory out(floats(a.tokens * c), false, "out"), state(floats(a.tokens * c), false, "state");
-  Memory times(floats(a.steps * w), false, "time"), embedded(floats(rows * w), false, "embedded");
-  Memory x(floats(rows * w), false, "x");
-  Memory modulation(floats(a.chunk * rows * (3 * a.shape.depth + 2) * w), false, "modulation");
-  Memory time_hidden(Bytes(size * a.steps * w), false, "time_hidden");
-  Memory activated(Bytes(size * a.chunk * rows * w), false, "activated");
-  Memory normed(Bytes(size * rows * w), false, "normed"),
-      hidden(Bytes(size * rows * w), false, "hidden");
-  a.out = out.as<float>();
-  a.noise = noise.as<float>();
-  a.step_noise = step_noise.as<float>();
-  a.condition = condition.as<void>();
-  a.time_embedding = time.as<void>();
-  a.weights = pointers.as<const void*>();
-  a.schedule = schedule.as<float>();
-  a.guidance = guidance.as<float>();
-  a.time = times.as<float>();
-  a.embedded = embedded.as<float>();
-  a.x = x.as<float>();
-  a.modulation = modulation.as<float>();
-  a.state = state.as<float>();
-  a.time_hidden = time_hidden.as<void>();
-  a.activated = activated.as<void>();
-  a.normed = normed.as<void>();
-  a.hidden = hidden.as<void>();
-  a.barrier = words.as<cuda::GridBarrierWords>();
-  const cuda::SharedLayout layout(a.shape, sizeof(T) == 4 ? DType::f32 : DType::bf16, a.row_tile,
-                                  a.columns);
-  const int64_t products = 2 * a.shape.depth;
-  const int64_t slots = a.staged && a.stationary < products ? a.stationary + 1 : a.stationary;
-  emulation::Launch shape;
-  shape.grid.x = a.row_groups * a.column_groups;
-  shape.block.x = cuda::kSampleThreads;
-  shape.shared_bytes = layout.size(slots);
-  emulation::launch(shape, cuda::ddpm_sample<T>, a);
-  if (a.barrier->error) std::fprintf(stderr, "the grid barrier gave up\n"), std::exit(4);
-  return out.bytes;
+  if (const char* error = cuda::ddpm_sample_by(a, emu::Emulated{})) return error;
+  float largest = 0;
+  for (float value : wanted) largest = std::max(largest, std::abs(value));
+  const float bound = sizeof(T) == 4 ? 0.0f : 4 * static_cast<float>(unit<T>) * largest;
+  for (int64_t i = 0; i < n; ++i)
+    if (!(std::abs(out[i] - wanted[i]) <= bound)) return differs("out", i, out[i], wanted[i]);
+  return "ok";
 }
 
-Bytes any(const std::string& dtype, const Input& in, const cuda::PersistentSample& a,
-          int64_t rows) {
-  if (dtype == "f32") return sample<float>(in, a, rows);
-  if (dtype == "bf16") return sample<bfloat16>(in, a, rows);
-  return sample<float16>(in, a, rows);
+// A wait that can't end becomes an error.
+std::string lost_block() {
+  try {
+    sample<float>({1, 32, 1, 1, 1, false, false}, {"", 1, 1, 8, 32, 2, true, false},
+                  Barrier::lost_block);
+    return "the kernel ended";
+  } catch (const emu::Report& report) {
+    return report.kind == "trap" ? "ok" : report.what();
+  }
+}
+
+template <class T>
+void add_cases(std::vector<Case>& all, const std::string& type) {
+  auto add = [&](const Sizes& sizes, const Plan& plan) {
+    all.push_back({type + " " + plan.name, [=] { return sample<T>(sizes, plan); }});
+  };
+  const Sizes guided{5, 64, 2, 5, 2, true, true};
+  add(guided, {"all weights stay", 1, 3, 8, 22, 4, true, false});
+  add(guided, {"some stream", 2, 2, 8, 32, 1, true, false});
+  add(guided, {"normalised once", 2, 2, 8, 32, 0, true, true});
+  add(guided, {"weights in L2, several tiles of rows", 1, 4, 8, 16, 0, false, true});
+  add(guided, {"one row a block", 10, 1, 8, 64, 3, true, false});
+  add({16, 96, 1, 38, 2, false, false}, {"four tiles of a warp", 1, 3, 64, 32, 2, true, false});
+  add({16, 288, 1, 1, 2, true, false}, {"blocks of k", 1, 3, 8, 96, 0, true, true});
+  add({64, 32, 1, 1, 2, true, true}, {"more channels than width", 1, 2, 8, 16, 2, true, false});
+  add({3, 32, 1, 2, 1, false, true}, {"one step, idle blocks", 2, 5, 8, 7, 1, true, false});
 }
 
 }  // namespace
 
-// folder dtype schedule C D w d F N S chunk guided clip temperature P Q tile columns stationary
-// staged once [faults]
-int main(int, char** v) {
-  auto number = [&](int i) { return std::atoll(v[i]); };
-  cuda::PersistentSample a{};
-  a.shape = {number(4), number(5), number(6), number(7), number(8)};
-  a.tokens = number(9), a.steps = number(10), a.chunk = number(11);
-  a.guided = number(12), a.clip_denoised = number(13);
-  a.temperature = static_cast<float>(std::atof(v[14]));
-  a.row_groups = number(15), a.column_groups = number(16), a.row_tile = number(17);
-  a.columns = number(18), a.stationary = number(19), a.staged = number(20);
-  a.normalise_once = number(21);
-  a.step_noise_stride = a.tokens * a.shape.channels;
-  a.limit_ns = 600'000'000'000;
-  const int64_t rows = a.guided ? 2 * a.tokens : a.tokens;
-  emulation::options().schedule = static_cast<emulation::Schedule>(number(3));
-  const Input in{v[1]};
-  try {
-    const Bytes right = any(v[2], in, a, rows);
-    std::fwrite(right.data(), 1, right.size(), stdout);
-    if (!v[22]) return 0;
-    a.limit_ns = 2'000'000'000;
-    for (const auto& site : emulation::reached()) {
-      emulation::plant_fault(site.operation, site.file, site.line);
-      std::string result = "unnoticed";
-      try {
-        if (any(v[2], in, a, rows) != right) result = "wrong";
-      } catch (const emulation::Report& report) {
-        result = report.kind;
-      }
-      emulation::remove_fault();
-      std::fprintf(stderr, "%s %s:%d %s\n", site.operation.c_str(),
-                   std::strrchr(site.file.c_str(), '/') + 1, site.line, result.c_str());
-    }
-  } catch (const emulation::Report& report) {
-    std::fprintf(stderr, "%s\n", report.what());
-    return 3;
-  }
+int main(int count, char** words) {
+  std::vector<Case> cases;
+  add_cases<float>(cases, "float32");
+  add_cases<bfloat16>(cases, "bfloat16");
+  add_cases<float16>(cases, "float16");
+  cases.push_back({"a lost block", lost_block});
+  return run_cases(cases, count, words);
 }

@@ -1,62 +1,11 @@
-// csrc/cuda's kernels in the emulator, at small and odd shapes, against formulas written out here:
-// `run_kernels check SCHEDULE` runs every case; `run_kernels faults` drops or weakens each
-// synchronisation that they reach, in turn. Prints a line each: "ok", a report, or the difference.
+// csrc/cuda's kernels in the emulator, at small and odd shapes, against formulas written out here.
 
 #include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <limits>
-#include <string>
-#include <vector>
 
+#include "cases.h"
 #include "launchers.h"
 
-using namespace marfast;
-namespace emu = marfast::emulation;
-
 namespace {
-
-uint32_t state;
-float number() {  // in [-1, 1)
-  state = state * 1664525 + 1013904223;
-  return static_cast<float>(static_cast<int>(state >> 8) - (1 << 23)) / (1 << 23);
-}
-
-// Memory known to the emulator, between zones that aren't.
-template <class T>
-struct Buffer {
-  static constexpr size_t zone = 512 / sizeof(T);
-  std::vector<T> memory;
-  size_t count;
-  Buffer(size_t count, bool written) : memory(count + 2 * zone), count(count) {
-    for (T& value : memory) from_float(NAN, &value);
-    emu::add_memory(data(), count * sizeof(T), written, "buffer");
-  }
-  // [rows, columns], NaN between the rows
-  Buffer(size_t rows, size_t columns, size_t stride) : Buffer(rows * stride, true) {
-    for (size_t r = 0; r < rows; ++r)
-      for (size_t c = 0; c < columns; ++c) from_float(number(), data() + r * stride + c);
-  }
-  Buffer(const Buffer&) = delete;
-  ~Buffer() { emu::remove_memory(data()); }
-  T* data() { return memory.data() + zone; }
-  float operator[](size_t i) { return to_float(data()[i]); }
-};
-
-template <class T>
-constexpr DType dtype = sizeof(T) == 4                ? DType::f32
-                        : std::is_same_v<T, bfloat16> ? DType::bf16
-                                                      : DType::f16;
-template <class T>
-constexpr double unit = sizeof(T) == 4                ? 0x1p-24
-                        : std::is_same_v<T, bfloat16> ? 0x1p-8
-                                                      : 0x1p-11;
-
-std::string differs(const char* what, size_t i, double got, double wanted) {
-  char text[200];
-  std::snprintf(text, sizeof text, "%s differs at %zu: %.9g, not %.9g", what, i, got, wanted);
-  return text;
-}
 
 enum class Epilogue { none, silu, gate };
 
@@ -100,6 +49,31 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
         wanted = gated ? left + g * y : y, bound = 0;
       }
       if (!(std::abs(got - wanted) <= bound + 1e-30)) return differs("out", r * J + j, got, wanted);
+    }
+  return "ok";
+}
+
+template <class T>
+std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
+  state = 5;
+  Buffer<T> product(R, J, J + 3), bias(1, J, J), narrow(R * (J + 2), false);
+  Buffer<float> gate(R, J, J + 3), residual(R, J, J + 1), out(R * (J + 2), false);
+  const bool silu = epilogue == Epilogue::silu, gated = epilogue == Epilogue::gate;
+  cuda::LinearLayer a{};
+  a.out = silu ? static_cast<void*>(narrow.data()) : out.data();
+  a.x = product.data(), a.bias = bias.data();
+  a.gate = gated ? gate.data() : nullptr, a.residual = gated ? residual.data() : nullptr;
+  a.rows = R, a.outputs = J, a.dtype = dtype<T>, a.silu = silu;
+  a.out_stride = J + 2, a.x_stride = J + 3, a.gate_stride = J + 3, a.residual_stride = J + 1;
+  if (const char* error = cuda::linear_epilogue_by(a, emu::Emulated{})) return error;
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t j = 0; j < J; ++j) {
+      const double y = double{product[r * (J + 3) + j]} + bias[j];
+      const double got = silu ? narrow[r * (J + 2) + j] : out[r * (J + 2) + j];
+      const double left = residual[r * (J + 1) + j], g = gate[r * (J + 3) + j];
+      const double wanted = silu ? y / (1 + std::exp(-y)) : gated ? left + g * y : y;
+      const double bound = 1e-6 + (silu ? unit<T> : 0) * std::abs(wanted);
+      if (!(std::abs(got - wanted) <= bound)) return differs("out", r * J + j, got, wanted);
     }
   return "ok";
 }
@@ -170,24 +144,20 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
 }
 
 template <class T>
-std::string silu_sum(int64_t R, int64_t w) {
+std::string silu_sum(int64_t steps, int64_t R, int64_t w) {
   state = 13;
-  Buffer<float> x(R, w, w), y(R, w, w);
-  Buffer<T> out(R * w, false);
-  const cuda::SiluSum a{out.data(), x.data(), y.data(), R, w, dtype<T>};
+  Buffer<float> x(steps, w, w), y(R, w, w);
+  Buffer<T> out(steps * R * w, false);
+  const cuda::SiluSum a{out.data(), x.data(), y.data(), steps * R, R, R, w, dtype<T>};
   if (const char* error = cuda::silu_sum_by(a, emu::Emulated{})) return error;
-  for (int64_t i = 0; i < R * w; ++i) {
-    const double sum = double{x[i]} + y[i], wanted = sum / (1 + std::exp(-sum));
+  for (int64_t i = 0; i < steps * R * w; ++i) {
+    const double sum = double{x[i / w / R * w + i % w]} + y[i % (R * w)];
+    const double wanted = sum / (1 + std::exp(-sum));
     if (!(std::abs(out[i] - wanted) <= unit<T> * std::abs(wanted) + 1e-6))
       return differs("out", i, out[i], wanted);
   }
   return "ok";
 }
-
-struct Case {
-  std::string name;
-  std::function<std::string()> run;
-};
 
 template <class T>
 void add_cases(std::vector<Case>& all, const std::string& type) {
@@ -215,21 +185,12 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
                      [=] { return layer_norm_modulate<float, T, T>(rows, w, true); }});
     }
   for (int64_t rows : {0, 1, 3})
-    all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(rows, 97); }});
-}
-
-std::string outcome(const Case& which) {
-  try {
-    return which.run();
-  } catch (const emu::Report& report) {
-    return report.what();
-  }
-}
-
-emu::Schedule schedule(const std::string& name) {
-  return name == "reverse"  ? emu::Schedule::reverse
-         : name == "random" ? emu::Schedule::random
-                            : emu::Schedule::forward;
+    all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(2, rows, 97); }});
+  if constexpr (sizeof(T) == 2)
+    for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate})
+      for (int64_t outputs : {5, 1027, 1300})
+        all.push_back(
+            {"linear_epilogue " + type, [=] { return linear_epilogue<T>(3, outputs, e); }});
 }
 
 }  // namespace
@@ -239,24 +200,5 @@ int main(int count, char** words) {
   add_cases<float>(cases, "float32");
   add_cases<bfloat16>(cases, "bfloat16");
   add_cases<float16>(cases, "float16");
-  if (count > 1 && std::strcmp(words[1], "faults") == 0) {
-    for (const Case& which : cases) outcome(which);
-    for (const auto& site : emu::reached()) {
-      std::string found = "ok", by;
-      for (const char* order : {"forward", "reverse", "random"}) {
-        emu::options().schedule = schedule(order);
-        for (size_t i = 0; i < cases.size() && found == "ok"; ++i) {
-          emu::plant_fault(site.operation, site.file, site.line);
-          found = outcome(cases[i]);
-          by = cases[i].name;
-        }
-      }
-      std::printf("%s\t%s\t%d\t%s\t%s\n", site.operation.c_str(), site.file.c_str(), site.line,
-                  by.c_str(), found.c_str());
-    }
-    return 0;
-  }
-  if (count > 2) emu::options().schedule = schedule(words[2]);
-  for (const Case& which : cases)
-    std::printf("%s\t%s\n", which.name.c_str(), outcome(which).c_str());
+  return run_cases(cases, count, words);
 }

@@ -1,7 +1,5 @@
 """The ops' "cuda" backends on CPU tensors, their kernels run by the emulator."""
 
-import ctypes
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,34 +7,15 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import cuda, native, registry
+from marfast.ops import native, registry
 from marfast.ops.head import HeadShape, example_weights
 
 from . import build
+from .module import on_cuda
 
 pytestmark = pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
 
-SCHEDULES = ("forward", "reverse", "random")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-@pytest.fixture(params=SCHEDULES)
-def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    module = build.module()
-    set_schedule = ctypes.CDLL(module.__file__).marfast_emulation_schedule
-    set_schedule.argtypes = (ctypes.c_int, ctypes.c_uint64)
-    monkeypatch.setattr(cuda, "_load", lambda: (module, ""))
-    monkeypatch.setattr(cuda, "device_verdict", lambda name, tensor: (True, ""))
-    set_schedule(SCHEDULES.index(request.param), 1)
-    yield
-    set_schedule(0, 1)
-
-
-def on_cuda(op: Any, *args: Any) -> Tensor:
-    with registry.backend("cuda"), registry.used() as used:
-        result: Tensor = op(*args)
-    assert set().union(*used.values()) == {"cuda"}
-    return result
 
 
 def in_float64(args: tuple[Any, ...]) -> tuple[Any, ...]:

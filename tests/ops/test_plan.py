@@ -19,14 +19,14 @@ GPUS = ("A100", "H100 PCIe", "H100 SXM", "H200")
 
 
 def shared_bytes(shape, plan, size):
-    """csrc/cuda/plan.h's layout: barrier, tile, block sums, output, slots of weights."""
+    """csrc/cuda/plan.h's layout: tile, block sums, output, slots of weights."""
     block, up = (256 if size == 4 else 128), lambda n, to: -(-n // to) * to
-    longest = up(max(shape), 8)
-    sums = -(-max(shape) // block) * plan.row_tile * plan.columns * 4
+    longest = max(shape.width, up(shape.channels, 16))
+    sums = -(-longest // block) * plan.row_tile * plan.columns * 4
     slots = min(2 * shape.depth, plan.stationary + 1) if plan.staged else 0
     weights = slots * plan.columns * (shape.width * size + 16)
     tile = plan.row_tile * (longest * size + 16)
-    return 128 + tile + up(sums, 128) + up(16 * shape.channels, 128) + weights
+    return tile + up(sums, 128) + up(16 * shape.channels, 128) + weights
 
 
 @pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, GPUS)])

@@ -15,6 +15,7 @@
 #define __host__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
+#define __grid_constant__
 #define __restrict__
 #define threadIdx (::marfast::emulation::thread_index())
 #define blockIdx (::marfast::emulation::block_index())

@@ -1,0 +1,29 @@
+#pragma once
+
+// linear_epilogue: epilogue.cuh of a product that a library computed. A block takes 1,024 outputs
+// of a row, 256 threads four each. Bytes moved: R J (2 s), or R J (s + 12) with gate and residual;
+// over the memory's bandwidth that is the floor.
+
+#include "cuda/epilogue.cuh"
+#include "cuda/launch_shape.h"
+#include "cuda/ptx.cuh"
+
+namespace marfast::cuda {
+
+struct ProductRows {
+  static LaunchShape shape_of(const LinearLayer& a) {
+    return {static_cast<uint32_t>(a.rows) * ceil_div(a.outputs, 1024), 1, 256, 0};
+  }
+};
+
+template <class T>
+__global__ void linear_epilogue(const LinearLayer a) {
+  const uint32_t parts = ceil_div(a.outputs, 1024);
+  const int64_t r = blockIdx.x / parts, first = int64_t{blockIdx.x % parts} * 1024 + threadIdx.x;
+  const T* product = static_cast<const T*>(a.x) + r * a.x_stride;
+  for (int64_t j = first; j < first + 1024 && j < a.outputs; j += 256) {
+    epilogue<T>(a, r, j, to_float(product[j]));
+  }
+}
+
+}  // namespace marfast::cuda

@@ -1,0 +1,103 @@
+#pragma once
+
+// Cases of kernels in the emulator and the program that runs them: `check SCHEDULE` every case;
+// `faults` with each synchronisation that they reach dropped or weakened, in turn. Prints a line
+// each: "ok", a report, or the difference.
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "emulator.h"
+#include "marfast/convert.h"
+
+using namespace marfast;
+namespace emu = marfast::emulation;
+
+inline uint32_t state;
+inline float number() {  // in [-1, 1)
+  state = state * 1664525 + 1013904223;
+  return static_cast<float>(static_cast<int>(state >> 8) - (1 << 23)) / (1 << 23);
+}
+
+// Memory known to the emulator, between zones that aren't.
+template <class T>
+struct Buffer {
+  static constexpr size_t zone = 512 / sizeof(T);
+  std::vector<T> memory;
+  size_t count;
+  Buffer(size_t count, bool written) : memory(count + 2 * zone), count(count) {
+    std::memset(static_cast<void*>(memory.data()), 0xff, memory.size() * sizeof(T));  // NaN
+    emu::add_memory(data(), count * sizeof(T), written, "buffer");
+  }
+  // [rows, columns], NaN between the rows
+  Buffer(size_t rows, size_t columns, size_t stride) : Buffer(rows * stride, true) {
+    for (size_t r = 0; r < rows; ++r)
+      for (size_t c = 0; c < columns; ++c) from_float(number(), data() + r * stride + c);
+  }
+  Buffer(const Buffer&) = delete;
+  ~Buffer() { emu::remove_memory(data()); }
+  T* data() { return memory.data() + zone; }
+  float operator[](size_t i) const { return to_float(memory[zone + i]); }
+};
+
+template <class T>
+constexpr DType dtype = sizeof(T) == 4                ? DType::f32
+                        : std::is_same_v<T, bfloat16> ? DType::bf16
+                                                      : DType::f16;
+template <class T>
+constexpr double unit = sizeof(T) == 4                ? 0x1p-24
+                        : std::is_same_v<T, bfloat16> ? 0x1p-8
+                                                      : 0x1p-11;
+
+inline std::string differs(const char* what, size_t i, double got, double wanted) {
+  char text[200];
+  std::snprintf(text, sizeof text, "%s differs at %zu: %.9g, not %.9g", what, i, got, wanted);
+  return text;
+}
+
+struct Case {
+  std::string name;
+  std::function<std::string()> run;
+};
+
+inline std::string outcome(const Case& which) {
+  try {
+    return which.run();
+  } catch (const emu::Report& report) {
+    return report.what();
+  }
+}
+
+inline emu::Schedule schedule(const std::string& name) {
+  return name == "reverse"  ? emu::Schedule::reverse
+         : name == "random" ? emu::Schedule::random
+                            : emu::Schedule::forward;
+}
+
+inline int run_cases(const std::vector<Case>& cases, int count, char** words) {
+  if (count > 1 && std::strcmp(words[1], "faults") == 0) {
+    for (const Case& which : cases) outcome(which);
+    for (const auto& site : emu::reached()) {
+      std::string found = "ok", by;
+      for (const char* order : {"forward", "reverse", "random"}) {
+        emu::options().schedule = schedule(order);
+        for (size_t i = 0; i < cases.size() && found == "ok"; ++i) {
+          emu::plant_fault(site.operation, site.file, site.line);
+          found = outcome(cases[i]);
+          by = cases[i].name;
+        }
+      }
+      std::printf("%s\t%s\t%d\t%s\t%s\n", site.operation.c_str(), site.file.c_str(), site.line,
+                  by.c_str(), found.c_str());
+    }
+    return 0;
+  }
+  if (count > 2) emu::options().schedule = schedule(words[2]);
+  for (const Case& which : cases)
+    std::printf("%s\t%s\n", which.name.c_str(), outcome(which).c_str());
+  return 0;
+}

@@ -1,0 +1,14 @@
+"""Calls an op by its "cuda" backend, its kernels run by the emulator (fixture `emulated`)."""
+
+from typing import Any
+
+from torch import Tensor
+
+from marfast.ops import registry
+
+
+def on_cuda(op: Any, *args: Any) -> Tensor:
+    with registry.backend("cuda"), registry.used() as used:
+        result: Tensor = op(*args)
+    assert set().union(*used.values()) == {"cuda"}
+    return result
