@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from marfast.benchmarking import floors, heads, images, measure
+from marfast.benchmarking import floors, heads, images, measure, predict
 from marfast.benchmarking.plots import plot
 from marfast.benchmarking.results import Row, commit, write_rows
 from marfast.benchmarking.timing import AT_MOST_BUSY
@@ -90,6 +90,13 @@ def bench(
     plots: Annotated[
         Path | None, typer.Option("--plot", metavar="FOLDER", help="Write pictures (PNG).")
     ] = None,
+    predicted: Annotated[
+        bool,
+        typer.Option(
+            "--predict",
+            help="Of heads: what the plan predicts for GPUs in bfloat16, instead of measuring.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
 ) -> None:
     """Time marfast beside plain PyTorch, autocast and, on request, torch.compile and the original.
@@ -113,6 +120,8 @@ def bench(
         known = re.fullmatch("(head|image|throughput)-[blh]|fashion-mnist", name)
         if not known and not Path(name).exists():
             raise bad("WORKLOAD", f"{name!r}; allowed are {ALLOWED}")
+    if predicted:
+        return _predict(workloads, asked, plots, as_json)
     implementation = None
     if original is not None:
         with reported_as("--original"):
@@ -177,6 +186,33 @@ def _measure(name: str, preset: str | None, asked: _Asked, options: measure.Opti
                 name, module, architecture, settings, batch, asked.timed, count, asked.steps
             )
         yield measure.measure_images(workload, options, peaks)
+
+
+def _predict(workloads: list[str], asked: _Asked, plots: Path | None, as_json: bool) -> None:
+    names = [f"MAR-{name.removeprefix('head-').upper()}" for name in workloads]
+    if not set(names) <= set(predict.HEADS):
+        raise bad("--predict", "it is for head-b, head-l and head-h")
+    entries = predict.table(names, asked.rows, steps=asked.steps or 25)
+    if plots is not None:
+        with reported_as("--plot"):
+            plots.mkdir(parents=True, exist_ok=True)
+            predict.plot(entries, plots / "predicted.png")
+    if as_json:
+        typer.echo(json.dumps(entries))
+        return
+    print_table(
+        ("head", "GPU", "R", "regime", "row x column groups", "SMs at work", "ms a step", "floor"),
+        [
+            (
+                *(e["head"], e["gpu"], str(e["rows"]), e["regime"]),
+                f"{e['row_groups']} x {e['column_groups']}" if e["row_groups"] else "",
+                f"{100 * e['utilisation']:.0f} %",
+                *(f"{1e3 * e[name] / e['steps']:.3g}" for name in ("time", "floor")),
+            )
+            for e in entries
+        ],
+    )
+    typer.echo(f"{predict.NOTE}: csrc/cuda/plan.h's model of each device, bfloat16")
 
 
 def _numbers(option: str, text: str, least: int) -> list[int]:

@@ -142,7 +142,7 @@ def persistent(
     """The state [N, C] after the steps from `begin` whose modulation [S', R, ...] is given."""
     head, (tokens, channels) = call.head, state.shape
     steps, rows, _ = modulation.shape
-    out, own_state = torch.empty((2, tokens, channels), device=head.device)
+    out, own_state = head.floats(tokens, channels), head.floats(tokens, channels)
     x, (normed, hidden) = (
         head.floats(rows, head.shape.width),
         head.elements(2, rows, head.shape.width),

@@ -125,3 +125,16 @@ def test_percentiles_are_wider_on_a_busy_machine() -> None:
     values = timing.seconds["a"]
     quiet, busy = percentiles(values, 0.0, 1e9), percentiles(values, 0.5, 1e9)
     assert busy[0] <= quiet[0] <= quiet[1] == busy[1] <= quiet[2] <= busy[2]
+
+
+def test_a_prediction_measures_nothing_and_says_so(needs_native: None, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    result = invoke("bench", "head-b", "head-h", "--predict", "--rows=2,256", f"--plot={tmp_path}")
+    assert result.exit_code == 0, result.stderr
+    assert "prediction, not measured" in result.stdout
+    assert (tmp_path / "predicted.png").stat().st_size > 10_000
+    entries = json.loads(invoke("bench", "head-b", "--predict", "--rows=2", "--json").stdout)
+    assert {entry["note"] for entry in entries} == {"prediction, not measured"}
+    assert [entry["gpu"] for entry in entries] == ["A100", "H100 PCIe", "H100 SXM", "H200"]
+    refused = invoke("bench", "image-b", "--predict")
+    assert (refused.exit_code, "head-b" in refused.stderr) == (2, True)
