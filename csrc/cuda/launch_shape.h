@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "marfast/host_device.h"
+
 namespace marfast {
 
 struct LaunchShape {
@@ -12,6 +14,8 @@ struct LaunchShape {
   uint32_t shared;  // dynamic, bytes
 };
 
-inline uint32_t ceil_div(int64_t a, int64_t b) { return static_cast<uint32_t>((a + b - 1) / b); }
+MARFAST_HD inline uint32_t ceil_div(int64_t a, int64_t b) {
+  return static_cast<uint32_t>((a + b - 1) / b);
+}
 
 }  // namespace marfast

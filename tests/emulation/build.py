@@ -54,7 +54,7 @@ def link_program(source: Path, to: Path, *flags: str, kernels: Path = CSRC) -> P
     """The program of `source`; headers in `kernels` go before those of csrc."""
     instrumented = to.with_suffix(".o")
     compile_object(source, instrumented, *INSTRUMENTED, *flags, includes=(f"-I{kernels}",))
-    done = run("c++", emulator(), instrumented, "-ldl", "-o", to)
+    done = run("c++", "-rdynamic", emulator(), instrumented, "-ldl", "-o", to)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return to

@@ -460,6 +460,7 @@ void remove_memory(const void* begin) {
 
 void launch(const Launch& shape, const std::function<void()>& body, const void* parameters,
             size_t parameter_bytes) {
+  constexpr size_t uninitialised = 4096;     // of a stack: locals never written are NaN
   constexpr size_t most_shared = 227 << 10;  // of any architecture that the kernels are built for
   if (shape.shared_bytes > most_shared) {
     Report report;
@@ -508,6 +509,7 @@ void launch(const Launch& shape, const std::function<void()>& body, const void* 
       thread.clock.assign(now.size, 0);
       thread.clock[i] = 1;
       auto** top = reinterpret_cast<void**>(now.stacks + (block.first + i + 1) * now.stack);
+      std::memset(top - uninitialised / 8, 0xff, uninitialised);
       top[-1] = nullptr;
       top[-2] = reinterpret_cast<void*>(&fiber);
       thread.stack_pointer = top - 8;

@@ -1,15 +1,25 @@
 // csrc/cuda's kernels in the emulator, at small and odd shapes, against formulas written out here:
-// `run_kernels check SCHEDULE` runs every case; `run_kernels faults` drops or weakens each
-// synchronisation that they reach, in turn. Prints a line each: "ok", a report, or the difference.
+// `run_kernels check SCHEDULE` runs every case, `run_kernels first SCHEDULE` as far as the first
+// that fails; `run_kernels faults` drops or weakens each synchronisation that they reach, in turn.
+// Prints a line each: "ok", a report, or the difference. `run_kernels shapes`: how each kernel is
+// launched.
+
+#include <dlfcn.h>
 
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <limits>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "launchers.h"
+
+// -DMARFAST_ONLY='"linear"' leaves out the cases of other ops.
+#ifndef MARFAST_ONLY
+#define MARFAST_ONLY ""
+#endif
 
 using namespace marfast;
 namespace emu = marfast::emulation;
@@ -111,6 +121,7 @@ std::string ddpm_step(int64_t N, int64_t C) {
   Buffer<float> x(N, C, C + 1), noise(N, C, C + 2), coefficients(1, 7, 7), guidance(1, 1, 1);
   Buffer<T> model_output(R, 2 * C, 2 * C + 3);
   Buffer<float> out(N * C, false);
+  if (N == 3) x.data()[C + 1] = NAN;  // stays, clamped or not
   DdpmStep a{};
   a.out = out.data(), a.x = x.data(), a.model_output = model_output.data();
   a.noise = noise.data(), a.coefficients = coefficients.data(), a.guidance = guidance.data();
@@ -133,12 +144,24 @@ std::string ddpm_step(int64_t N, int64_t C) {
       double x0 = c(0) * at - c(1) * eps;
       if (kClip) x0 = std::min(1.0, std::max(-1.0, x0));
       const double wanted = c(2) * x0 + c(3) * at + c(6) * sigma * noise[n * (C + 2) + j] * 0.75;
-      if (!(std::abs(out[n * C + j] - wanted) <= 1e-6))
+      if (std::isnan(at) ? !std::isnan(out[n * C + j])
+                         : !(std::abs(out[n * C + j] - wanted) <= 1e-6))
         return differs("out", n * C + j, out[n * C + j], wanted);
     }
   return "ok";
 }
 
+// docs/numerics.md's sum of 64 lanes.
+template <class Value>
+float lane_sum(int64_t w, Value value) {
+  float lanes[64] = {};
+  for (int64_t j = 0; j < w; ++j) lanes[j % 64] += value(j);
+  for (int half = 32; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+// float32: the same bits as the order in docs/numerics.md.
 template <class T, class Affine, class Out>
 std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
   state = 11;
@@ -154,14 +177,16 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
   args.affine_dtype = dtype<Affine>, args.out_dtype = dtype<Out>;
   if (const char* error = cuda::layer_norm_modulate_by(args, emu::Emulated{})) return error;
   for (int64_t r = 0; r < R; ++r) {
-    double mean = 0, variance = 0;
-    for (int64_t j = 0; j < w; ++j) mean += x[r * (w + 1) + j] / double(w);
-    for (int64_t j = 0; j < w; ++j) variance += std::pow(x[r * (w + 1) + j] - mean, 2) / double(w);
+    const auto at = [&](int64_t j) { return x[r * (w + 1) + j]; };
+    const float width = static_cast<float>(w), mean = lane_sum(w, at) / width;
+    const float squares =
+        lane_sum(w, [&](int64_t j) { return (at(j) - mean) * (at(j) - mean); }) / width;
+    const float rstd = 1 / std::sqrt(squares + a.eps);
     for (int64_t j = 0; j < w; ++j) {
-      double y = (x[r * (w + 1) + j] - mean) / std::sqrt(variance + a.eps);
+      float y = (at(j) - mean) * rstd;
       if (affine) y = y * weight[j] + bias[j];
-      const double wanted = y * (1.0 + scale[r * (w + 3) + j]) + shift[r * (w + 2) + j];
-      const double bound = unit<Out> * std::abs(wanted) + 1e-5;
+      const double wanted = y * (1 + scale[r * (w + 3) + j]) + shift[r * (w + 2) + j];
+      const double bound = sizeof(Out) == 4 ? 0 : unit<Out> * std::abs(wanted) + 1e-30;
       if (!(std::abs(out[r * w + j] - wanted) <= bound))
         return differs("out", r * w + j, out[r * w + j], wanted);
     }
@@ -184,6 +209,10 @@ std::string silu_sum(int64_t R, int64_t w) {
   return "ok";
 }
 
+constexpr bool wanted(std::string_view op) {
+  return std::string_view(MARFAST_ONLY).empty() || op == MARFAST_ONLY;
+}
+
 struct Case {
   std::string name;
   std::function<std::string()> run;
@@ -196,26 +225,33 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   };
   constexpr Shape shapes[] = {{0, 8, 8, 0},    {1, 40, 70, 8},   {3, 33, 17, 1}, {9, 33, 131, 1},
                               {17, 136, 9, 8}, {66, 72, 130, 8}, {2, 520, 65, 0}};
-  for (const auto& s : shapes)
-    for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate}) {
-      if (s.rows == 66 && e != Epilogue::gate) continue;
-      all.push_back({"linear " + type + " " + std::to_string(s.rows) + "x" +
-                         std::to_string(s.inputs) + "x" + std::to_string(s.outputs),
-                     [=] { return linear<T>(s.rows, s.inputs, s.outputs, e, s.gap); }});
+  if constexpr (wanted("linear"))
+    for (const auto& s : shapes)
+      for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate}) {
+        if (s.rows == 66 && e != Epilogue::gate) continue;
+        all.push_back({"linear " + type + " " + std::to_string(s.rows) + "x" +
+                           std::to_string(s.inputs) + "x" + std::to_string(s.outputs),
+                       [=] { return linear<T>(s.rows, s.inputs, s.outputs, e, s.gap); }});
+      }
+  if constexpr (wanted("ddpm_step"))
+    for (int64_t n : {0, 1, 3, 257}) {
+      const int64_t c = n == 257 ? 1 : 3;
+      all.push_back({"ddpm_step " + type, [=] { return ddpm_step<T, false, true>(n, c); }});
+      all.push_back({"ddpm_step guided " + type, [=] { return ddpm_step<T, true, false>(n, c); }});
     }
-  for (int64_t n : {0, 1, 3, 90}) {
-    all.push_back({"ddpm_step " + type, [=] { return ddpm_step<T, false, true>(n, 3); }});
-    all.push_back({"ddpm_step guided " + type, [=] { return ddpm_step<T, true, false>(n, 3); }});
-  }
-  for (int64_t w : {1, 33, 67, 130})
-    for (int64_t rows : {0, 1, 5}) {
-      all.push_back({"layer_norm_modulate " + type,
-                     [=] { return layer_norm_modulate<T, T, T>(rows, w, w != 33); }});
-      all.push_back({"layer_norm_modulate float to " + type,
-                     [=] { return layer_norm_modulate<float, T, T>(rows, w, true); }});
-    }
-  for (int64_t rows : {0, 1, 3})
-    all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(rows, 97); }});
+  if constexpr (wanted("layer_norm_modulate"))
+    for (int64_t w : {1, 33, 67, 130})
+      for (int64_t rows : {0, 1, 5}) {
+        all.push_back({"layer_norm_modulate " + type,
+                       [=] { return layer_norm_modulate<T, T, T>(rows, w, w != 33); }});
+        all.push_back({"layer_norm_modulate float to " + type,
+                       [=] { return layer_norm_modulate<float, T, T>(rows, w, true); }});
+        all.push_back({"layer_norm_modulate float, float to " + type,
+                       [=] { return layer_norm_modulate<float, float, T>(rows, w, true); }});
+      }
+  if constexpr (wanted("silu_sum"))
+    for (int64_t rows : {0, 1, 3})
+      all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(rows, 97); }});
 }
 
 std::string outcome(const Case& which) {
@@ -232,6 +268,34 @@ emu::Schedule schedule(const std::string& name) {
                             : emu::Schedule::forward;
 }
 
+// Drops or weakens each synchronisation that the cases reach, until one notices.
+void faults(const std::vector<Case>& cases) {
+  for (const Case& which : cases) outcome(which);
+  for (const auto& site : emu::reached()) {
+    std::string found = "ok", by;
+    for (const char* order : {"forward", "reverse", "random"}) {
+      emu::options().schedule = schedule(order);
+      for (size_t i = 0; i < cases.size() && found == "ok"; ++i) {
+        emu::plant_fault(site.operation, site.file, site.line);
+        found = outcome(cases[i]);
+        by = cases[i].name;
+      }
+    }
+    std::printf("%s\t%s\t%d\t%s\t%s\n", site.operation.c_str(), site.file.c_str(), site.line,
+                by.c_str(), found.c_str());
+  }
+}
+
+// How the kernels are launched: symbol, threads of a block, its shared memory at most.
+void shapes(const std::vector<Case>& cases) {
+  for (const Case& which : cases) outcome(which);
+  for (const auto& [kernel, shape] : emu::launched) {
+    Dl_info info;
+    dladdr(kernel, &info);
+    std::printf("%s\t%u\t%u\n", info.dli_sname, shape.block, shape.shared);
+  }
+}
+
 }  // namespace
 
 int main(int count, char** words) {
@@ -239,24 +303,13 @@ int main(int count, char** words) {
   add_cases<float>(cases, "float32");
   add_cases<bfloat16>(cases, "bfloat16");
   add_cases<float16>(cases, "float16");
-  if (count > 1 && std::strcmp(words[1], "faults") == 0) {
-    for (const Case& which : cases) outcome(which);
-    for (const auto& site : emu::reached()) {
-      std::string found = "ok", by;
-      for (const char* order : {"forward", "reverse", "random"}) {
-        emu::options().schedule = schedule(order);
-        for (size_t i = 0; i < cases.size() && found == "ok"; ++i) {
-          emu::plant_fault(site.operation, site.file, site.line);
-          found = outcome(cases[i]);
-          by = cases[i].name;
-        }
-      }
-      std::printf("%s\t%s\t%d\t%s\t%s\n", site.operation.c_str(), site.file.c_str(), site.line,
-                  by.c_str(), found.c_str());
-    }
-    return 0;
-  }
+  const std::string mode = count > 1 ? words[1] : "check";
+  if (mode == "faults") return faults(cases), 0;
+  if (mode == "shapes") return shapes(cases), 0;
   if (count > 2) emu::options().schedule = schedule(words[2]);
-  for (const Case& which : cases)
-    std::printf("%s\t%s\n", which.name.c_str(), outcome(which).c_str());
+  for (const Case& which : cases) {
+    const std::string found = outcome(which);
+    std::printf("%s\t%s\n", which.name.c_str(), found.c_str());
+    if (mode == "first" && found != "ok") return 1;
+  }
 }
