@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(128, 2) linear_fp32(const LinearLayer a) {
     return typename Tiles::Rows{
         reinterpret_cast<float*>(shared + stage * Tiles::kStageBytes + Tiles::Weights::kBytes)};
   };
-  const int steps = static_cast<int>((a.inputs + kDepth - 1) / kDepth);
+  const int steps = ceil_div(a.inputs, kDepth);
   auto copy = [&](int step) {
     if (step < steps) {
       weights_of(step % 2).template load<kCopy>(w, first_output, int64_t{step} * kDepth, 128);
@@ -54,11 +54,7 @@ __global__ void __launch_bounds__(128, 2) linear_fp32(const LinearLayer a) {
     ptx::cp_async_commit_group();
   };
 
-  Lane total[kRows][2], chain[kRows][2];
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    total[i][0] = total[i][1] = chain[i][0] = chain[i][1] = Lane(0.0f);
-  }
+  Lane total[kRows][2] = {}, chain[kRows][2] = {};
   copy(0);
   for (int step = 0; step < steps; ++step) {
     ptx::cp_async_wait_group<0>();

@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(128, 2) linear_mma(const LinearLayer a) {
     return typename Tiles::Rows{
         reinterpret_cast<T*>(shared + stage * Tiles::kStageBytes + Tiles::Weights::kBytes)};
   };
-  const int steps = static_cast<int>((a.inputs + kDepth - 1) / kDepth);
+  const int steps = ceil_div(a.inputs, kDepth);
   auto copy = [&](int step) {
     if (step < steps) {
       weights_of(step % kStages)

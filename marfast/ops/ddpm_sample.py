@@ -8,7 +8,13 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.ops import checks, cuda, cuda_sample, native, triton_backend
-from marfast.ops.head import HeadShape, example_weights, packed_head, time_embedding
+from marfast.ops.head import (
+    HeadShape,
+    device_time_embedding,
+    example_weights,
+    packed_head,
+    time_embedding,
+)
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import diffusion, head
 
@@ -235,7 +241,7 @@ def _run_cuda(
     clip_denoised: bool,
     packed: Tensor | None,
 ) -> Tensor:
-    embedding = head.timestep_embedding(timesteps, weights[0].shape[1])
+    embedding = device_time_embedding(timesteps, weights[0].shape[1])
     rest = (schedule, embedding, guidance, temperature, clip_denoised)
     return cuda_sample.sample(noise, step_noise, cond, weights, *rest)
 

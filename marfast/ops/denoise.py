@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks, cuda, native, triton_backend
-from marfast.ops.head import HeadShape, example_weights, packed_head, time_embedding
+from marfast.ops.head import (
+    HeadShape,
+    device_time_embedding,
+    example_weights,
+    packed_head,
+    time_embedding,
+)
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import head
 
@@ -126,7 +132,7 @@ def _run_cuda(
     x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor], packed: Tensor | None
 ) -> Tensor:
     shape, rows, dtype = HeadShape.of(weights), x.shape[0], weights[0].dtype
-    embedding = head.timestep_embedding(t, shape.frequencies)
+    embedding = device_time_embedding(t, shape.frequencies)
     inputs = [tensor.to(dtype).contiguous() for tensor in (x, cond, embedding)]
     dense = [weight.contiguous() for weight in weights]
     out = torch.empty((rows, 2 * shape.channels), dtype=torch.float32, device=x.device)

@@ -73,6 +73,18 @@ def time_embedding(timesteps: tuple[float, ...], frequencies: int) -> Tensor:
     return embedding
 
 
+@functools.lru_cache(maxsize=16)
+def _rates(half: int, device: torch.device) -> Tensor:
+    with torch.device("cpu"):
+        return head.angular_rates(half).to(device)
+
+
+def device_time_embedding(t: Tensor, frequencies: int) -> Tensor:
+    """The reference's sinusoids of t, computed where t is: after the first call on a device nothing
+    is copied from the host, so that a graph captures it."""
+    return head.sinusoids(t, _rates(frequencies // 2, t.device), frequencies)
+
+
 def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:
     """A head's weights as a backend's `ddpm_sample` reads them: opaque, tied to these values.
 

@@ -1,95 +1,113 @@
-"""What nvcc makes of the GPU's kernels, which needs no GPU: registers, spills and the instructions
-that matter, against one table of budgets."""
+"""What nvcc makes of the GPU's kernels, which needs no GPU: registers, spills, shared memory and
+the instructions that matter, against one table of budgets."""
 
 import re
 import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import pytest
 
-from tests.build.tree import ROOT
+from tests.build import cuda_code
+from tests.build.cuda_code import Code
+from tests.emulation import build
 
-NVCC = shutil.which("nvcc")
-pytestmark = pytest.mark.skipif(NVCC is None, reason="no nvcc")
-FLAGS = ("-std=c++17", "-fmad=false", "-ftz=false", "-prec-div=true", "-prec-sqrt=true")
+pytestmark = pytest.mark.skipif(
+    not (cuda_code.nvcc() and shutil.which("c++filt")), reason="no nvcc, or no c++filt"
+)
 
-# The most registers of a thread, by kernel. 128 threads a block twice a multiprocessor: 256.
-REGISTERS = {
-    "ddpm_step": 48,
-    "layer_norm_modulate": 48,
-    "silu_sum": 32,
-    "linear_mma": 200,
-    "linear_fp32": 200,
-    "linear_epilogue": 32,
-    "sample_tables": 32,
-    "ddpm_sample": 255,  # one block of 256 threads a multiprocessor
+
+class Budget(NamedTuple):
+    variants: int
+    registers: int  # of a thread, the most
+    shared: int  # dynamic, bytes of a block, the most
+    needs: tuple[str, ...] = ()  # what instructions must begin with
+    fma: int | None = None  # of a thread, exactly: those that the formula writes
+
+
+TENSOR = ("HMMA.16816.F32", "LDSM.16.M88")
+COPIES = ("LDGSTS", "LDGDEPBAR", "DEPBAR")
+EXP = 9
+"""The FMAs that csrc/include/marfast/exp.h writes."""
+
+# 128 threads a block twice a multiprocessor may have 255 registers each.
+BUDGETS = {
+    "ddpm_step<*>": Budget(3, 48, 0, fma=EXP),
+    "layer_norm_modulate<*>": Budget(7, 48, 0, ("SHFL.BFLY",), fma=0),
+    "silu_sum<*>": Budget(3, 32, 0, fma=EXP),
+    "linear_epilogue<*>": Budget(2, 32, 0, fma=EXP),
+    "sample_tables<*>": Budget(1, 32, 0, fma=0),
+    "ddpm_sample<float>": Budget(1, 255, 227 << 10, ("FFMA", *COPIES)),
+    "ddpm_sample<*float16>": Budget(2, 255, 227 << 10, (*TENSOR, *COPIES)),
+    "linear_mma<*, 1, 1, 16>": Budget(2, 200, 18 << 10, (*TENSOR, *COPIES)),
+    "linear_mma<*, 1, 1, 2>": Budget(2, 200, 18 << 10, TENSOR),
+    "linear_mma<*, 2, 8, 16>": Budget(2, 200, 48 << 10, (*TENSOR, *COPIES)),
+    "linear_mma<*, 2, 8, 2>": Budget(2, 200, 48 << 10, TENSOR),
+    "linear_fp32<*>": Budget(4, 200, 48 << 10, ("FFMA", *COPIES)),
 }
-VARIANTS = {
-    "ddpm_step": 3,
-    "layer_norm_modulate": 7,
-    "silu_sum": 3,
-    "linear_mma": 8,
-    "linear_fp32": 4,
-    "linear_epilogue": 2,
-    "sample_tables": 1,
-    "ddpm_sample": 3,
-}
-ARCHITECTURES = ["sm_80", "sm_90"]
 
 
-def compile_kernels(*flags: str) -> subprocess.CompletedProcess[str]:
-    includes = (f"-I{ROOT / 'csrc'}", f"-I{ROOT / 'csrc' / 'include'}")
-    source = ROOT / "csrc" / "cuda" / "kernels.cu"
-    command = [str(NVCC), *FLAGS, *includes, *flags, str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done
+def budget(variant: str) -> Budget:
+    found = [budget for pattern, budget in BUDGETS.items() if fnmatchcase(variant, pattern)]
+    assert len(found) == 1, f"{variant} has {len(found)} budgets"
+    return found[0]
 
 
-def base(symbol: str) -> str:
-    names = [name for name in REGISTERS if re.search(rf"\d{name}(?=[IE])", symbol)]
-    assert len(names) == 1, symbol
-    return names[0]
+def variants() -> Iterator[tuple[str, str, Code]]:
+    for architecture, code in cuda_code.compiled().code.items():
+        for variant, made in code.items():
+            yield architecture, variant, made
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_registers_and_spills(architecture: str, tmp_path: Path) -> None:
-    done = compile_kernels(
-        f"-arch={architecture}", "-Xptxas", "-v", "-cubin", "-o", str(tmp_path / "kernels.cubin")
-    )
-    report = re.findall(
-        r"Function properties for (\S+)\s+"
-        r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\s+"
-        r"ptxas info\s+: Used (\d+) registers([^\n]*)",
-        done.stderr,
-    )
-    counts = dict.fromkeys(VARIANTS, 0)
-    for symbol, stack, stores, loads, registers, rest in report:
-        name = base(symbol)
-        counts[name] += 1
-        assert (stack, stores, loads) == ("0", "0", "0"), (symbol, stack, stores, loads)
-        assert int(registers) <= REGISTERS[name], (symbol, registers)
-        assert "smem" not in rest, f"{symbol} has static shared memory: {rest}"
-    assert counts == VARIANTS
+def test_every_variant_has_a_budget_and_is_made_for_every_architecture() -> None:
+    made = cuda_code.compiled()
+    assert {*cuda_code.SHIPPED} <= {*made.code}
+    for names in (made.ptx, *made.code.values()):
+        counts = {pattern: sum(fnmatchcase(n, pattern) for n in names) for pattern in BUDGETS}
+        assert counts == {pattern: budget.variants for pattern, budget in BUDGETS.items()}
+        assert sum(counts.values()) == len(names)
 
 
-def test_instructions(tmp_path: Path) -> None:
-    ptx = tmp_path / "kernels.ptx"
-    compile_kernels("-arch=sm_80", "-ptx", "-o", str(ptx))
-    bodies = re.findall(r"\.entry (\w+)\((.*?)\n}", ptx.read_text(), re.DOTALL)
-    counts = dict.fromkeys(VARIANTS, 0)
-    for symbol, body in bodies:
-        name = base(symbol)
-        counts[name] += 1
-        # What would break the order or the rounding of docs/numerics.md.
-        assert not re.search(r"\.ftz|\.approx|\bmad\.f32|\.f64", body), symbol
-        halves = name == "linear_mma" or (name == "ddpm_sample" and "sampleIf" not in symbol)
-        assert ("mma.sync" in body) == halves, symbol
-        if name == "linear_mma":
-            assert "mma.sync.aligned.m16n8k16" in body
-            assert "ldmatrix" in body
-        if name == "linear_fp32":
-            assert "fma.rn.f32" in body
-            assert "cp.async" in body
-    assert counts == VARIANTS
+def test_registers_and_no_local_memory() -> None:
+    for architecture, variant, code in variants():
+        assert code.registers <= budget(variant).registers, (architecture, variant, code.registers)
+        assert (code.stack, code.spilled) == (0, 0), (architecture, variant, code)
+
+
+@pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
+def test_shared_memory_is_what_every_architecture_has() -> None:
+    launched = cuda_code.launched()
+    for architecture, variant, code in variants():
+        assert variant in launched, f"{variant} is in none of the emulator's cases"
+        threads, dynamic = launched[variant]
+        assert dynamic <= budget(variant).shared, (variant, dynamic)
+        assert code.shared == 0, (architecture, variant, "is static")
+        assert dynamic <= cuda_code.MOST_SHARED[architecture] << 10, (architecture, variant)
+        assert code.registers * threads <= 1 << 16, (architecture, variant, "can't be launched")
+
+
+@pytest.mark.skipif(cuda_code.cuobjdump() is None, reason="no cuobjdump, on PATH or in triton")
+def test_instructions() -> None:
+    for architecture, variant, code in variants():
+        where, found = (architecture, variant), code.instructions
+        assert "EXIT" in found, where
+        missing = [
+            name for name in budget(variant).needs if not any(f.startswith(name) for f in found)
+        ]
+        assert missing == [], where
+        local = [name for name in found if name.startswith(("STL", "LDL"))]
+        # Double precision, or products that TF32 rounds.
+        slow = [name for name in found if re.match(r"D(FMA|ADD|MUL)|.*TF32", name)]
+        assert (local, slow) == ([], []), where
+        # Division and square root are made of FFMAs, too.
+        if not re.search(r"(div|rcp|sqrt)\.rn", cuda_code.compiled().ptx[variant]):
+            fused = sum(n for name, n in found.items() if name.startswith("FFMA"))
+            assert budget(variant).fma in (None, fused), (where, fused)
+
+
+def test_the_ptx_rounds_as_numerics_says() -> None:
+    for variant, body in cuda_code.compiled().ptx.items():
+        assert not re.search(r"\.ftz|\.approx|\bmad\.f32|\.f64", body), variant
+        fused = len(re.findall(r"fma\.rn\.f32", body))
+        assert budget(variant).fma in (None, fused), (variant, fused)

@@ -23,8 +23,8 @@ INSTRUMENTED = ("-O1", "-fsanitize=thread", "-fno-tree-vectorize", "-fno-omit-fr
 
 def cannot_build() -> str:
     """Why the emulator can't be built here, or nothing."""
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return "the emulator needs x86-64 Linux"
+    if platform.system() != "Linux":
+        return "the emulator needs Linux: mmap, dl_iterate_phdr, and GCC's thread instrumentation"
     return "" if shutil.which("c++") else "no C++ compiler"
 
 
@@ -45,16 +45,26 @@ def compile_object(source: Path, to: Path, *flags: str, includes: tuple[str, ...
 @functools.cache
 def emulator() -> Path:
     """emulator.o, built once a process."""
-    folder = Path(tempfile.mkdtemp(prefix="marfast-emulator-"))
-    compile_object(HERE / "emulator.cpp", folder / "emulator.o", "-O2")
+    return build_emulator(Path(tempfile.mkdtemp(prefix="marfast-emulator-")))
+
+
+def build_emulator(folder: Path, *flags: str) -> Path:
+    objects = [folder / f"{name}.o" for name in ("memory", "threads", "instructions")]
+    for to in objects:
+        compile_object(HERE / f"{to.stem}.cpp", to, "-O2", *flags)
+    done = run("c++", "-r", "-nostdlib", *objects, "-o", folder / "emulator.o")
+    if done.returncode:
+        raise RuntimeError(done.stderr)
     return folder / "emulator.o"
 
 
-def link_program(source: Path, to: Path, *flags: str, kernels: Path = CSRC) -> Path:
+def link_program(
+    source: Path, to: Path, *flags: str, kernels: Path = CSRC, machine: Path | None = None
+) -> Path:
     """The program of `source`; headers in `kernels` go before those of csrc."""
     instrumented = to.with_suffix(".o")
     compile_object(source, instrumented, *INSTRUMENTED, *flags, includes=(f"-I{kernels}",))
-    done = run("c++", emulator(), instrumented, "-ldl", "-o", to)
+    done = run("c++", "-rdynamic", machine or emulator(), instrumented, "-ldl", "-o", to)
     if done.returncode:
         raise RuntimeError(done.stderr)
     return to

@@ -1,8 +1,11 @@
 #pragma once
 
-// Cases of kernels in the emulator and the program that runs them: `check SCHEDULE` every case;
-// `faults` with each synchronisation that they reach dropped or weakened, in turn. Prints a line
-// each: "ok", a report, or the difference.
+// Cases of kernels in the emulator and the program that runs them: `check SCHEDULE` runs every
+// case, `first SCHEDULE` as far as the first that fails; `faults` drops or weakens each
+// synchronisation that they reach, in turn. Prints a line each: "ok", a report, or the difference.
+// `shapes`: how each kernel is launched.
+
+#include <dlfcn.h>
 
 #include <cmath>
 #include <cstdio>
@@ -11,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "emulator.h"
+#include "launchers.h"
 #include "marfast/convert.h"
 
 using namespace marfast;
@@ -64,6 +67,16 @@ struct Case {
   std::function<std::string()> run;
 };
 
+// docs/numerics.md's sum of 64 lanes.
+template <class Value>
+float lane_sum(int64_t w, Value value) {
+  float lanes[64] = {};
+  for (int64_t j = 0; j < w; ++j) lanes[j % 64] += value(j);
+  for (int half = 32; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
 inline std::string outcome(const Case& which) {
   try {
     return which.run();
@@ -78,26 +91,43 @@ inline emu::Schedule schedule(const std::string& name) {
                             : emu::Schedule::forward;
 }
 
-inline int run_cases(const std::vector<Case>& cases, int count, char** words) {
-  if (count > 1 && std::strcmp(words[1], "faults") == 0) {
-    for (const Case& which : cases) outcome(which);
-    for (const auto& site : emu::reached()) {
-      std::string found = "ok", by;
-      for (const char* order : {"forward", "reverse", "random"}) {
-        emu::options().schedule = schedule(order);
-        for (size_t i = 0; i < cases.size() && found == "ok"; ++i) {
-          emu::plant_fault(site.operation, site.file, site.line);
-          found = outcome(cases[i]);
-          by = cases[i].name;
-        }
+// Drops or weakens each synchronisation that the cases reach, until one notices.
+inline void faults(const std::vector<Case>& cases) {
+  for (const Case& which : cases) outcome(which);
+  for (const auto& site : emu::reached()) {
+    std::string found = "ok", by;
+    for (const char* order : {"forward", "reverse", "random"}) {
+      emu::options().schedule = schedule(order);
+      for (size_t i = 0; i < cases.size() && found == "ok"; ++i) {
+        emu::plant_fault(site.operation, site.file, site.line);
+        found = outcome(cases[i]);
+        by = cases[i].name;
       }
-      std::printf("%s\t%s\t%d\t%s\t%s\n", site.operation.c_str(), site.file.c_str(), site.line,
-                  by.c_str(), found.c_str());
     }
-    return 0;
+    std::printf("%s\t%s\t%d\t%s\t%s\n", site.operation.c_str(), site.file.c_str(), site.line,
+                by.c_str(), found.c_str());
   }
+}
+
+// How the kernels are launched: symbol, threads of a block, its shared memory at most.
+inline void shapes(const std::vector<Case>& cases) {
+  for (const Case& which : cases) outcome(which);
+  for (const auto& [kernel, shape] : emu::launched) {
+    Dl_info info;
+    dladdr(kernel, &info);
+    std::printf("%s\t%u\t%u\n", info.dli_sname, shape.block, shape.shared);
+  }
+}
+
+inline int run_cases(const std::vector<Case>& cases, int count, char** words) {
+  const std::string mode = count > 1 ? words[1] : "check";
+  if (mode == "faults") return faults(cases), 0;
+  if (mode == "shapes") return shapes(cases), 0;
   if (count > 2) emu::options().schedule = schedule(words[2]);
-  for (const Case& which : cases)
-    std::printf("%s\t%s\n", which.name.c_str(), outcome(which).c_str());
+  for (const Case& which : cases) {
+    const std::string found = outcome(which);
+    std::printf("%s\t%s\n", which.name.c_str(), found.c_str());
+    if (mode == "first" && found != "ok") return 1;
+  }
   return 0;
 }

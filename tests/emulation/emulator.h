@@ -2,7 +2,7 @@
 
 // Runs CUDA kernels on the host, one fiber a thread, and reports what they do wrong
 // (docs/gpu_without_a_gpu.md). The kernels' file is compiled with -fsanitize=thread and linked with
-// emulator.cpp instead of libtsan: so every plain load and store calls the emulator.
+// the emulator instead of libtsan: so every plain load and store calls it.
 
 #include <cstddef>
 #include <cstdint>

@@ -59,6 +59,41 @@ __global__ void right_warp_barrier(const Io a) {
   a.out[t] = shared()[t ^ 31];
 }
 
+// Two pairs of warps, each with a barrier of its own, in two rounds.
+__global__ void right_named_barriers(const Io a) {
+  const int t = threadIdx.x, pair = t / 64;
+  for (int round = 0; round < 2; ++round) {
+    shared()[t] = a.in[t + round];
+    ptx::bar_sync(1 + pair, 64);
+    a.out[128 * round + t] = shared()[t ^ 32];
+    ptx::bar_sync(1 + pair, 64);
+  }
+}
+
+// The other pair meets at another barrier.
+__global__ void race_another_named_barrier(const Io a) {
+  const int t = threadIdx.x, pair = t / 64;
+  shared()[t] = a.in[t];  // report: race
+  ptx::bar_sync(1 + pair, 64);
+  a.out[t] = shared()[t ^ 64];  // report: race uninitialised
+}
+
+// The third warp passes the barrier that two others have met at.
+__global__ void race_too_few_at_named_barrier(const Io a) {
+  const int t = threadIdx.x;
+  shared()[t] = a.in[t];  // report: race
+  if (t < 64) ptx::bar_sync(1, 64);
+  a.out[t] = shared()[95 - t];  // report: race uninitialised
+}
+
+__global__ void divergence_counts_at_named_barrier(const Io) {
+  ptx::bar_sync(1, threadIdx.x < 32 ? 64 : 96);  // report: divergence
+}
+
+__global__ void divergence_part_of_a_warp(const Io) {
+  ptx::bar_sync(1, 48);  // report: divergence
+}
+
 __global__ void right_shuffles(const Io a) {
   float sum = a.in[threadIdx.x];
   for (int i = 16; i > 0; i /= 2) sum += ptx::shfl_xor(sum, i);
@@ -115,6 +150,16 @@ __global__ void out_of_bounds_global(const Io a) {
 __global__ void out_of_bounds_shared(const Io a) {
   shared()[threadIdx.x + 1024 - 63] = a.in[0];  // report: out_of_bounds
 }
+
+// Launched with all that a block can have, 227 KiB.
+__global__ void right_most_shared_memory(const Io a) {
+  float& last = shared()[(227 << 8) - 1 - threadIdx.x];
+  last = a.in[threadIdx.x];
+  a.out[threadIdx.x] = last;
+}
+
+// With a byte more; reported at the launch.
+__global__ void shared_memory_too_much(const Io) {}
 
 __global__ void misaligned_vector(const Io a) {
   ptx::st_global_v4(a.out + 1, {});  // report: misaligned

@@ -1,32 +1,59 @@
-"""Wrong indices, strides, tails and operators: one at a time in csrc/cuda, each must be noticed.
+"""Wrong indices, strides, tails, operators and operands: one at a time in csrc/cuda, each must be
+noticed.
 
-`python -m tests.emulation.mutation [--count 60] [--seed 1]` compiles run_kernels.cpp with a change
-in a kernel's source, runs its cases in the emulator (forward), and counts the changes that made one
-fail. About 6 s a mutant. Those that survive are printed; KNOWN explains the ones that can't matter.
+`python -m tests.emulation.mutation [SOURCE ...] [--count 60] [--seed 1] [--workers 2]` compiles
+the program of a kernel's source with a change in that, runs it in the emulator, and counts the
+changes that it notices. Survivors are printed; KNOWN explains the ones that can't matter.
 """
 
 import argparse
+import functools
 import random
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
 from . import build
 
-SOURCES = (
-    "ddpm_step.cuh",
-    "epilogue.cuh",
-    "lane_sum.cuh",
-    "layer_norm_modulate.cuh",
-    "linear_fp32.cuh",
-    "linear_mma.cuh",
-    "silu_sum.cuh",
-    "tile.cuh",
-)
+
+class Program(NamedTuple):
+    """What a source's mutants are compiled into, and how to tell that it goes well."""
+
+    source: str
+    flags: tuple[str, ...]
+    is_right: Callable[[Path], bool]
+
+
+def kernels_are_right(program: Path) -> bool:
+    return build.run(program, "first", "forward", timeout=20).returncode == 0
+
+
+def cases(op: str) -> Program:
+    return Program("run_kernels.cpp", (f'-DMARFAST_ONLY="{op}"',), kernels_are_right)
+
+
+SAMPLER = Program("run_ddpm_sample.cpp", (), kernels_are_right)
+
+SOURCES = {
+    "ddpm_step.cuh": cases("ddpm_step"),
+    "epilogue.cuh": cases("linear"),
+    "linear_epilogue.cuh": cases("linear_epilogue"),
+    "sample_tables.cuh": SAMPLER,
+    "lane_sum.cuh": cases("layer_norm_modulate"),
+    "layer_norm_modulate.cuh": cases("layer_norm_modulate"),
+    "linear_fp32.cuh": cases("linear"),
+    "linear_mma.cuh": cases("linear"),
+    "silu_sum.cuh": cases("silu_sum"),
+    "tile.cuh": cases("linear"),
+    "grid_barrier.cuh": SAMPLER,
+    "ddpm_sample.cuh": SAMPLER,
+}
 
 OPERATORS = {
     " < ": " <= ",
@@ -35,13 +62,23 @@ OPERATORS = {
     " + ": " - ",
     " - ": " + ",
     " * ": " + ",
-} | {
     " / ": " * ",
     " % ": " / ",
     " && ": " || ",
     " == ": " != ",
     " += ": " = ",
 }
+
+SKIPPED = re.compile(r'\s*(#|"|static_assert|template|using|namespace|.*__launch_bounds__)')
+GROUP = r"\((?:[^()]|\((?:[^()]|\([^()]*\))*\))*\)"
+OPERAND = rf"(?:[\w.:]+(?:\{{[^{{}}]*\}}|\[[^][]*\]|{GROUP})*|{GROUP})"
+SWAPPED = (
+    rf"(?<![\w.:\])}}])({OPERAND})( (?:[-/%<]|<=|>=|>) )({OPERAND})",
+    rf"(?<=\? )({OPERAND})( : )({OPERAND})",
+    # Neighbours in a list of arguments; the first two of an fma may be swapped.
+    rf"(?<=[({{])(?<!fma\()({OPERAND})(, )({OPERAND})(?=[,)}}])",
+    rf"(?<=, )({OPERAND})(, )({OPERAND})(?=[,)}}])",
+)
 
 KNOWN: dict[str, str] = {
     "if (step <= steps) {": "one more tile is copied, all zeros, and never read",
@@ -60,79 +97,111 @@ class Mutant(NamedTuple):
         return f"{self.file}:{self.line}: {self.text.strip()}"
 
 
+def changes(code: str) -> Iterator[str]:
+    """A line's changes of one number by one, of one operator, of two operands' order."""
+    for at in re.finditer(r"(?<![\w.\"])\d+(?![\w.])", code):
+        for value in (int(at[0]) + 1, int(at[0]) - 1):
+            if value >= 0:
+                yield code[: at.start()] + str(value) + code[at.end() :]
+    for old, new in OPERATORS.items():
+        for at in re.finditer(re.escape(old), code):
+            yield code[: at.start()] + new + code[at.end() :]
+    for pattern in SWAPPED:
+        for at in re.finditer(pattern, code):
+            if at[1] != at[3]:
+                yield code[: at.start()] + at[3] + at[2] + at[1] + code[at.end() :]
+
+
 def mutants_of(file: str, source: str) -> list[Mutant]:
-    """Every change of one number by one, and of one operator, outside comments and directives."""
-    found = []
+    """Every change outside comments, directives and declarations."""
+    found = {}
     for number, line in enumerate(source.splitlines(), 1):
-        code = line.split("//")[0]
-        if re.match(r"\s*(#|static_assert|template|using|namespace|.*__launch_bounds__)", code):
-            continue
-        for at in re.finditer(r"(?<![\w.\"])\d+(?![\w.])", code):
-            for value in (int(at[0]) + 1, int(at[0]) - 1):
-                if value >= 0:
-                    found.append(
-                        Mutant(file, number, code[: at.start()] + str(value) + code[at.end() :])
-                    )
-        for old, new in OPERATORS.items():
-            for at in re.finditer(re.escape(old), code):
-                found.append(Mutant(file, number, code[: at.start()] + new + code[at.end() :]))
-    return found
+        code = line.split("//")[0].rstrip()
+        if not SKIPPED.match(code):
+            found |= {Mutant(file, number, text): None for text in changes(code)}
+    return list(found)
 
 
-def all_mutants() -> list[Mutant]:
+def all_mutants(files: list[str]) -> list[Mutant]:
     return [
         mutant
-        for file in SOURCES
+        for file in files
         for mutant in mutants_of(file, (build.CSRC / "cuda" / file).read_text())
     ]
 
 
+HEADERS = ("chrono", "cmath", "functional", "map", "string", "string_view", "vector", "emulator.h")
+FLAGS = (*build.INSTRUMENTED, "-w", "-g0", "-O0")
+
+
+@functools.cache
+def precompiled() -> Path:
+    """The headers that no mutant changes."""
+    header = build.emulator().parent / "unchanged.h"
+    header.write_text("".join(f"#include <{name}>\n" for name in HEADERS))
+    build.compile_object(header, header.with_suffix(".h.gch"), "-x", "c++-header", *FLAGS)
+    return header
+
+
 def outcome(mutant: Mutant, folder: Path) -> str:
     """'caught', 'survived', or 'invalid' where it doesn't compile."""
-    shutil.rmtree(folder / "cuda", ignore_errors=True)
-    (folder / "cuda").mkdir()
     lines = (build.CSRC / "cuda" / mutant.file).read_text().splitlines()
     lines[mutant.line - 1] = mutant.text
+    (folder / "cuda").mkdir()
     (folder / "cuda" / mutant.file).write_text("\n".join(lines) + "\n")
+    program = SOURCES[mutant.file]
     try:
-        program = build.link_program(
-            build.HERE / "run_kernels.cpp", folder / "run_kernels", "-w", "-g0", kernels=folder
+        built = build.link_program(
+            build.HERE / program.source,
+            folder / "mutant",
+            *("-include", str(precompiled()), *FLAGS, *program.flags),
+            kernels=folder,
         )
     except RuntimeError:
         return "invalid"
     try:
-        done = build.run(program, "check", "forward", timeout=30)
+        return "survived" if program.is_right(built) else "caught"
     except subprocess.TimeoutExpired:
         return "caught"
-    lines = done.stdout.splitlines()
-    well = done.returncode == 0 and lines and all(line.endswith("\tok") for line in lines)
-    return "survived" if well else "caught"
+
+
+def judged(mutant: Mutant) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        result = outcome(mutant, Path(folder))
+    return "equivalent" if result == "survived" and mutant.text.strip() in KNOWN else result
+
+
+RESULTS = ("caught", "survived", "equivalent", "invalid")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sources", nargs="*", metavar="SOURCE", help="such as tile.cuh; none: all")
     parser.add_argument("--count", type=int, default=0, help="how many, drawn by chance; 0: all")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    mutants = all_mutants()
-    total = len(mutants)
+    mutants = all_mutants(options.sources or list(SOURCES))
     if options.count:
-        mutants = random.Random(options.seed).sample(mutants, min(options.count, total))
-    counts = {"caught": 0, "survived": 0, "invalid": 0, "equivalent": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        for mutant in mutants:
-            result = outcome(mutant, Path(folder))
-            if result == "survived" and mutant.text.strip() in KNOWN:
-                result = "equivalent"
+        mutants = random.Random(options.seed).sample(mutants, min(options.count, len(mutants)))
+    precompiled()
+    counts: Counter[tuple[str, str]] = Counter()
+    with ThreadPoolExecutor(options.workers) as workers:
+        for mutant, result in zip(mutants, workers.map(judged, mutants), strict=True):
+            counts[mutant.file, result] += 1
             if result in ("survived", "equivalent"):
                 print(result, mutant, flush=True)
-            counts[result] += 1
-            print(f"\r{counts}", end="", file=sys.stderr, flush=True)
-    tried = counts["caught"] + counts["survived"]
-    share = counts["caught"] / max(tried, 1)
-    print(
-        f"{counts} of {total} possible; caught {share:.1%} of those that change a result or compile"
-    )
+            print(f"\r{counts.total()} of {len(mutants)}", end="", file=sys.stderr, flush=True)
+    print("\n| source | mutants |", " | ".join(RESULTS), "|")
+    for file in dict.fromkeys(mutant.file for mutant in mutants):
+        row = [counts[file, result] for result in RESULTS]
+        print(f"| {file} | {sum(row)} |", " | ".join(map(str, row)), "|")
+    caught, survived, *_ = totals = [
+        sum(n for key, n in counts.items() if key[1] == result) for result in RESULTS
+    ]
+    print(f"| all | {sum(totals)} |", " | ".join(map(str, totals)), "|")
+    share = caught / max(caught + survived, 1)
+    print(f"{share:.1%} of those that compile and change a result are caught")
     sys.exit(share < 0.95)
 
 

@@ -43,6 +43,11 @@ bool warp_is_right() {
     if (out[t] != in[t ^ 31]) return false;
   return true;
 }
+bool pairs_are_right() {
+  for (int t = 0; t < 256; ++t)
+    if (out[t] != in[(t % 128 ^ 32) + t / 128]) return false;
+  return true;
+}
 bool shuffles_are_right() {
   for (int t = 0; t < 64; ++t) {
     const int first = t / 32 * 32;
@@ -74,12 +79,20 @@ struct Case {
   void (*kernel)(Io);
   unsigned blocks, threads;
   bool (*right)();
+  size_t shared = 4096;
 };
-#define CASE(name, blocks, threads, right) {#name, name, blocks, threads, right}
+#define CASE(name, ...) {#name, name, __VA_ARGS__}
 
 const Case cases[] = {
     CASE(right_sum, 2, 64, sum_is_right),
     CASE(right_warp_barrier, 1, 64, warp_is_right),
+    CASE(right_named_barriers, 1, 128, pairs_are_right),
+    CASE(right_most_shared_memory, 1, 64, anything, 227 << 10),
+    CASE(shared_memory_too_much, 1, 64, anything, (227 << 10) + 1),
+    CASE(race_another_named_barrier, 1, 128, anything),
+    CASE(race_too_few_at_named_barrier, 1, 96, anything),
+    CASE(divergence_counts_at_named_barrier, 1, 96, anything),
+    CASE(divergence_part_of_a_warp, 1, 64, anything),
     CASE(right_shuffles, 1, 64, shuffles_are_right),
     CASE(right_copies, 1, 64, copies_are_right),
     CASE(right_grid_barrier, 3, 64, anything),
@@ -118,7 +131,8 @@ std::string run(const Case& which) {
   emu::add_memory(out, sizeof out, false, "out");
   emu::add_memory(counter, sizeof counter, true, "count");
   try {
-    emu::launch({{which.blocks}, {which.threads}, 4096}, which.kernel, Io{out, in, counter});
+    emu::launch({{which.blocks}, {which.threads}, which.shared}, which.kernel,
+                Io{out, in, counter});
   } catch (const emu::Report& report) {
     return report.what();
   }

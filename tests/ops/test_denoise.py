@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from marfast import ops
-from marfast.ops import native
+from marfast.ops import cuda, native, registry
 from marfast.ops.denoise import GROUP
+from marfast.ops.head import device_time_embedding
 from marfast.reference import SimpleMLPAdaLN, head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 from tests.ops.heads import denoise_inputs as inputs
@@ -127,3 +129,34 @@ ERRORS = [
 def test_a_wrong_argument_is_named(args, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         ops.denoise(*args)
+
+
+class OnOneDevice(TorchDispatchMode):
+    """Fails where a tensor of another device appears: a capture forbids a copy from the host."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in (*args, result):
+            assert not isinstance(value, Tensor) or value.device.type == "meta", func
+        return result
+
+
+def test_the_gpus_launches_take_nothing_from_the_host_after_the_first(monkeypatch):
+    """On the meta device, which no kernel reads."""
+    launched = []
+    monkeypatch.setattr(cuda, "call", lambda op, *args: launched.append(op))
+    x, t, cond, weights = inputs()
+    args = (x.to("meta"), t.to("meta"), cond.to("meta"), [w.to("meta") for w in weights], None)
+    run = registry.OPS["denoise"].backends["cuda"].run
+    run(*args)
+    with OnOneDevice():
+        out = run(*args)
+    assert launched == ["denoise", "denoise"]
+    assert out.shape == (5, 32)
+
+
+@pytest.mark.parametrize("frequencies", [7, 256])
+def test_the_embedding_made_on_the_device_is_the_references(frequencies):
+    t = torch.tensor([0, 1, 500, 999])
+    expected = head.timestep_embedding(t, frequencies)
+    assert torch.equal(device_time_embedding(t, frequencies), expected)
