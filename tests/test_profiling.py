@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from marfast import profiling
+from marfast.ops import native
+from tests import nvtx
 from tests.models import tiny_pipeline
 
 
@@ -57,6 +59,26 @@ def test_nvtx_gets_names_and_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("encoder", 4) in seen
     assert ("head", 64) in seen
     assert seen.count("end") * 2 == len(seen)
+
+
+@pytest.mark.skipif(bool(nvtx.missing()), reason=nvtx.missing())
+def test_a_tool_sees_the_ranges_of_python_and_of_the_kernels_nested() -> None:
+    pytest.importorskip("nvtx")
+    seen = nvtx.record(
+        "from tests.models import tiny_pipeline\n"
+        "tiny_pipeline().generate([1, 2], seed=0, num_iter=2, cfg=2.0)\n"
+    )
+    first, tokens = "marfast:iteration 0", 10
+    assert seen[0] == (first, tokens)
+    assert (f"{first}/encoder", 4) in seen  # rows
+    assert (f"{first}/decoder", 4) in seen
+    assert (f"{first}/head", 2 * tokens) in seen
+    assert ("marfast:iteration 1/head", 44) in seen
+    if native.available()[0] and native.extension().nvtx:
+        assert (f"{first}/head/steps 0-3", 2 * tokens) in seen
+        assert (f"{first}/head/steps 0-3/ddpm_sample", tokens) in seen
+        # 3 buffer positions of each row; 2 blocks of 4 products
+        assert seen.count(nvtx.Seen(f"{first}/encoder/fused_linear", 4 * 3)) == 8
 
 
 def test_it_is_nothing_where_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cuda/launchers.h"
+#include "marfast/range.h"
 
 #ifndef MARFAST_CUDA_MODULE
 #define MARFAST_CUDA_MODULE _cuda
@@ -46,6 +47,7 @@ void def(py::module_& m, const char* name, Status (*launch)(const Args&, Stream)
   m.def(name, [=](Wire<Fields>... values, std::uintptr_t stream) {
     Args a{};
     ((a.*fields = from_wire<Fields>(values)), ...);
+    const Range range = range_of(name, a);
     check(name, launch(a, reinterpret_cast<Stream>(stream)));
   });
 }
@@ -83,6 +85,7 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
                   scale_stride,
                   type,
                   eps};
+        const Range range = range_of("layer_norm_modulate", a);
         check("layer_norm_modulate",
               cuda::layer_norm_modulate({a, type, type}, from_wire<Stream>(stream)));
       });
@@ -104,6 +107,7 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
           a.shape = {shape.at(0), shape.at(1), shape.at(2), shape.at(3), shape.at(4)};
           a.rows = rows;
           a.dtype = static_cast<DType>(dtype);
+          const Range range = range_of("denoise", a);
           check("denoise", cuda::denoise(a, from_wire<Stream>(stream)));
         });
 }
