@@ -18,7 +18,7 @@ BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-emulation test-gpu bench results lint build clean FORCE
+.PHONY: help demo test test-emulation test-gpu bench counts results lint build clean FORCE
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +38,9 @@ test-gpu: $(VENV)/dev  ## On a machine with a GPU: build, tests, sanitizers, ben
 
 bench: $(VENV)/dev  ## Time the ops beside plain PyTorch.
 	$(BIN)/python -m pytest benchmarks --benchmark-only
+
+counts: $(VENV)/dev  ## Rewrite the committed operator and instruction counts: commit them with a reason.
+	$(BIN)/python -m benchmarks.counts --update
 
 results: $(VENV)/dev  ## Measure all that the README reports (ORIGINAL=path/to/mar), and rewrite it.
 	$(BIN)/python benchmarks/publish.py $(if $(ORIGINAL),--original $(ORIGINAL))

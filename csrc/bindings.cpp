@@ -17,6 +17,7 @@
 #include "cpu/packed_linear.h"
 #include "cuda/plan.h"
 #include "marfast/ops.h"
+#include "marfast/range.h"
 
 namespace py = pybind11;
 
@@ -56,9 +57,10 @@ Field from_wire(Wire<Field> value) {
 template <class Args, class... Field>
 void def(py::module_& m, const char* name, void (*Kernels::*op)(const Args&),
          Field Args::*... fields) {
-  m.def(name, [op, fields...](Wire<Field>... values) {
+  m.def(name, [name, op, fields...](Wire<Field>... values) {
     Args args{};
     ((args.*fields = from_wire<Field>(values)), ...);
+    const Range range = range_of(name, args);
     py::gil_scoped_release unlocked;
     run(active_isa().kernels->*op, args);
   });
@@ -97,6 +99,7 @@ void def_plan(py::module_& m) {
 
 PYBIND11_MODULE(_C, m) {
   m.attr("compiler") = MARFAST_COMPILER;
+  m.attr("nvtx") = py::bool_(MARFAST_HAVE_NVTX);
   m.attr("AVX2") = py::int_(+kAvx2);
   m.attr("AVX512") = py::int_(+kAvx512);
   m.attr("AVX512_BF16") = py::int_(+kAvx512Bf16);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cuda/launchers.h"
+#include "marfast/range.h"
 
 #ifndef MARFAST_CUDA_MODULE
 #define MARFAST_CUDA_MODULE _cuda
@@ -68,6 +69,7 @@ void def(py::module_& m, const char* name, Status (*launch)(const Args&, Stream)
   m.def(name, [=](Wire<Fields>... values, std::uintptr_t stream) {
     Args a{};
     ((a.*fields = from_wire<Fields>(values)), ...);
+    const Range range = range_of(name, a);
     check(name, launch(a, reinterpret_cast<Stream>(stream)));
   });
 }
@@ -114,6 +116,7 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
                                     scale_stride,
                                     static_cast<DType>(dtype),
                                     eps};
+          const Range range = range_of("layer_norm_modulate", a);
           check("layer_norm_modulate",
                 cuda::layer_norm_modulate(
                     {a, static_cast<DType>(affine_dtype), static_cast<DType>(out_dtype)},
@@ -173,6 +176,7 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
     a.shape = from_wire<HeadShape>(shape);
     a.rows = rows;
     a.dtype = static_cast<DType>(dtype);
+    const Range range = range_of("denoise", a);
     check("denoise", cuda::denoise(a, from_wire<Stream>(stream)));
   });
 }

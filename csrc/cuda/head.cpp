@@ -2,17 +2,24 @@
 // the GPU and the emulator.
 
 #include "cuda/launchers.h"
+#include "marfast/range.h"
 
 namespace marfast::cuda {
 namespace {
 
-// Runs launches until one fails; keeps its status.
+const char* name_of(const NormModulate&) { return "layer_norm_modulate"; }
+const char* name_of(const SiluSum&) { return "silu_sum"; }
+const char* name_of(const LinearLayer&) { return "linear"; }
+const char* name_of(const ResidualBlock&) { return "adaln_mlp"; }
+
+// Runs launches, each in a range, until one fails; keeps its status.
 class Sequence {
  public:
   explicit Sequence(Stream stream) : stream_(stream) {}
 
   template <class Args>
   void then(Status (*launch)(const Args&, Stream), const Args& a) {
+    const Range range = range_of(name_of(a), a);
     if (!status_) status_ = launch(a, stream_);
   }
   Status status() const { return status_; }

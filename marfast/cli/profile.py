@@ -51,15 +51,17 @@ def profile(
         raise bad("--trace", f"{trace}: {trace.parent} is not a folder")
     arguments = [command, *context.args]
     program = [sys.executable, "-m", "marfast", *arguments]
-    output = f"--output={trace.with_suffix('')}"
+    file = trace.with_suffix("")
     if kernel is not None:
         ncu = shutil.which("ncu")
         if ncu is None:
             raise bad("--kernel", "it needs Nsight Compute's ncu, which is not on PATH")
         chosen = f"--kernel-name=regex:{kernel}"
-        raise typer.Exit(subprocess.run([ncu, *NCU, chosen, output, *program]).returncode)
+        raise typer.Exit(
+            subprocess.run([ncu, *NCU, chosen, f"--export={file}", *program]).returncode
+        )
     if nsys := shutil.which("nsys"):
-        raise typer.Exit(subprocess.run([nsys, *NSYS, output, *program]).returncode)
+        raise typer.Exit(subprocess.run([nsys, *NSYS, f"--output={file}", *program]).returncode)
     status = _torch_trace(arguments, trace)
     if status == 0:
         print_pairs([("trace", f"{trace} (open it at ui.perfetto.dev)")])

@@ -134,7 +134,8 @@ class CapturedLoop:
         for mine, theirs in pairs:
             mine.set_state(theirs.get_state())
         for k, graph in enumerate(self.graphs):
-            graph.replay()
+            with loop.range(k):  # those of the capture are gone
+                graph.replay()
             if progress:
                 progress(k + 1, len(self.graphs))
         for mine, theirs in pairs:

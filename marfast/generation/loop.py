@@ -6,6 +6,8 @@ mask is searched, and nothing waits for a device.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,9 +78,12 @@ class Loop:
         """Predict the tokens of iteration k, 0 ... K − 1, in turn."""
         if k == 0:
             self.begin()
-        masked, left = self.masked[k], self.left[k]
-        with profiling.range(f"iteration {k}", len(self.tokens) * (masked - left)):
-            self._predict(k, masked, left)
+        with self.range(k):
+            self._predict(k, self.masked[k], self.left[k])
+
+    def range(self, k: int) -> AbstractContextManager[Any]:
+        """Iteration k's for profilers, with the tokens it predicts."""
+        return profiling.range(f"iteration {k}", len(self.tokens) * (self.masked[k] - self.left[k]))
 
     def _predict(self, k: int, masked: int, left: int) -> None:
         known = self.orders[:, masked:].sort(dim=1).values

@@ -55,6 +55,7 @@ def test_ncu_gets_one_launch_of_the_kernel(tmp_path: Path) -> None:
     assert status == 0
     words = out.splitlines()
     assert {"--kernel-name=regex:ddpm_step", "--launch-skip=1", "--launch-count=1"} <= {*words}
+    assert "--export=marfast-trace" in words
     assert words[words.index("-m") :] == ["-m", "marfast", *IMAGE, "--out", "3.png"]
 
 

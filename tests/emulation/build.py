@@ -12,6 +12,8 @@ from typing import Any
 
 import pybind11
 
+from tests import nvtx
+
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
@@ -77,8 +79,11 @@ def module() -> Any:
     python = (f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}")
     visible = ("-O1", "-fvisibility=hidden", "-DMARFAST_CUDA_MODULE=marfast_emulation")
     compile_object(HERE / "launchers.cpp", folder / "launchers.o", *INSTRUMENTED)
-    compile_object(CSRC / "cuda" / "head.cpp", folder / "head.o", "-O1")
-    compile_object(CSRC / "cuda" / "bindings.cpp", folder / "bindings.o", *visible, includes=python)
+    ranges = ("-isystem", str(nvtx.include())) if nvtx.include() else ()
+    compile_object(CSRC / "cuda" / "head.cpp", folder / "head.o", "-O1", *ranges)
+    compile_object(
+        CSRC / "cuda" / "bindings.cpp", folder / "bindings.o", *visible, *ranges, includes=python
+    )
     objects = [folder / f"{name}.o" for name in ("emulator", "launchers", "head", "bindings")]
     to = folder / f"marfast_emulation{sysconfig.get_config_var('EXT_SUFFIX')}"
     done = run("c++", "-shared", "-Wl,-Bsymbolic", *objects, "-ldl", "-o", to)

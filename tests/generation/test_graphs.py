@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import marfast
+from marfast import profiling
 from marfast.generation import Pipeline
 from marfast.generation.graphs import Graphs
 from marfast.generation.randomness import Generators
@@ -74,6 +75,13 @@ def test_a_replay_makes_the_images_of_the_plain_loop(
         assert torch.equal(images, plain(labels, seed=seed, cfg=cfg))
         assert replays() == 5 * (i + 1)
     assert len(recorder.made) == 5, "captured once"
+
+
+def test_a_replay_lies_in_its_iterations_range(pipeline: Pipeline) -> None:
+    marfast.warmup(pipeline, batch=3)
+    with profiling.timed() as seconds:
+        pipeline.generate(LABELS, seed=0)
+    assert {f"iteration {k}" for k in range(5)} <= seconds.keys()
 
 
 def test_guidance_may_change_without_another_capture(
