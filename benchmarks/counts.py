@@ -134,7 +134,10 @@ def compare(kind: str, committed: Figures, now: Figures) -> bool:
         if old is None or new is None:
             change, ok = "a case of one side alone", False
         else:
-            change, ok = f"{100 * (new - old) / old:+.2f} %", abs(new - old) <= RANGE[kind] * old
+            change, ok = (
+                f"{100 * (new - old) / max(1, old):+.2f} %",
+                abs(new - old) <= RANGE[kind] * old,
+            )
         print(f"{kind}: {name}: {new}, committed {old}: {change}{'' if ok else ' OUT OF RANGE'}")
         if not ok and kind == "instructions":
             profile = profile_of(name.rpartition(":")[0])
