@@ -163,6 +163,14 @@ class EagerRun:
             z, noise, step_noise, schedule, *options = self.head_arguments
             return ops.ddpm_sample(noise, step_noise, z, weights, *schedule, *options)
 
+    def head_in_float64(self) -> Tensor:
+        """The tokens without float32's rounding."""
+        z, noise, step_noise, (coefficients, timesteps), guidance, *options = self.head_arguments
+        weights = [weight.double() for weight in self.who.module.diffloss.net.parameters()]
+        tensors = noise.double(), step_noise.double(), z.double(), weights, coefficients.double()
+        with ops.backend("reference"):
+            return ops.ddpm_sample(*tensors, timesteps, guidance.double(), *options)
+
     def phases(self) -> dict[str, Callable[[], Tensor]]:
         return {"encoder": self.encoder, "decoder": self.decoder, "head": self.head}
 

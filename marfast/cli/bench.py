@@ -122,6 +122,7 @@ def bench(
         implementation = load_original(checkout)
     options = measure.Options(rounds, device, with_compile, implementation)
     found: list[Row] = []
+    wrong = False
     try:
         with progress_bar("measuring") as report:
             for i, name in enumerate(workloads):
@@ -133,8 +134,8 @@ def bench(
     except KeyboardInterrupt:
         typer.echo("interrupted: what follows was finished before", err=True)
     except measure.WrongResult as error:
+        wrong = True
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
     if plots is not None:
         with reported_as("--plot"):
             try:
@@ -143,8 +144,10 @@ def bench(
                 raise bad("--plot", str(error)) from None
     if as_json:
         typer.echo(json.dumps(found))
-    else:
+    elif found or not wrong:
         _print(found)
+    if wrong:
+        raise typer.Exit(1)
 
 
 def _measure(name: str, preset: str | None, asked: _Asked, options: measure.Options) -> Any:

@@ -74,8 +74,33 @@ def test_a_wrong_kernel_is_refused(
     monkeypatch.setattr(heads, "ours", wrong)
     result = invoke("bench", "head-b", "--rows=2", *QUICK)
     assert result.exit_code == 1
-    assert "error: head-b, R = 2, cpu float32: off by 0.01; nothing was timed" in result.stderr
+    said = "R = 2, cpu float32: off by 0.01, 0.001 is allowed; nothing was timed"
+    assert f"error: head-b, {said}" in result.stderr
     assert "ms a step" not in result.stdout
+
+
+def test_rows_finished_before_a_wrong_result_are_printed(
+    small_heads: None, needs_native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = heads.ours
+
+    def wrong(workload: Any, *rest: Any) -> Any:
+        run = right(workload, *rest)
+        return lambda: run() + (1.0 if len(workload.arguments[2]) == 4 else 0.0)
+
+    monkeypatch.setattr(heads, "ours", wrong)
+    result = invoke("bench", "head-b", "--rows=2,4", *QUICK)
+    assert result.exit_code == 1
+    assert "error: head-b, R = 4" in result.stderr
+    assert result.stdout.count("R = 2") == 4
+    assert "R = 4" not in result.stdout
+
+
+def test_two_steps_of_an_image_in_bfloat16_are_judged_beside_autocast(needs_native: None) -> None:
+    arguments = ("--num-iter=3", "--timed=1", "--rounds=1", "--steps=2", "--json")
+    result = invoke("bench", "fashion-mnist", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert len(json.loads(result.stdout)) == 4
 
 
 def test_ctrl_c_leaves_the_rows_that_were_finished(
