@@ -113,24 +113,28 @@ class Iteration:
         return z, noise, step_noise, self.schedule, guidance, *options
 
     def transformer_flops(self) -> float:
-        """What the thin model computes: a block has 24 D² a position and its attention; of the last
-        one only qkv (6 D²) and the keys see all positions, the rest those to predict."""
-        m = self.module
+        """What the thin model computes in this iteration."""
+        rows = self.rows() * self.batch
+        return rows * transformer_flops(self.module, self.masked, self.left)
 
-        def blocks(depth: int, width: int, positions: int) -> float:
-            return depth * (24.0 * width**2 * positions + 4.0 * width * positions**2)
 
-        encoder, decoder = m.encoder_norm.weight.numel(), m.decoder_norm.weight.numel()
-        known, positions = m.buffer_size + m.seq_len - self.masked, m.buffer_size + m.seq_len
-        predicted = self.masked - self.left
-        last = 6.0 * decoder**2 * positions + (18 * decoder + 4 * positions) * decoder * predicted
-        rows = float(self.rows() * self.batch)
-        total: float = rows * (
-            blocks(len(m.encoder_blocks), encoder, known)
-            + blocks(len(m.decoder_blocks) - 1, decoder, positions)
-            + last
-        )
-        return total
+def transformer_flops(m: Any, masked: int, left: int) -> float:
+    """What the thin model computes of one image, unguided, where `masked` tokens are not known yet
+    and `left` won't be: a block has 24 D² a position and its attention; of the last one only qkv
+    (6 D²) and the keys see all positions, the rest those to predict."""
+
+    def blocks(depth: int, width: int, positions: int) -> float:
+        return depth * (24.0 * width**2 * positions + 4.0 * width * positions**2)
+
+    encoder, decoder = m.encoder_norm.weight.numel(), m.decoder_norm.weight.numel()
+    positions = m.buffer_size + m.seq_len
+    last = 6.0 * decoder**2 * positions + (18 * decoder + 4 * positions) * decoder * (masked - left)
+    total: float = (
+        blocks(len(m.encoder_blocks), encoder, positions - masked)
+        + blocks(len(m.decoder_blocks) - 1, decoder, positions)
+        + last
+    )
+    return total
 
 
 class Eager:
