@@ -51,15 +51,19 @@ def test_images_by_phase(needs_native: None, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pytest.importorskip("matplotlib")
     result = invoke(
-        *("bench", "fashion-mnist", "--batch=2", "--num-iter=3", "--timed=2"),
+        *("bench", "fashion-mnist", "--batch=1,2", "--num-iter=3", "--timed=2"),
         *("--rounds=2", "--steps=10"),
         f"--plot={pictures}",
     )
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    ours = next(line for line in lines if line.startswith("fashion-mnist, K = 3, marfast float32"))
+    ours = next(
+        line for line in lines if line.startswith("fashion-mnist, B = 1, K = 3, marfast float32")
+    )
     assert all(phase in ours for phase in ("encoder", "decoder", "head", "host"))
-    assert (pictures / "phases.png").read_bytes()[:4] == b"\x89PNG"
+    assert [line.count("B = 2") for line in lines if "images/s" in line] == [0] * 4 + [1] * 4
+    for name in ("phases", "fashion-mnist-throughput"):
+        assert (pictures / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_wrong_kernel_is_refused(
@@ -126,6 +130,7 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-x"], "'head-x'; allowed are head-b"),
         (["head-b", "--rows=2,0"], "'2,0'; allowed are whole numbers from 1"),
         (["head-b", "--rounds=0"], "--rounds"),
+        (["fashion-mnist", "--batch=0"], "'0'; allowed are whole numbers from 1"),
         (["image-b", "--num-iter=257", "--steps=2"], "num-iter"),
         (["head-b", "--device=tpu"], "allowed are cpu and cuda"),
         (["head-b", "--original=/nowhere"], "no such directory"),
