@@ -66,16 +66,12 @@ class Case:
     def prepared(self) -> Callable[[], object]:
         """As many runs as take SHORTEST, with this case's threads."""
         torch.set_num_threads(self.threads)
-        took = timing.seconds(self.run)
-        if took < SHORTEST:  # the first run warms up
-            took = timing.seconds(self.run)
-        count = max(1, round(SHORTEST / took))
+        several, count = timing.repeated(self.run, SHORTEST)
         self.units *= count
 
         def run() -> None:
             torch.set_num_threads(self.threads)
-            for _ in range(count):
-                self.run()
+            several()
 
         return run
 

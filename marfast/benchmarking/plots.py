@@ -1,5 +1,6 @@
 """Pictures of measured rows."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ COLOURS = {
 OURS = ("#1f77b4", "#d6604d", "#4d9221", "#762a83")
 
 
-def plot(rows: Sequence[Row], folder: Path) -> list[Path]:
+def plot(rows: Sequence[Row], folder: Path, suffix: str = "") -> list[Path]:
     """Writes what the rows show into a folder: time a step and throughput of heads, phases of
-    images and, of several batches, their throughput.
+    images and, of several batches, their throughput. The suffix ends the files' names.
 
     ImportError with what to install where matplotlib is missing.
     """
@@ -33,14 +34,14 @@ def plot(rows: Sequence[Row], folder: Path) -> list[Path]:
     written = []
     for name in dict.fromkeys(row["workload"] for row in heads):
         mine = [row for row in heads if row["workload"] == name]
-        written.append(_speed(name, mine, folder / f"{name}.png"))
-        written.append(_throughput(name, mine, folder / f"{name}-throughput.png"))
+        written.append(_speed(name, mine, folder / f"{name}{suffix}.png"))
+        written.append(_throughput(name, mine, folder / f"{name}-throughput{suffix}.png"))
     if images:
-        written.append(_phases(images, folder / "phases.png"))
+        written.append(_phases(images, folder / f"phases{suffix}.png"))
     for name in dict.fromkeys(row["workload"] for row in images):
         mine = [row for row in images if row["workload"] == name]
         if len({row["batch"] for row in mine}) > 1:
-            written.append(_throughput(name, mine, folder / f"{name}-throughput.png"))
+            written.append(_throughput(name, mine, folder / f"{name}-throughput{suffix}.png"))
     return written
 
 
@@ -73,7 +74,7 @@ def _speed(name: str, rows: Sequence[Row], file: Path) -> Path:
     axis.xaxis.set_major_formatter("{x:.0f}")
     axis.grid(which="both", alpha=0.2)
     axis.legend(fontsize=8)
-    return _save(figure, file)
+    return save(figure, file)
 
 
 def _throughput(name: str, rows: Sequence[Row], file: Path) -> Path:
@@ -94,7 +95,7 @@ def _throughput(name: str, rows: Sequence[Row], file: Path) -> Path:
     axis.xaxis.set_major_formatter("{x:.0f}")
     axis.grid(which="both", alpha=0.2)
     axis.legend(fontsize=8)
-    return _save(figure, file)
+    return save(figure, file)
 
 
 def _speeds(row: Row) -> tuple[int, list[float]]:
@@ -129,12 +130,15 @@ def _phases(rows: Sequence[Row], file: Path) -> Path:
     axis.invert_yaxis()
     axis.set_xlabel("seconds an image")
     axis.legend(fontsize=8, loc="lower right")
-    return _save(figure, file)
+    return save(figure, file)
 
 
-def _save(figure: Any, file: Path) -> Path:
-    figure.savefig(file, dpi=120)
+def save(figure: Any, file: Path) -> Path:
+    """By a temporary name; the figure is closed."""
     from matplotlib import pyplot
 
+    part = file.with_suffix(".png.part")
+    figure.savefig(part, dpi=120, format="png")
     pyplot.close(figure)
+    os.replace(part, file)
     return file
