@@ -36,7 +36,7 @@ test-emulation: $(VENV)/dev  ## Emulate the GPU kernels at MAR-B's real geometry
 test-gpu: $(VENV)/dev  ## On a machine with a GPU: build, tests, sanitizers, benchmarks, one JSON.
 	$(BIN)/python -m tests.gpu.session
 
-bench: $(VENV)/dev  ## Time the ops beside plain PyTorch.
+bench: $(VENV)/dev  ## Time the ops and a small generation beside plain PyTorch.
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 
 results: $(VENV)/dev  ## Measure all that the README reports (ORIGINAL=path/to/mar), and rewrite it.
