@@ -254,6 +254,7 @@ def original_module(module: Any, what: Architecture, implementation: Any, steps:
 
 def with_compiled_blocks(module: Any) -> Any:
     """A copy that shares all weights, its transformer blocks under torch.compile."""
+    torch.compiler.reset()  # of earlier workloads, which count against a limit of shapes
     made = copy.copy(module)
     made._modules = dict(module._modules)
     for name in ("encoder_blocks", "decoder_blocks"):

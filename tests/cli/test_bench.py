@@ -155,3 +155,18 @@ def test_percentiles_are_wider_on_a_busy_machine() -> None:
     values = timing.seconds["a"]
     quiet, busy = percentiles(values, 0.0, 1e9), percentiles(values, 0.5, 1e9)
     assert busy[0] <= quiet[0] <= quiet[1] == busy[1] <= quiet[2] <= busy[2]
+
+
+def test_every_size_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, mode, **k: compile(f, backend="eager", **k))
+    net = heads.draw_head(4, 8, 1, 8)
+    sizes = range(1, 20, 2)
+    with torch.no_grad():
+        for rows in sizes:
+            heads.compiled(heads.head_workload(net, rows, 2))()
+            assert counters["stats"]["unique_graphs"] >= 1
+            counters.clear()
+    torch.compiler.reset()
