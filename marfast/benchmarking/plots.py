@@ -36,10 +36,9 @@ def plot(rows: Sequence[Row], folder: Path, suffix: str = "") -> list[Path]:
         mine = [row for row in heads if row["workload"] == name]
         written.append(_speed(name, mine, folder / f"{name}{suffix}.png"))
         written.append(_throughput(name, mine, folder / f"{name}-throughput{suffix}.png"))
-    if images:
-        written.append(_phases(images, folder / f"phases{suffix}.png"))
     for name in dict.fromkeys(row["workload"] for row in images):
         mine = [row for row in images if row["workload"] == name]
+        written.append(_phases(mine, folder / f"{name}-phases{suffix}.png"))
         if len({row["batch"] for row in mine}) > 1:
             written.append(_throughput(name, mine, folder / f"{name}-throughput{suffix}.png"))
     return written
@@ -108,12 +107,15 @@ def _speeds(row: Row) -> tuple[int, list[float]]:
 
 
 def _phases(rows: Sequence[Row], file: Path) -> Path:
-    """Seconds of each phase for one image, stacked, a bar for each contender."""
+    """Seconds of each phase for one image, stacked, a bar for each contender; of several batches
+    the smallest and the largest."""
     from matplotlib import pyplot
 
-    several = len({row["batch"] for row in rows}) > 1
+    batches = [row["batch"] for row in rows]
+    several = min(batches) < max(batches)
+    rows = [row for row in rows if row["batch"] in (min(batches), max(batches))]
     labels = [
-        f"{row['workload']}, K = {row['iterations']}"
+        f"K = {row['iterations']}"
         + (f", B = {row['batch']}" if several else "")
         + f": {row['who']}"
         for row in rows
@@ -127,8 +129,9 @@ def _phases(rows: Sequence[Row], file: Path) -> Path:
         widths = [row["phases"].get(phase, 0.0) / row["batch"] for row in rows]
         axis.barh(labels, widths, left=left, color=colour, label=phase)
         left = [a + b for a, b in zip(left, widths, strict=True)]
+    axis.set_xlim(0, 1.03 * max(left))
     axis.invert_yaxis()
-    axis.set_xlabel("seconds an image")
+    axis.set(xlabel="seconds an image", title=rows[0]["workload"])
     axis.legend(fontsize=8, loc="lower right")
     return save(figure, file)
 

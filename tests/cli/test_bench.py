@@ -62,7 +62,7 @@ def test_images_by_phase(needs_native: None, tmp_path: Path) -> None:
     )
     assert all(phase in ours for phase in ("encoder", "decoder", "head", "host"))
     assert [line.count("B = 2") for line in lines if "images/s" in line] == [0] * 4 + [1] * 4
-    for name in ("phases", "fashion-mnist-throughput"):
+    for name in ("fashion-mnist-phases", "fashion-mnist-throughput"):
         assert (pictures / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
