@@ -39,8 +39,8 @@ test-gpu: $(VENV)/dev  ## On a machine with a GPU: build, tests, sanitizers, ben
 bench: $(VENV)/dev  ## Time the ops and a small generation beside plain PyTorch.
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 
-results: $(VENV)/dev  ## Measure all that the README reports (ORIGINAL=path/to/mar), and rewrite it.
-	$(BIN)/python benchmarks/publish.py $(if $(ORIGINAL),--original $(ORIGINAL))
+results: $(VENV)/dev  ## Measure all that README and docs/performance.md report (ORIGINAL=path/to/mar PARTS=head,scaling), and rewrite them.
+	$(BIN)/python benchmarks/publish.py $(if $(ORIGINAL),--original $(ORIGINAL)) $(if $(PARTS),--parts $(PARTS))
 
 lint: $(VENV)/dev  ## Check style and types.
 	$(BIN)/ruff check

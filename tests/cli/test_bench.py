@@ -157,6 +157,7 @@ def test_percentiles_are_wider_on_a_busy_machine() -> None:
     assert busy[0] <= quiet[0] <= quiet[1] == busy[1] <= quiet[2] <= busy[2]
 
 
+@pytest.mark.slow
 def test_every_size_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._dynamo.utils import counters
 
