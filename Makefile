@@ -36,14 +36,14 @@ test-emulation: $(VENV)/dev  ## Emulate the GPU kernels at MAR-B's real geometry
 test-gpu: $(VENV)/dev  ## On a machine with a GPU: build, tests, sanitizers, benchmarks, one JSON.
 	$(BIN)/python -m tests.gpu.session
 
-bench: $(VENV)/dev  ## Time the ops beside plain PyTorch.
+bench: $(VENV)/dev  ## Time the ops and a small generation beside plain PyTorch.
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 
 counts: $(VENV)/dev  ## Rewrite the committed operator and instruction counts: commit them with a reason.
 	$(BIN)/python -m benchmarks.counts --update
 
-results: $(VENV)/dev  ## Measure all that the README reports (ORIGINAL=path/to/mar), and rewrite it.
-	$(BIN)/python benchmarks/publish.py $(if $(ORIGINAL),--original $(ORIGINAL))
+results: $(VENV)/dev  ## Measure all that README and docs/performance.md report (ORIGINAL=path/to/mar PARTS=head,scaling), and rewrite them.
+	$(BIN)/python benchmarks/publish.py $(if $(ORIGINAL),--original $(ORIGINAL)) $(if $(PARTS),--parts $(PARTS))
 
 lint: $(VENV)/dev  ## Check style and types.
 	$(BIN)/ruff check

@@ -1,4 +1,5 @@
-"""The README's tables of speed, from the raw results: nobody types a figure.
+"""The tables of speed in README and docs/performance.md, from the raw results: nobody types a
+figure.
 
 python benchmarks/tables.py            # rewrites what stands between the markers
 python benchmarks/tables.py --check    # exit status 1 if that would change anything
@@ -6,19 +7,25 @@ python benchmarks/tables.py --check    # exit status 1 if that would change anyt
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
-BEGIN, END = "<!-- benchmarks/tables.py: begin -->\n", "<!-- benchmarks/tables.py: end -->\n"
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
+MARKED = re.compile(
+    r"(<!-- benchmarks/tables\.py: begin ?(\w*) -->\n).*?(<!-- benchmarks/tables\.py: end -->\n)",
+    re.DOTALL,
+)
 MACHINES = {
     "avx512_amx": "Two Intel Xeon cores with AMX",
     "avx512_bf16": "Two AMD EPYC cores with AVX-512 BF16",
     "avx2": "Two AMD EPYC cores with AVX2 alone",
 }
+OTHERS = ("original", "eager", "compile", "autocast")
 HEADS = {"head-b": "MAR-B", "head-l": "MAR-L", "head-h": "MAR-H"}
 
 
@@ -28,16 +35,17 @@ def read(name: str) -> dict[str, Any] | None:
 
 
 def heads(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    who_ran = {row["who"] for row in document["rows"]}
+    others = [who for who in OTHERS if who in who_ran]
     yield f"{MACHINES[isa]} (`head-{isa}.json`), R rows, milliseconds a step:\n"
-    yield "| head | R | eager | autocast | float32 | against eager | of floor | bfloat16 | "
-    yield "against autocast | of floor |\n"
-    yield "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+    yield f"| head | R | {' | '.join(others)} | float32 | against eager | of floor | bfloat16 | "
+    yield f"against autocast | of floor |\n| --- | --- |{' --- |' * (len(others) + 6)}\n"
     cases: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
     for row in document["rows"]:
         cases.setdefault((row["workload"], row["rows"]), {})[row["who"]] = row
     for (name, count), by_who in cases.items():
         cells = [HEADS[name], str(count)]
-        cells += [milliseconds(by_who[who]) for who in ("eager", "autocast")]
+        cells += [milliseconds(by_who[who]) if who in by_who else "" for who in others]
         for who, against in (("cpu float32", "eager"), ("cpu bfloat16", "autocast")):
             row = by_who[who]
             share = f"{100 * row['share_of_floor']:.0f} %"
@@ -66,6 +74,25 @@ def images(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
+def throughput(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`fashion-mnist-{isa}.json`), the embedded model, images a second of a "
+    yield "batch B:\n"
+    who_ran = list(dict.fromkeys(row["who"] for row in document["rows"]))
+    ours = [who for who in who_ran if who.startswith("marfast")]
+    shown = [*(who for who in OTHERS if who in who_ran), *ours]
+    ratios = {"marfast float32": "eager", "marfast bfloat16": "autocast"}
+    against = [f"{who.split()[1]} against {ratios[who]}" for who in ours]
+    yield f"| B | {' | '.join([*shown, *against])} |\n"
+    yield f"| --- |{' --- |' * (len(shown) + len(against))}\n"
+    batches: dict[int, dict[str, dict[str, Any]]] = {}
+    for row in document["rows"]:
+        batches.setdefault(row["batch"], {})[row["who"]] = row
+    for batch, by_who in batches.items():
+        cells = [f"{by_who[who]['images_a_second']:.1f}" for who in shown]
+        cells += [f"{by_who[who]['ratio_to'][ratios[who]]:.2f}x" for who in ours]
+        yield f"| {batch} | {' | '.join(cells)} |\n"
+
+
 def drop_in(isa: str, document: dict[str, Any]) -> Iterator[str]:
     yield f"{MACHINES[isa]} (`drop-in-{isa}.json`), the original's own `sample_tokens` before and "
     yield f"after `marfast.accelerate`, {document['steps']} steps; differences are relative to the "
@@ -90,12 +117,94 @@ def tokenizer(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} | {row['peak_mb']:.0f} MB |\n"
 
 
-TABLES = (("head", heads), ("image", images), ("drop-in", drop_in), ("vae", tokenizer))
+def lines(document: dict[str, Any], loop: bool) -> Iterator[str]:
+    """What was fitted, of the head or of the loop."""
+    yield "| of | dtype | time | a, ms | b, ms | residual, RMS | worst | exponent at the end |\n"
+    yield f"|{' --- |' * 8}\n"
+    for fit in document["fits"]:
+        if (fit["workload"] != "head") is not loop:
+            continue
+        left = [fit[name] for name in ("rms", "worst")]
+        cells = [
+            *(
+                f"{fit['workload']}, a {fit['unit']}",
+                fit["dtype"],
+                f"a + b {fit['quantity']}".replace(" 1/", " / "),
+            ),
+            *(f"{fit[name]:.3g}" for name in ("intercept", "slope")),
+            *("" if value is None else f"{100 * value:.1f} %" for value in left),
+            f"{fit['exponent']:.2f}",
+        ]
+        yield f"| {' | '.join(cells)} |\n"
 
 
-def section() -> str:
+def points(document: dict[str, Any], loop: bool) -> Iterator[str]:
+    """Every point that was measured."""
+    yield "| of | | dtype | p20, ms | p50 | p80 | GFLOP | weights, MB | floor, ms | of floor |\n"
+    yield f"|{' --- |' * 10}\n"
+    for row in document["rows"]:
+        if (row["workload"] != "head") is not loop:
+            continue
+        cells = [
+            f"{row['workload']}, a {row['unit']}",
+            f"{row['axis']} {row['x']}",
+            row["dtype"],
+            *(f"{time:.3g}" for time in row["ms_p20_p50_p80"]),
+            *(f"{row[name]:.3g}" for name in ("gflop", "weights_mb", "floor_ms")),
+            f"{100 * row['share_of_floor']:.0f} %",
+        ]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def kernels(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`roofline-{isa}.json`):\n"
+    yield "| op | sizes | dtype | backend | µs | FLOP a byte | GFLOP/s | GB/s |\n"
+    yield f"|{' --- |' * 8}\n"
+    for row in document["rows"]:
+        cells = [
+            *(f"`{row['op']}`", row["case"], row["dtype"]),
+            *(row["backend"], f"{row['us_p20_p50_p80'][1]:,.0f}"),
+            *(f"{row[name]:.3g}" for name in ("flops_a_byte", "gflops_a_second", "gb_a_second")),
+        ]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def runs(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    count = len(next(iter(times(document["rows"][0]))))
+    yield f"{MACHINES[isa]} (`five-runs-{isa}.json`), {count} runs of "
+    yield f"`marfast bench {' '.join(document['bench'])}`:\n"
+    yield "| case | medians, fastest to slowest | they differ by | within p20 to p80 |\n"
+    yield f"|{' --- |' * 4}\n"
+    for row in document["rows"]:
+        size = f"R = {row['rows']}" if "rows" in row else f"B = {row['batch']}"
+        medians = sorted(p50 for _, p50, _ in next(iter(times(row))))
+        unit = "ms a step" if "rows" in row else "s"
+        cells = [
+            f"{row['workload']}, {size}, {row['who']}",
+            f"{medians[0]:.4g} to {medians[-1]:.4g} {unit}",
+            *(f"{100 * row['spread_of_medians']:.1f} %", f"{row['within']} of {row['of']}"),
+        ]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def times(row: dict[str, Any]) -> Iterator[Any]:
+    return (value for name, value in row.items() if name.endswith("_p20_p50_p80"))
+
+
+Table = Callable[[str, dict[str, Any]], Iterator[str]]
+SPEED: tuple[tuple[str, Table], ...] = (
+    ("head", heads),
+    ("image", images),
+    ("fashion-mnist", throughput),
+    ("drop-in", drop_in),
+    ("vae", tokenizer),
+)
+
+
+def tables(chosen: tuple[tuple[str, Table], ...]) -> str:
+    """Each table of each machine that has its results."""
     parts = []
-    for name, table in TABLES:
+    for name, table in chosen:
         for isa in MACHINES:
             if (document := read(f"{name}-{isa}")) is not None:
                 title, _, rest = "".join(table(isa, document)).partition("\n")
@@ -103,20 +212,69 @@ def section() -> str:
     return "\n".join(parts)
 
 
-def rewritten(readme: str) -> str:
-    before, rest = readme.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{section()}\n{END}{after}"
+def scaling(loop: bool) -> str:
+    """Picture, lines and, folded, all points, for each machine that has them."""
+    part, parts = "loop" if loop else "head", []
+    for isa, machine in MACHINES.items():
+        if (document := read(f"scaling-{isa}")) is None:
+            continue
+        parts += [f"{machine} (`scaling-{isa}.json`):\n"]
+        parts += [picture(f"scaling-{part}-{isa}", f"Scaling of the {part}, {machine}")]
+        parts += ["".join(lines(document, loop))]
+        parts += ["<details><summary>All points</summary>\n", "".join(points(document, loop))]
+        parts += ["</details>\n"]
+    return "\n".join(filter(None, parts))
+
+
+def pictures(*names: str) -> str:
+    """Those that exist, machine by machine."""
+    found = [
+        picture(f"{name}-{isa}", f"{name}, {machine}")
+        for name in names
+        for isa, machine in MACHINES.items()
+    ]
+    return "\n".join(filter(None, found))
+
+
+def picture(name: str, text: str) -> str:
+    return f"![{text}](images/{name}.png)\n" if (IMAGES / f"{name}.png").exists() else ""
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "": lambda: tables(SPEED),
+    "phases": lambda: pictures("image-b-phases", "fashion-mnist-phases"),
+    "batch": lambda: pictures("head-b", "head-b-throughput", "fashion-mnist-throughput"),
+    "head": lambda: scaling(loop=False),
+    "loop": lambda: scaling(loop=True),
+    "roofline": lambda: "\n".join(
+        filter(None, (pictures("roofline"), tables((("roofline", kernels),))))
+    ),
+    "runs": lambda: tables((("five-runs", runs),)),
+}
+PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+
+
+def rewritten(page: str) -> str:
+    """The page with what stands between each pair of markers made anew."""
+
+    def section(found: re.Match[str]) -> str:
+        made = SECTIONS[found[2]]() or "(Not measured yet.)\n"
+        return f"{found[1]}\n{made}\n{found[3]}"
+
+    return MARKED.sub(section, page)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
-    before = README.read_text()
-    after = rewritten(before)
-    if parser.parse_args().check:
-        sys.exit(before != after)
-    README.write_text(after)
+    check = parser.parse_args().check
+    for page in PAGES:
+        before = page.read_text()
+        after = rewritten(before)
+        if check and before != after:
+            sys.exit(f"{page} is not made from the results")
+        if not check:
+            page.write_text(after)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ def compiled(workload: HeadWorkload) -> Run:
     compiled by an earlier run."""
     noise, step_noise, cond, weights, schedule, timesteps, guidance, *options = workload.arguments
     mode = "reduce-overhead" if noise.is_cuda else None
-    denoise = torch.compile(head.denoise, dynamic=False, mode=mode)
+    torch.compiler.reset()  # after eight shapes of one function torch would run the rest eagerly
+    denoise = torch.compile(head.denoise, fullgraph=True, dynamic=False, mode=mode)
 
     def run() -> Tensor:
         x: Tensor = noise

@@ -113,24 +113,28 @@ class Iteration:
         return z, noise, step_noise, self.schedule, guidance, *options
 
     def transformer_flops(self) -> float:
-        """What the thin model computes: a block has 24 D² a position and its attention; of the last
-        one only qkv (6 D²) and the keys see all positions, the rest those to predict."""
-        m = self.module
+        """What the thin model computes in this iteration."""
+        rows = self.rows() * self.batch
+        return rows * transformer_flops(self.module, self.masked, self.left)
 
-        def blocks(depth: int, width: int, positions: int) -> float:
-            return depth * (24.0 * width**2 * positions + 4.0 * width * positions**2)
 
-        encoder, decoder = m.encoder_norm.weight.numel(), m.decoder_norm.weight.numel()
-        known, positions = m.buffer_size + m.seq_len - self.masked, m.buffer_size + m.seq_len
-        predicted = self.masked - self.left
-        last = 6.0 * decoder**2 * positions + (18 * decoder + 4 * positions) * decoder * predicted
-        rows = float(self.rows() * self.batch)
-        total: float = rows * (
-            blocks(len(m.encoder_blocks), encoder, known)
-            + blocks(len(m.decoder_blocks) - 1, decoder, positions)
-            + last
-        )
-        return total
+def transformer_flops(m: Any, masked: int, left: int) -> float:
+    """What the thin model computes of one image, unguided, where `masked` tokens are not known yet
+    and `left` won't be: a block has 24 D² a position and its attention; of the last one only qkv
+    (6 D²) and the keys see all positions, the rest those to predict."""
+
+    def blocks(depth: int, width: int, positions: int) -> float:
+        return depth * (24.0 * width**2 * positions + 4.0 * width * positions**2)
+
+    encoder, decoder = m.encoder_norm.weight.numel(), m.decoder_norm.weight.numel()
+    positions = m.buffer_size + m.seq_len
+    last = 6.0 * decoder**2 * positions + (18 * decoder + 4 * positions) * decoder * (masked - left)
+    total: float = (
+        blocks(len(m.encoder_blocks), encoder, positions - masked)
+        + blocks(len(m.decoder_blocks) - 1, decoder, positions)
+        + last
+    )
+    return total
 
 
 class Eager:
@@ -162,6 +166,14 @@ class EagerRun:
             weights = [*self.who.module.diffloss.net.parameters()]
             z, noise, step_noise, schedule, *options = self.head_arguments
             return ops.ddpm_sample(noise, step_noise, z, weights, *schedule, *options)
+
+    def head_in_float64(self) -> Tensor:
+        """The tokens without float32's rounding."""
+        z, noise, step_noise, (coefficients, timesteps), guidance, *options = self.head_arguments
+        weights = [weight.double() for weight in self.who.module.diffloss.net.parameters()]
+        tensors = noise.double(), step_noise.double(), z.double(), weights, coefficients.double()
+        with ops.backend("reference"):
+            return ops.ddpm_sample(*tensors, timesteps, guidance.double(), *options)
 
     def phases(self) -> dict[str, Callable[[], Tensor]]:
         return {"encoder": self.encoder, "decoder": self.decoder, "head": self.head}
@@ -242,6 +254,7 @@ def original_module(module: Any, what: Architecture, implementation: Any, steps:
 
 def with_compiled_blocks(module: Any) -> Any:
     """A copy that shares all weights, its transformer blocks under torch.compile."""
+    torch.compiler.reset()  # of earlier workloads, which count against a limit of shapes
     made = copy.copy(module)
     made._modules = dict(module._modules)
     for name in ("encoder_blocks", "decoder_blocks"):

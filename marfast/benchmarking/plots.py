@@ -1,5 +1,6 @@
 """Pictures of measured rows."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ COLOURS = {
 OURS = ("#1f77b4", "#d6604d", "#4d9221", "#762a83")
 
 
-def plot(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Writes what the rows show into a folder: speed of heads, phases of images.
+def plot(rows: Sequence[Row], folder: Path, suffix: str = "") -> list[Path]:
+    """Writes what the rows show into a folder: time a step and throughput of heads, phases of
+    images and, of several batches, their throughput. The suffix ends the files' names.
 
     ImportError with what to install where matplotlib is missing.
     """
@@ -32,9 +34,13 @@ def plot(rows: Sequence[Row], folder: Path) -> list[Path]:
     written = []
     for name in dict.fromkeys(row["workload"] for row in heads):
         mine = [row for row in heads if row["workload"] == name]
-        written.append(_speed(name, mine, folder / f"{name}.png"))
-    if images:
-        written.append(_phases(images, folder / "phases.png"))
+        written.append(_speed(name, mine, folder / f"{name}{suffix}.png"))
+        written.append(_throughput(name, mine, folder / f"{name}-throughput{suffix}.png"))
+    for name in dict.fromkeys(row["workload"] for row in images):
+        mine = [row for row in images if row["workload"] == name]
+        written.append(_phases(mine, folder / f"{name}-phases{suffix}.png"))
+        if len({row["batch"] for row in mine}) > 1:
+            written.append(_throughput(name, mine, folder / f"{name}-throughput{suffix}.png"))
     return written
 
 
@@ -56,39 +62,86 @@ def _speed(name: str, rows: Sequence[Row], file: Path) -> Path:
         low, middle, high = zip(*(row["ms_a_step_p20_p50_p80"] for row in mine), strict=True)
         axis.plot(x, middle, marker="o", markersize=4, color=colours[who], label=who)
         axis.fill_between(x, low, high, color=colours[who], alpha=0.2, linewidth=0)
-    floors = sorted({(row["rows"], row["floor_ms_a_step"], row["dtype"]) for row in rows})
+    known = [row for row in rows if "floor_ms_a_step" in row]  # earlier versions' rows have none
+    floors = sorted({(row["rows"], row["floor_ms_a_step"], row["dtype"]) for row in known})
     for dtype, style in (("float32", "--"), ("bfloat16", ":")):
         points = [(r, floor) for r, floor, kind in floors if kind == dtype]
         if points:
             axis.plot(*zip(*points, strict=True), style, color="black", label=f"floor, {dtype}")
-    axis.set(xscale="log", yscale="log", xlabel="rows R", ylabel="milliseconds a step")
-    axis.set_title(name)
+    axis.set_xscale("log", base=2)
+    axis.set(yscale="log", xlabel="rows R", ylabel="milliseconds a step", title=name)
+    axis.xaxis.set_major_formatter("{x:.0f}")
     axis.grid(which="both", alpha=0.2)
     axis.legend(fontsize=8)
-    return _save(figure, file)
+    return save(figure, file)
+
+
+def _throughput(name: str, rows: Sequence[Row], file: Path) -> Path:
+    """Tokens a second of a head, or images a second, against how many are computed at once."""
+    from matplotlib import pyplot
+
+    colours = _colours(rows)
+    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    for who, iterations in dict.fromkeys((row["who"], row.get("iterations")) for row in rows):
+        mine = [row for row in rows if (row["who"], row.get("iterations")) == (who, iterations)]
+        x, speeds = zip(*sorted(map(_speeds, mine)), strict=True)
+        low, middle, high = zip(*speeds, strict=True)
+        axis.plot(x, middle, marker="o", markersize=4, color=colours[who], label=who)
+        axis.fill_between(x, low, high, color=colours[who], alpha=0.2, linewidth=0)
+    what = "images" if "batch" in rows[0] else "tokens"
+    axis.set_xscale("log", base=2)
+    axis.set(yscale="log", xlabel=f"{what} at once", ylabel=f"{what} a second", title=name)
+    axis.xaxis.set_major_formatter("{x:.0f}")
+    axis.grid(which="both", alpha=0.2)
+    axis.legend(fontsize=8)
+    return save(figure, file)
+
+
+def _speeds(row: Row) -> tuple[int, list[float]]:
+    """How many at once, and how many a second: at p80, p50 and p20 of the time."""
+    if "batch" in row:
+        return row["batch"], [row["batch"] / s for s in reversed(row["seconds_p20_p50_p80"])]
+    tokens = max(1, row["rows"] // 2)
+    times = reversed(row["ms_a_step_p20_p50_p80"])
+    return tokens, [1e3 * tokens / (ms * row["steps"]) for ms in times]
 
 
 def _phases(rows: Sequence[Row], file: Path) -> Path:
-    """Seconds of each phase, stacked, a bar for each contender."""
+    """Seconds of each phase for one image, stacked, a bar for each contender; of several batches
+    the smallest and the largest."""
     from matplotlib import pyplot
 
-    labels = [f"{row['workload']}, K = {row['iterations']}: {row['who']}" for row in rows]
+    batches = [row["batch"] for row in rows]
+    several = min(batches) < max(batches)
+    rows = [row for row in rows if row["batch"] in (min(batches), max(batches))]
+    labels = [
+        f"K = {row['iterations']}"
+        + (f", B = {row['batch']}" if several else "")
+        + f": {row['who']}"
+        for row in rows
+    ]
     figure, axis = pyplot.subplots(figsize=(8, 0.9 + 0.33 * len(rows)), layout="constrained")
     left = [0.0] * len(rows)
-    palette = ("#4575b4", "#91bfdb", "#d73027", "#999999")
-    for phase, colour in zip(PHASES, palette, strict=True):
-        widths = [row["phases"].get(phase, 0.0) for row in rows]
+    palette = dict(zip(PHASES, ("#4575b4", "#91bfdb", "#d73027", "#999999"), strict=True))
+    if any("transformers" in row["phases"] for row in rows):  # encoder and decoder in one
+        palette = {"transformers": "#7497c8", **palette}
+    for phase, colour in palette.items():
+        widths = [row["phases"].get(phase, 0.0) / row["batch"] for row in rows]
         axis.barh(labels, widths, left=left, color=colour, label=phase)
         left = [a + b for a, b in zip(left, widths, strict=True)]
+    axis.set_xlim(0, 1.03 * max(left))
     axis.invert_yaxis()
-    axis.set_xlabel("seconds")
+    axis.set(xlabel="seconds an image", title=rows[0]["workload"])
     axis.legend(fontsize=8, loc="lower right")
-    return _save(figure, file)
+    return save(figure, file)
 
 
-def _save(figure: Any, file: Path) -> Path:
-    figure.savefig(file, dpi=120)
+def save(figure: Any, file: Path) -> Path:
+    """By a temporary name; the figure is closed."""
     from matplotlib import pyplot
 
+    part = file.with_suffix(".png.part")
+    figure.savefig(part, dpi=120, format="png")
     pyplot.close(figure)
+    os.replace(part, file)
     return file

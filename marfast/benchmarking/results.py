@@ -15,9 +15,15 @@ import marfast
 Row = dict[str, Any]
 
 
+def read_document(file: Path) -> dict[str, Any]:
+    """What an earlier run left: rows, machine, further facts; empty where there is no file."""
+    document: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return document
+
+
 def read_rows(file: Path) -> list[Row]:
     """The rows that an earlier run left, or none."""
-    rows: list[Row] = json.loads(file.read_text())["rows"] if file.exists() else []
+    rows: list[Row] = read_document(file).get("rows", [])
     return rows
 
 

@@ -53,6 +53,20 @@ def seconds(function: Run) -> float:
     return time.perf_counter() - start
 
 
+def repeated(run: Run, at_least: float) -> tuple[Run, int]:
+    """As many runs in one as take so many seconds, and how many these are."""
+    took = seconds(run)
+    if took < at_least:  # the first run warms up
+        took = seconds(run)
+    count = max(1, round(at_least / took))
+
+    def several() -> None:
+        for _ in range(count):
+            run()
+
+    return several, count
+
+
 def _wait() -> None:
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.synchronize()

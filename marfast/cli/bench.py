@@ -1,5 +1,6 @@
 """`marfast bench`: who takes how long, side by side in one process."""
 
+import itertools
 import json
 import re
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ ALLOWED = (
 @dataclass(frozen=True)
 class _Asked:
     rows: list[int]
-    batch: int | None
+    batch: list[int | None]
     num_iter: list[int | None]
     steps: int | None
     timed: int
@@ -51,8 +52,8 @@ def bench(
         str, typer.Option(metavar="R,R,…", help="Rows of a head; guided, two a token.")
     ] = "2,8,32,128",
     batch: Annotated[
-        int | None,
-        typer.Option(parser=whole(1), metavar="N", help="Images. [default: 1; 64 for throughput]"),
+        str | None,
+        typer.Option(metavar="B,B,…", help="Images at once. [default: 1; 64 for throughput]"),
     ] = None,
     num_iter: Annotated[
         str | None,
@@ -111,7 +112,7 @@ def bench(
         raise bad("--device", "cuda: there is no CUDA device here")
     asked = _Asked(
         _numbers("--rows", rows, 1),
-        batch,
+        [None] if batch is None else [*_numbers("--batch", batch, 1)],
         [None] if num_iter is None else [*_numbers("--num-iter", num_iter, 1)],
         steps,
         timed,
@@ -131,6 +132,7 @@ def bench(
         implementation = load_original(checkout)
     options = measure.Options(rounds, device, with_compile, implementation)
     found: list[Row] = []
+    wrong = False
     try:
         with progress_bar("measuring") as report:
             for i, name in enumerate(workloads):
@@ -142,8 +144,8 @@ def bench(
     except KeyboardInterrupt:
         typer.echo("interrupted: what follows was finished before", err=True)
     except measure.WrongResult as error:
+        wrong = True
         typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
     if plots is not None:
         with reported_as("--plot"):
             try:
@@ -152,8 +154,10 @@ def bench(
                 raise bad("--plot", str(error)) from None
     if as_json:
         typer.echo(json.dumps(found))
-    else:
+    elif found or not wrong:
         _print(found)
+    if wrong:
+        raise typer.Exit(1)
 
 
 def _measure(name: str, preset: str | None, asked: _Asked, options: measure.Options) -> Any:
@@ -169,21 +173,22 @@ def _measure(name: str, preset: str | None, asked: _Asked, options: measure.Opti
         known = get_preset(SIZES[size])
         module = images.random_module(SIZES[size], asked.steps or int(known.settings.steps))
         architecture, settings = known.architecture, known.settings
-        batch = asked.batch or (64 if kind == "throughput" else 1)
+        usual = 64 if kind == "throughput" else 1
     else:
         with reported_as("WORKLOAD"):
             pipeline = load(name, preset)
             assert pipeline.report is not None
             architecture = Architecture(**dict(pipeline.report.architecture))  # type: ignore[arg-type]
         module, settings = pipeline.model.module, pipeline.settings
-        batch = asked.batch or 1
+        usual = 1
     peaks = {d: floors.peak(t, options.device) for d, t in measure.DTYPES.items()}
     peaks["bfloat16"] = max(peaks.values())
     module.to(options.device)
-    for count in asked.num_iter:
+    for count, batch in itertools.product(asked.num_iter, asked.batch):
         with reported_as("--num-iter"):
             workload = measure.image_workload(
-                name, module, architecture, settings, batch, asked.timed, count, asked.steps
+                *(name, module, architecture, settings, batch or usual, asked.timed),
+                *(count, asked.steps),
             )
         yield measure.measure_images(workload, options, peaks)
 
@@ -243,7 +248,8 @@ def _print(rows: list[Row]) -> None:
     for row in rows:
         if "phases" in row:
             parts = ", ".join(f"{name} {value:.3g} s" for name, value in row["phases"].items())
-            typer.echo(f"{row['workload']}, K = {row['iterations']}, {row['who']}: {parts}")
+            case = f"B = {row['batch']}, K = {row['iterations']}"
+            typer.echo(f"{row['workload']}, {case}, {row['who']}: {parts}")
     busy = max((row["others_took"] for row in rows), default=0.0)
     if busy > AT_MOST_BUSY:
         typer.echo(

@@ -1,4 +1,4 @@
-"""The README's figures are those of the raw results."""
+"""The figures of README and docs/performance.md are those of the raw results."""
 
 import subprocess
 import sys

@@ -51,15 +51,19 @@ def test_images_by_phase(needs_native: None, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pytest.importorskip("matplotlib")
     result = invoke(
-        *("bench", "fashion-mnist", "--batch=2", "--num-iter=3", "--timed=2"),
+        *("bench", "fashion-mnist", "--batch=1,2", "--num-iter=3", "--timed=2"),
         *("--rounds=2", "--steps=10"),
         f"--plot={pictures}",
     )
     assert result.exit_code == 0, result.stderr
     lines = result.stdout.splitlines()
-    ours = next(line for line in lines if line.startswith("fashion-mnist, K = 3, marfast float32"))
+    ours = next(
+        line for line in lines if line.startswith("fashion-mnist, B = 1, K = 3, marfast float32")
+    )
     assert all(phase in ours for phase in ("encoder", "decoder", "head", "host"))
-    assert (pictures / "phases.png").read_bytes()[:4] == b"\x89PNG"
+    assert [line.count("B = 2") for line in lines if "images/s" in line] == [0] * 4 + [1] * 4
+    for name in ("fashion-mnist-phases", "fashion-mnist-throughput"):
+        assert (pictures / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_a_wrong_kernel_is_refused(
@@ -74,8 +78,33 @@ def test_a_wrong_kernel_is_refused(
     monkeypatch.setattr(heads, "ours", wrong)
     result = invoke("bench", "head-b", "--rows=2", *QUICK)
     assert result.exit_code == 1
-    assert "error: head-b, R = 2, cpu float32: off by 0.01; nothing was timed" in result.stderr
+    said = "R = 2, cpu float32: off by 0.01, 0.001 is allowed; nothing was timed"
+    assert f"error: head-b, {said}" in result.stderr
     assert "ms a step" not in result.stdout
+
+
+def test_rows_finished_before_a_wrong_result_are_printed(
+    small_heads: None, needs_native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = heads.ours
+
+    def wrong(workload: Any, *rest: Any) -> Any:
+        run = right(workload, *rest)
+        return lambda: run() + (1.0 if len(workload.arguments[2]) == 4 else 0.0)
+
+    monkeypatch.setattr(heads, "ours", wrong)
+    result = invoke("bench", "head-b", "--rows=2,4", *QUICK)
+    assert result.exit_code == 1
+    assert "error: head-b, R = 4" in result.stderr
+    assert result.stdout.count("R = 2") == 4
+    assert "R = 4" not in result.stdout
+
+
+def test_two_steps_of_an_image_in_bfloat16_are_judged_beside_autocast(needs_native: None) -> None:
+    arguments = ("--num-iter=3", "--timed=1", "--rounds=1", "--steps=2", "--json")
+    result = invoke("bench", "fashion-mnist", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert len(json.loads(result.stdout)) == 4
 
 
 def test_ctrl_c_leaves_the_rows_that_were_finished(
@@ -101,6 +130,7 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-x"], "'head-x'; allowed are head-b"),
         (["head-b", "--rows=2,0"], "'2,0'; allowed are whole numbers from 1"),
         (["head-b", "--rounds=0"], "--rounds"),
+        (["fashion-mnist", "--batch=0"], "'0'; allowed are whole numbers from 1"),
         (["image-b", "--num-iter=257", "--steps=2"], "num-iter"),
         (["head-b", "--device=tpu"], "allowed are cpu and cuda"),
         (["head-b", "--original=/nowhere"], "no such directory"),
@@ -138,3 +168,19 @@ def test_a_prediction_measures_nothing_and_says_so(needs_native: None, tmp_path:
     assert [entry["gpu"] for entry in entries] == ["A100", "H100 PCIe", "H100 SXM", "H200"]
     refused = invoke("bench", "image-b", "--predict")
     assert (refused.exit_code, "head-b" in refused.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_every_size_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, mode, **k: compile(f, backend="eager", **k))
+    net = heads.draw_head(4, 8, 1, 8)
+    sizes = range(1, 20, 2)
+    with torch.no_grad():
+        for rows in sizes:
+            heads.compiled(heads.head_workload(net, rows, 2))()
+            assert counters["stats"]["unique_graphs"] >= 1
+            counters.clear()
+    torch.compiler.reset()
