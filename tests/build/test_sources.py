@@ -48,19 +48,15 @@ def test_isa_files_share_no_code_that_is_not_in_an_unnamed_namespace():
 
 def test_importing_marfast_touches_no_device_and_no_native_code():
     code = """
-import sys, time, torch
-start = time.perf_counter()
+import sys, torch
 import marfast
-seconds = time.perf_counter() - start
 assert "marfast._C" not in sys.modules
 assert not torch.cuda.is_initialized()
 late = {"triton", "scipy", "timm", "matplotlib"} & {name.split(".")[0] for name in sys.modules}
 assert not late, late
-print(seconds)
 """
-    command = [sys.executable, "-c", code]
-    times = [subprocess.run(command, capture_output=True, text=True) for _ in range(3)]
-    assert min(float(run.stdout) for run in times) < 0.3, times[0].stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_version_is_the_packages():

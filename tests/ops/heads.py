@@ -1,9 +1,10 @@
-"""Random arguments of the head's ops, at any size."""
+"""Random arguments of the head's ops, at any size, and what a graph's capture forbids them."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from marfast.ops.head import HeadShape
 from marfast.reference import create_diffusion
@@ -49,3 +50,13 @@ def denoise_inputs(rows: int = 5, **sizes: Any) -> tuple[Any, ...]:
     x, _, cond, weights, *_ = sample_inputs(rows, guided=False, **sizes)
     t = torch.randint(0, 1000, (rows,), generator=torch.Generator().manual_seed(rows))
     return x, t, cond, weights
+
+
+class OnOneDevice(TorchDispatchMode):
+    """Fails where a tensor of another device appears: a capture forbids a copy from the host."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in (*args, result):
+            assert not isinstance(value, Tensor) or value.device.type == "meta", func
+        return result

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from marfast import ops
 from marfast.ops import cuda, native, registry
@@ -14,6 +13,7 @@ from marfast.ops.denoise import GROUP
 from marfast.ops.head import device_time_embedding
 from marfast.reference import SimpleMLPAdaLN, head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
+from tests.ops.heads import OnOneDevice
 from tests.ops.heads import denoise_inputs as inputs
 
 pytestmark = pytest.mark.usefixtures("needs_native")
@@ -129,16 +129,6 @@ ERRORS = [
 def test_a_wrong_argument_is_named(args, kind, message):
     with pytest.raises(kind, match=re.escape(message)):
         ops.denoise(*args)
-
-
-class OnOneDevice(TorchDispatchMode):
-    """Fails where a tensor of another device appears: a capture forbids a copy from the host."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for value in (*args, result):
-            assert not isinstance(value, Tensor) or value.device.type == "meta", func
-        return result
 
 
 def test_the_gpus_launches_take_nothing_from_the_host_after_the_first(monkeypatch):
