@@ -15,6 +15,7 @@ Status ddpm_step(const DdpmStep& a, Stream stream);
 Status layer_norm_modulate(const NormModulate& a, Stream stream);
 Status silu_sum(const SiluSum& a, Stream stream);
 Status linear(const LinearLayer& a, Stream stream);
+Status attention(const Attention& a, Stream stream);
 
 Status adaln_mlp(const ResidualBlock& a, Stream stream);
 Status denoise(const HeadOnce& a, Stream stream);

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from . import build
 
 SOURCES = (
+    "attention.cuh",
     "ddpm_step.cuh",
     "epilogue.cuh",
     "lane_sum.cuh",
