@@ -6,15 +6,15 @@
 //   m   = max s_j, l = sum 2^(s_j - m), out = (sum 2^(s_j - m) v_j) / l
 //
 // A block of 4 warps has 64 queries of one head of one image, 16 a warp, and walks along the keys,
-// 16 to 64 at a time, as many as let two tiles of K and two of V stay in 48 KiB. When m grows, l
+// 16 to 64 at a time: as many as let two tiles of K and two of V stay in 48 KiB. When m grows, l
 // and the sums so far are scaled by 2^(m_old - m). Q, K and V are read where the projection left
 // them. kHeadDim: 64 or 80, compiled in; 0: any up to 128, worked on 16 at a time.
 //
-// Lanes: L = 4 (halves) or 8 (float32) lanes share R = 2 or 4 rows of their warp, lane / L + 16 / L
-// r. A fragment x[n][i] of a lane is of its row R_of(n, i) and, of the results, column 4 R (n / (R
-// / 2)) + 2 (lane % L) + i % 2: for halves the accumulators of mma.sync m16n8k16. Order: q . k_j is
-// one chain over hd, the sums over keys ascend; halves: 16 at a time, in the hardware's order.
-// Halves round 2^(s_j - m) to their dtype before the second product, not in l.
+// A lane has R = 2 (halves) or 4 (float32) rows of its warp, together with 2 R - 1 others. Where a
+// fragment x[n][i] lies, Fragments says; for halves that is the accumulators of mma.sync m16n8k16.
+// Order: q . k_j is one chain over hd; the sums over keys, one over a tile, tiles added in order.
+// In halves the chains are of 16 at a time, in the hardware's order; 2^(s_j - m) is rounded to the
+// dtype for the second product, not in l. float32 takes e for 2 and exp.h's powers.
 //
 // Bytes moved: Q and out once, K and V once for each 64 queries (from L2 but for the first). Floor:
 // the larger of (2 L + 2 Lq) B H hd numbers over bandwidth and 4 B H Lq L hd flops.
@@ -27,13 +27,13 @@
 
 namespace marfast::cuda {
 
-// How 16 rows lie in a warp whose lanes have kRows of them each.
+// x[n][i] of a lane is of its row row_of(n, i) and column(n) + i % 2.
 template <int kRows>
 struct Fragments {
   static constexpr int kLanes = 2 * kRows;  // that share rows
+  // the r-th of the lane's, among the warp's 16
   __device__ static int row(int lane, int r) { return lane / kLanes + 16 / kRows * r; }
   __device__ static constexpr int row_of(int n, int i) { return n % (kRows / 2) * 2 + i / 2; }
-  // of x[n][i] with an even i; the next is beside it
   __device__ static int column(int lane, int n) {
     return n / (kRows / 2) * 4 * kRows + lane % kLanes * 2;
   }
@@ -258,6 +258,65 @@ __device__ void store_pair(T* to, float first, float second, int count) {
   }
 }
 
+// The softmax of a warp's rows, so far.
+template <class Products>
+struct OnlineSoftmax {
+  static constexpr int kRows = Products::kRows;
+  using Layout = Fragments<kRows>;
+  float most[kRows], total[kRows];  // m, unscaled; the lane's part of l
+
+  __device__ OnlineSoftmax() {
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) most[r] = -INFINITY, total[r] = 0.0f;
+  }
+
+  // From scores to weights; what is summed so far is to be multiplied by `shrink`.
+  template <int kTiles>
+  __device__ __forceinline__ void weights(float (&score)[kTiles][4], float scale,
+                                          float (&shrink)[kRows]) {
+    float high[kRows], base[kRows], sum[kRows] = {};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) high[r] = most[r];
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int r = Layout::row_of(n, i);
+        high[r] = fmaxf(high[r], score[n][i]);
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+#pragma unroll
+      for (int lanes = 1; lanes < Layout::kLanes; lanes *= 2) {
+        high[r] = fmaxf(high[r], ptx::shfl_xor(high[r], lanes));
+      }
+      base[r] = high[r] == -INFINITY ? 0.0f : -(high[r] * scale);  // no key yet: weights of 0
+      shrink[r] = Products::power(fmaf(most[r], scale, base[r]));
+      most[r] = high[r];
+    }
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int r = Layout::row_of(n, i);
+        score[n][i] = Products::power(fmaf(score[n][i], scale, base[r]));
+        sum[r] += score[n][i];
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) total[r] = fmaf(total[r], shrink[r], sum[r]);
+  }
+
+  // 1 / l of the lane's r-th row
+  __device__ float inverse(int r) const {
+    float sum = total[r];
+#pragma unroll
+    for (int lanes = 1; lanes < Layout::kLanes; lanes *= 2) sum += ptx::shfl_xor(sum, lanes);
+    return 1.0f / sum;
+  }
+};
+
 template <class T, int kHeadDim, int kCopy>
 __global__ void __launch_bounds__(128, 3) attention(const Attention a) {
   using Tiles = AttentionTiles<T, kHeadDim>;
@@ -268,9 +327,10 @@ __global__ void __launch_bounds__(128, 3) attention(const Attention a) {
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int head_dim = kHeadDim ? kHeadDim : static_cast<int>(a.head_dim);
   const int length = static_cast<int>(a.length), wanted = static_cast<int>(a.wanted);
+  const int heads = static_cast<int>(a.heads), block = static_cast<int>(blockIdx.x);
   const int blocks = (wanted + kQueries - 1) / kQueries;  // of a head
-  const int first = static_cast<int>(blockIdx.x) % blocks * kQueries;
-  const int64_t head = blockIdx.x / blocks % a.heads, image = blockIdx.x / blocks / a.heads;
+  const int first = block % blocks * kQueries, head = block / blocks % heads;
+  const int64_t image = block / blocks / heads;
   const T* qkv = static_cast<const T*>(a.qkv) + image * a.batch_stride + head * a.head_stride;
 
   int query[kRows], sees[kRows];  // so many keys; none where there is no such query
@@ -288,10 +348,9 @@ __global__ void __launch_bounds__(128, 3) attention(const Attention a) {
 #pragma unroll
   for (int r = 1; r < kRows; ++r) fewest = sees[r] < fewest ? sees[r] : fewest;
 
-  const float scale = a.scale * Products::kUnit;
   auto tile = [](int i) {  // keys of two stages, then values
-    return
-        typename Tiles::Keys{reinterpret_cast<T*>(ptx::shared_memory() + i * Tiles::Keys::kBytes)};
+    unsigned char* at = ptx::shared_memory() + i * Tiles::Keys::kBytes;
+    return typename Tiles::Keys{reinterpret_cast<T*>(at)};
   };
   const Matrix<T> k{qkv + a.part_stride, length, head_dim, a.position_stride};
   const Matrix<T> v{qkv + 2 * a.part_stride, length, head_dim, a.position_stride};
@@ -308,17 +367,14 @@ __global__ void __launch_bounds__(128, 3) attention(const Attention a) {
 
   copy(0);
   const Products products(rows, sees, head_dim, lane);
-  float out[kWidth / 8][4] = {}, most[kRows], total[kRows];
-#pragma unroll
-  for (int r = 0; r < kRows; ++r) most[r] = -INFINITY, total[r] = 0.0f;
+  OnlineSoftmax<Products> softmax;
+  float out[kWidth / 8][4] = {};
   for (int step = 0; step < steps; ++step) {
     ptx::cp_async_wait_group<0>();
     ptx::bar_sync();  // this step's tiles have arrived for all; all are done with the last step's
     copy(step + 1);
-    float score[kKeys / 8][4] = {};
+    float score[kKeys / 8][4] = {}, shrink[kRows];
     products.multiply(tile(step % 2), score);
-
-    float high[kRows], base[kRows];
     if ((step + 1) * kKeys > fewest) {
 #pragma unroll
       for (int n = 0; n < kKeys / 8; ++n) {
@@ -329,39 +385,7 @@ __global__ void __launch_bounds__(128, 3) attention(const Attention a) {
         }
       }
     }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) high[r] = most[r];
-#pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int r = Layout::row_of(n, i);
-        high[r] = fmaxf(high[r], score[n][i]);
-      }
-    }
-    float shrink[kRows];
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-#pragma unroll
-      for (int mask = 1; mask < Layout::kLanes; mask *= 2) {
-        high[r] = fmaxf(high[r], ptx::shfl_xor(high[r], mask));
-      }
-      base[r] = high[r] == -INFINITY ? 0.0f : -(high[r] * scale);
-      shrink[r] = Products::power(fmaf(most[r], scale, base[r]));
-      most[r] = high[r];
-    }
-    float sum[kRows] = {};
-#pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int r = Layout::row_of(n, i);
-        score[n][i] = Products::power(fmaf(score[n][i], scale, base[r]));
-        sum[r] += score[n][i];
-      }
-    }
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) total[r] = fmaf(total[r], shrink[r], sum[r]);
+    softmax.weights(score, a.scale * Products::kUnit, shrink);
 #pragma unroll
     for (int n = 0; n < kWidth / 8; ++n) {
 #pragma unroll
@@ -372,21 +396,13 @@ __global__ void __launch_bounds__(128, 3) attention(const Attention a) {
 
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
+    const float inverse = softmax.inverse(r);
+    T* to = static_cast<T*>(a.out) + ((image * wanted + query[r]) * heads + head) * head_dim;
 #pragma unroll
-    for (int mask = 1; mask < Layout::kLanes; mask *= 2) {
-      total[r] += ptx::shfl_xor(total[r], mask);
-    }
-    total[r] = 1.0f / total[r];
-  }
-#pragma unroll
-  for (int n = 0; n < kWidth / 8; ++n) {
-    const int d = Layout::column(lane, n);
-#pragma unroll
-    for (int i = 0; i < 4; i += 2) {
-      const int r = Layout::row_of(n, i);
-      T* to =
-          static_cast<T*>(a.out) + ((image * wanted + query[r]) * a.heads + head) * head_dim + d;
-      store_pair<kCopy>(to, out[n][i] * total[r], out[n][i + 1] * total[r],
+    for (int n = r / 2; n < kWidth / 8; n += kRows / 2) {
+      const int d = Layout::column(lane, n);
+      const float* pair = out[n] + r % 2 * 2;
+      store_pair<kCopy>(to + d, pair[0] * inverse, pair[1] * inverse,
                         query[r] < wanted ? head_dim - d : 0);
     }
   }

@@ -100,11 +100,11 @@ Status linear(const LinearLayer& a, Stream) {
 Status attention(const Attention& a, Stream) {
   Memory memory;
   const int64_t size = size_of(a.dtype), columns = a.heads * a.head_dim;
-  const int64_t positions =
-      a.batch && a.length ? (a.batch - 1) * a.batch_stride + (a.length - 1) * a.position_stride
-                          : -1;
-  memory.in("qkv", a.qkv, positions + 1,
-            2 * a.part_stride + (a.heads - 1) * a.head_stride + a.head_dim, 1, size);
+  if (a.batch * a.length > 0) {
+    const int64_t last = (a.batch - 1) * a.batch_stride + (a.length - 1) * a.position_stride +
+                         2 * a.part_stride + (a.heads - 1) * a.head_stride;
+    memory.in("qkv", a.qkv, 1, last + a.head_dim, 0, size);
+  }
   memory.in("queries", a.queries, a.batch, a.wanted, a.wanted, 8);
   memory.out("out", a.out, a.batch * a.wanted, columns, columns, size);
   return reported([&] { return attention_by(a, emu::Emulated{}); });
