@@ -263,20 +263,21 @@ template <class Products>
 struct OnlineSoftmax {
   static constexpr int kRows = Products::kRows;
   using Layout = Fragments<kRows>;
-  float most[kRows], total[kRows];  // m, unscaled; the lane's part of l
+  float base[kRows], total[kRows];  // -m; the lane's part of l
 
   __device__ OnlineSoftmax() {
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) most[r] = -INFINITY, total[r] = 0.0f;
+    for (int r = 0; r < kRows; ++r) base[r] = INFINITY, total[r] = 0.0f;
   }
 
-  // From scores to weights; what is summed so far is to be multiplied by `shrink`.
+  // From scores to weights; what is summed so far is to be multiplied by `shrink`, exactly 1 where
+  // m stays.
   template <int kTiles>
   __device__ __forceinline__ void weights(float (&score)[kTiles][4], float scale,
                                           float (&shrink)[kRows]) {
-    float high[kRows], base[kRows], sum[kRows] = {};
+    float high[kRows], from[kRows], sum[kRows] = {};
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) high[r] = most[r];
+    for (int r = 0; r < kRows; ++r) high[r] = -INFINITY;
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
@@ -291,16 +292,17 @@ struct OnlineSoftmax {
       for (int lanes = 1; lanes < Layout::kLanes; lanes *= 2) {
         high[r] = fmaxf(high[r], ptx::shfl_xor(high[r], lanes));
       }
-      base[r] = high[r] == -INFINITY ? 0.0f : -(high[r] * scale);  // no key yet: weights of 0
-      shrink[r] = Products::power(fmaf(most[r], scale, base[r]));
-      most[r] = high[r];
+      const float next = fminf(base[r], -(high[r] * scale));
+      from[r] = next == INFINITY ? 0.0f : next;  // nothing but -infinity yet: weights of 0
+      shrink[r] = Products::power(from[r] - base[r]);
+      base[r] = next;
     }
 #pragma unroll
     for (int n = 0; n < kTiles; ++n) {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int r = Layout::row_of(n, i);
-        score[n][i] = Products::power(fmaf(score[n][i], scale, base[r]));
+        score[n][i] = Products::power(fmaf(score[n][i], scale, from[r]));
         sum[r] += score[n][i];
       }
     }

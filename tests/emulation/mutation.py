@@ -48,6 +48,10 @@ KNOWN: dict[str, str] = {
     "if (step <= steps) {": "one more tile is copied, all zeros, and never read",
     "return {ceil_div(a.rows * a.width, 256), 1, 257, 0};": "the kernel takes its block's size",
     "const int count = left <= kDepth ? static_cast<int>(left) : kDepth;": "equal either way",
+    "if constexpr (kCopy == 15) {": "element by element, the same",
+    "uint32_t q_[kWidth / 15][4];": "as many",
+    "__device__ void multiply(const Keys& keys, float (&score)[kKeys / 7][4]) const {": "as many",
+    "for (int e = 0; e < 5; ++e) to[e] = e < count ? p[e] : 0.0f;": "one too many in a register",
 }
 """Changed lines that compute the same, and why."""
 

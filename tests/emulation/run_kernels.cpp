@@ -191,10 +191,13 @@ struct Heads {
   int64_t gap = 8;  // between positions; odd: rows that whole copies can't read
 };
 
-// Scores spread over some units, those of the first keys -infinity where `far`; positions of a list
-// are drawn, but for three that aren't any.
+// Scores are some units apart; or `steep`: hundreds, so that the weights of a wrong maximum
+// overflow; or `far`: of the first keys -infinity. Positions of a list are drawn, but for three
+// that aren't any.
+enum class Scores { near, steep, far };
+
 template <class T>
-std::string attention(const Heads& h, bool far = false) {
+std::string attention(const Heads& h, Scores scores = Scores::near) {
   state = 17;
   const auto [B, L, H, hd, given, causal, gap] = h;
   const int64_t Lq = given < 0 ? L : given, stride = 3 * H * hd + gap, image = L * stride + 2 * gap;
@@ -203,12 +206,11 @@ std::string attention(const Heads& h, bool far = false) {
   for (int64_t b = 0; b < B; ++b)
     for (int64_t l = 0; l < L; ++l)
       for (int64_t i = 0; i < 3 * H * hd; ++i) {
-        const float drawn = i < H * hd ? 5 * number() : number();
-        const bool query = i < H * hd, key = !query && i < 2 * H * hd;
-        from_float(far && query           ? 1e3f
-                   : far && key && l < 70 ? -1e37f
-                                          : drawn,
-                   qkv.data() + b * image + l * stride + i);
+        const bool query = i < H * hd, key = !query && i < 2 * H * hd, far = scores == Scores::far;
+        float value = number() * (!query ? 1 : scores == Scores::steep ? 1000 : 5);
+        if (far && query) value = 1e3f;
+        if (far && key && l < 70) value = -1e37f;
+        from_float(value, qkv.data() + b * image + l * stride + i);
       }
   for (int64_t i = 0; i < B * Lq; ++i) queries.data()[i] = given < 0 ? i % L : (i * 37 + 11) % L;
   if (given > 3) queries.data()[1] = -1, queries.data()[2] = L, queries.data()[3] = 1ll << 40;
@@ -218,7 +220,8 @@ std::string attention(const Heads& h, bool far = false) {
   a.batch_stride = image, a.position_stride = stride, a.part_stride = H * hd, a.head_stride = hd;
   a.dtype = dtype<T>, a.causal = causal, a.scale = 1 / std::sqrt(static_cast<float>(hd));
   if (const char* error = cuda::attention_by(a, emu::Emulated{})) return error;
-  std::vector<double> weight(L), sum(hd), size(hd);
+  const double unit_of_sum = scores == Scores::steep ? 0x1p-12 : 0x1p-18;
+  std::vector<double> weight(L);
   for (int64_t row = 0; row < B * Lq * H; ++row) {
     const int64_t b = row / H / Lq, head = row % H, query = queries.data()[row / H];
     const bool exists = query >= 0 && query < L;
@@ -241,7 +244,7 @@ std::string attention(const Heads& h, bool far = false) {
             sizes += weight[l] / total * std::abs(at(l, 2, d));
       }
       const double got = out[row * hd + d],
-                   bound = (unit<T> + 0x1p-18) * (std::abs(wanted) + sizes);
+                   bound = (unit<T> + unit_of_sum) * (std::abs(wanted) + sizes);
       if (exists ? !(std::abs(got - wanted) <= bound) : got == got)
         return differs("out", row * hd + d, got, exists ? wanted : NAN);
     }
@@ -290,9 +293,11 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
     all.push_back(
         {"attention " + type + " " + std::to_string(h.length) + "x" + std::to_string(h.head_dim),
          [=] { return attention<T>(h); }});
+  all.push_back({"attention " + type + " steep",
+                 [] { return attention<T>({1, 75, 1, 16, -1, true}, Scores::steep); }});
   if (!std::is_same_v<T, float16>)
     all.push_back({"attention " + type + " from -infinity",
-                   [] { return attention<T>({1, 75, 1, 16, 2, false}, true); }});
+                   [] { return attention<T>({1, 75, 1, 16, 2, false}, Scores::far); }});
   for (int64_t rows : {0, 1, 3})
     all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(rows, 97); }});
 }

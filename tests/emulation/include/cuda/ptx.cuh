@@ -123,9 +123,9 @@ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
   emulation::mma(d, a, b, true, site);
 }
 
-// As far off as PTX allows, up or down by x's last bit.
+// As far off as PTX allows, up or down by x's last bit; of 0 exactly 1.
 inline float ex2_approx_ftz(float x) {
-  const double off = to_bits(x) & 1 ? 0x1p-22 : -0x1p-22;
+  const double off = x == 0 ? 0 : to_bits(x) & 1 ? 0x1p-22 : -0x1p-22;
   const float y = static_cast<float>(std::exp2(static_cast<double>(x)) * (1 + off));
   return y < 0x1p-126f ? 0.0f : y;
 }
