@@ -82,6 +82,10 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
       &D::coefficients, &D::guidance, &D::tokens, &D::channels, &D::x_stride,
       &D::model_output_stride, &D::noise_stride, &D::model_output_dtype, &D::guided,
       &D::temperature, &D::clip_denoised);
+  using A = Attention;
+  def(m, "attention", &cuda::attention, &A::out, &A::qkv, &A::queries, &A::batch, &A::length,
+      &A::wanted, &A::heads, &A::head_dim, &A::batch_stride, &A::position_stride, &A::part_stride,
+      &A::head_stride, &A::dtype, &A::causal, &A::scale);
   using B = ResidualBlock;
   def(m, "adaln_mlp", &cuda::adaln_mlp, &B::out, &B::x, &B::shift, &B::scale, &B::gate,
       &B::norm_weight, &B::norm_bias, &B::w1, &B::b1, &B::w2, &B::b2, &B::normed, &B::hidden,

@@ -64,6 +64,7 @@ Status layer_norm_modulate(const NormModulate& a, Stream stream) {
 }
 Status silu_sum(const SiluSum& a, Stream stream) { return silu_sum_by(a, on(stream)); }
 Status linear(const LinearLayer& a, Stream stream) { return linear_by(a, on(stream)); }
+Status attention(const Attention& a, Stream stream) { return attention_by(a, on(stream)); }
 Status linear_epilogue(const LinearLayer& a, Stream stream) {
   return linear_epilogue_by(a, on(stream));
 }

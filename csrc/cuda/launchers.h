@@ -15,6 +15,7 @@ Status ddpm_step(const DdpmStep& a, Stream stream);
 Status layer_norm_modulate(const NormModulate& a, Stream stream);
 Status silu_sum(const SiluSum& a, Stream stream);
 Status linear(const LinearLayer& a, Stream stream);
+Status attention(const Attention& a, Stream stream);
 // Only what follows a product, which is in x [R, J] of dtype; weight and inputs aren't read.
 Status linear_epilogue(const LinearLayer& a, Stream stream);
 Status sample_tables(const SampleTables& a, Stream stream);

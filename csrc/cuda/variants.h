@@ -5,6 +5,7 @@
 //   launch(kernel, shape, args) -> Status
 // The includer has defined __global__ and the like.
 
+#include "cuda/attention.cuh"
 #include "cuda/ddpm_sample.cuh"
 #include "cuda/ddpm_step.cuh"
 #include "cuda/launchers.h"
@@ -153,6 +154,41 @@ auto ddpm_sample_by(const PersistentSample& a, const Launch& launch) {
       {ddpm_sample<float16>, shape_of, takes_sample<DType::f16>},
   };
   return launch_first(variants, a, launch);
+}
+
+// kHeadDim 0: any up to 128. Copies of 16 bytes need whole ones, and results that start at pairs.
+template <DType kType, int kHeadDim, int kCopy>
+bool takes_attention(const Attention& a) {
+  const int64_t size = a.dtype == DType::f32 ? 4 : 2;
+  const int64_t strides =
+      a.head_dim | a.batch_stride | a.position_stride | a.part_stride | a.head_stride;
+  const auto bits = reinterpret_cast<uintptr_t>(a.qkv) | static_cast<uintptr_t>(strides * size) |
+                    reinterpret_cast<uintptr_t>(a.out) * 4;
+  return a.dtype == kType && (kHeadDim ? a.head_dim == kHeadDim : a.head_dim <= 128) &&
+         (kCopy < 16 || bits % 16 == 0);
+}
+
+template <class Launch>
+Status attention_by(const Attention& a, const Launch& launch) {
+  using bf = bfloat16;
+  using half = float16;
+  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
+  // MAR's heads, then any; an element a copy last.
+  static constexpr Variant<Attention> variants[] = {
+      {attention<bf, 64, 16>, AttentionTiles<bf, 64>::shape_of, takes_attention<bf16, 64, 16>},
+      {attention<bf, 80, 16>, AttentionTiles<bf, 80>::shape_of, takes_attention<bf16, 80, 16>},
+      {attention<bf, 0, 16>, AttentionTiles<bf, 0>::shape_of, takes_attention<bf16, 0, 16>},
+      {attention<bf, 0, 2>, AttentionTiles<bf, 0>::shape_of, takes_attention<bf16, 0, 2>},
+      {attention<half, 64, 16>, AttentionTiles<half, 64>::shape_of, takes_attention<f16, 64, 16>},
+      {attention<half, 80, 16>, AttentionTiles<half, 80>::shape_of, takes_attention<f16, 80, 16>},
+      {attention<half, 0, 16>, AttentionTiles<half, 0>::shape_of, takes_attention<f16, 0, 16>},
+      {attention<half, 0, 2>, AttentionTiles<half, 0>::shape_of, takes_attention<f16, 0, 2>},
+      {attention<float, 64, 16>, AttentionTiles<float, 64>::shape_of, takes_attention<f32, 64, 16>},
+      {attention<float, 80, 16>, AttentionTiles<float, 80>::shape_of, takes_attention<f32, 80, 16>},
+      {attention<float, 0, 16>, AttentionTiles<float, 0>::shape_of, takes_attention<f32, 0, 16>},
+      {attention<float, 0, 4>, AttentionTiles<float, 0>::shape_of, takes_attention<f32, 0, 4>},
+  };
+  return a.batch * a.wanted == 0 ? nullptr : launch_first(variants, a, launch);
 }
 
 }  // namespace marfast::cuda

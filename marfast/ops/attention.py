@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marfast.ops import checks, native, triton_backend
+from marfast.ops import checks, cuda, native, triton_backend
 from marfast.ops.registry import Backend, Op, Verdict
 from marfast.reference import transformer
 
@@ -94,6 +94,34 @@ def _can_run_triton(qkv: Tensor, queries: Tensor | None, causal: bool) -> Verdic
     return triton_backend.can_run({"qkv": qkv})
 
 
+def _can_run_cuda(qkv: Tensor, queries: Tensor | None, causal: bool) -> Verdict:
+    batch, length, _, heads, head_dim = qkv.shape
+    if head_dim > 128:
+        return False, f"qkv has heads of {head_dim}; the kernel takes 128 at most"
+    wanted = length if queries is None else queries.shape[1]
+    if max(length, batch * heads * wanted) >= 2**31:
+        return False, "there are 2^31 positions or queries of all heads, or more"
+    return cuda.can_run({"qkv": qkv}, tuple(native.DTYPE_CODES))
+
+
+def _run_cuda(qkv: Tensor, queries: Tensor | None, causal: bool) -> Tensor:
+    batch, length, _, heads, head_dim = qkv.shape
+    wanted = length if queries is None else queries.shape[1]
+    out = qkv.new_empty((batch, wanted, heads * head_dim))
+    qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
+    queries = None if queries is None else queries.contiguous()
+    cuda.call(
+        *("attention", qkv.device, out.data_ptr(), qkv.data_ptr()),
+        0 if queries is None else queries.data_ptr(),
+        *(batch, length, wanted, heads, head_dim),
+        *qkv.stride()[:4],
+        cuda.code(qkv.dtype),
+        causal,
+        head_dim**-0.5,
+    )
+    return out
+
+
 _OP = Op(
     "attention(Tensor qkv, Tensor? queries=None, bool causal=False) -> Tensor",
     check=_check,
@@ -101,6 +129,7 @@ _OP = Op(
     reference=_reference,
     example=_example,
     backends=[
+        Backend("cuda", _can_run_cuda, _run_cuda, on_request=True),
         triton_backend.backend("attention", _can_run_triton),
         Backend("cpu", _can_run_cpu, _run_cpu, own_kernel=False),
     ],

@@ -24,6 +24,10 @@ Verdict = tuple[bool, str]
 """Whether a backend can run, and if not, why."""
 
 
+Example = Callable[[torch.dtype, torch.device, torch.Generator], tuple[Any, ...]]
+"""Gives arguments that every backend is meant to take."""
+
+
 class Backend(NamedTuple):
     """One implementation of an op. Both functions take the op's arguments, all of them,
     positionally; `can_run` has no side effect and is the only place that knows a limit."""
@@ -76,7 +80,7 @@ class Op:
         check: Callable[..., None],
         fake: Callable[..., Tensor],
         reference: Callable[..., Tensor],
-        example: Callable[[torch.dtype, torch.device, torch.Generator], tuple[Any, ...]],
+        example: Example,
         backends: Sequence[Backend] = (),
         differentiable: bool = True,
     ) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
-    from .registry import Backend, Op
+    from .registry import Backend, Example, Op
 
 ALLOWED = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Of the reference's largest value."""
@@ -56,9 +56,16 @@ def _lowest(tensors: list[Tensor]) -> torch.dtype:
 
 
 @torch.no_grad()
-def check(op: "Op", backend: "Backend", dtype: torch.dtype, device: torch.device) -> str:
-    """Runs the op's example by a backend and by the reference; what is wrong, or nothing."""
-    args = op.fill(op.example(dtype, device, torch.Generator().manual_seed(0)))
+def check(
+    op: "Op",
+    backend: "Backend",
+    dtype: torch.dtype,
+    device: torch.device,
+    example: "Example | None" = None,
+) -> str:
+    """Runs the op's example, or another, by a backend and by the reference; what is wrong, or
+    nothing."""
+    args = op.fill((example or op.example)(dtype, device, torch.Generator().manual_seed(0)))
     ok, _ = backend.can_run(*args)
     if not ok:
         return ""  # it doesn't take its example in this dtype: there is no known answer

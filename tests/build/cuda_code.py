@@ -134,7 +134,7 @@ def launched() -> dict[str, tuple[int, int]]:
     for, at most, over the emulator's cases."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        for name in ("run_kernels", "run_ddpm_sample"):
+        for name in ("run_kernels", "run_attention", "run_ddpm_sample"):
             program = build.link_program(build.HERE / f"{name}.cpp", Path(folder) / name)
             lines = build.run(program, "shapes").stdout.splitlines()
             rows += [line.split("\t") for line in lines]

@@ -33,7 +33,7 @@ struct Buffer {
   std::vector<T> memory;
   size_t count;
   Buffer(size_t count, bool written) : memory(count + 2 * zone), count(count) {
-    std::memset(static_cast<void*>(memory.data()), 0xff, memory.size() * sizeof(T));  // NaN
+    std::memset(static_cast<void*>(memory.data()), 0xff, memory.size() * sizeof(T));  // NaN; -1
     emu::add_memory(data(), count * sizeof(T), written, "buffer");
   }
   // [rows, columns], NaN between the rows

@@ -4,6 +4,8 @@
 // synchronisations is needed; any other is broken, and the lines marked `report: KIND` are where
 // the emulator may say so.
 
+#include <math.h>
+
 #include "cuda/ptx.cuh"
 
 namespace marfast {
@@ -280,6 +282,68 @@ __global__ void right_mma(const Io a) {
   float d[4] = {};
   ptx::mma_m16n8k16(d, left, right, bfloat16{});
   for (int i = 0; i < 4; ++i) a.out[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];
+}
+
+// The same by the transpose of in[256 ...] as it lies, [16, 8], by ldmatrix.trans.
+__global__ void right_mma_trans(const Io a) {
+  const int lane = threadIdx.x;
+  auto* tile = ptx::shared_memory();  // [16][16], [16][8], [16][8] of bfloat16
+  ptx::cp_async_16(tile + 16 * lane, a.in + 4 * lane);
+  if (lane < 16) {
+    ptx::cp_async_16(tile + 512 + 16 * lane, a.in + 128 + 4 * lane);
+    ptx::cp_async_16(tile + 768 + 16 * lane, a.in + 128 + 4 * lane);
+  }
+  ptx::cp_async_commit_group();
+  ptx::cp_async_wait_group<0>();
+  ptx::bar_warp_sync();
+  uint32_t left[4], right[2], both[4];
+  ptx::ldmatrix_x4(left, tile + lane % 16 * 32 + lane / 16 * 16);
+  ptx::ldmatrix_x2_trans(right, tile + 512 + lane % 16 * 16);
+  ptx::ldmatrix_x4_trans(both, tile + 512 + lane * 16);  // twice the same
+  if (both[0] != right[0] || both[1] != right[1] || both[2] != right[0] || both[3] != right[1]) {
+    ptx::trap();
+  }
+  float d[4] = {};
+  ptx::mma_m16n8k16(d, left, right, bfloat16{});
+  for (int i = 0; i < 4; ++i) a.out[(lane / 4 + i / 2 * 8) * 8 + lane % 4 * 2 + i % 2] = d[i];
+}
+
+// Each lane of the first 8, 16 or 32 names a row of 16 bytes, at a multiple of 16.
+__global__ void misaligned_matrix(const Io) {
+  uint32_t r[4];
+  ptx::ldmatrix_x4_trans(r, ptx::shared_memory() + 16 * threadIdx.x + 8);  // report: misaligned
+}
+
+__global__ void uninitialised_matrix(const Io a) {
+  shared()[threadIdx.x] = a.in[threadIdx.x];
+  ptx::bar_sync();
+  uint32_t r[4];
+  ptx::ldmatrix_x4_trans(r, ptx::shared_memory() + 16 * threadIdx.x);  // report: uninitialised
+}
+
+__global__ void not_arrived_matrix(const Io a) {
+  ptx::cp_async_16(ptx::shared_memory() + 16 * threadIdx.x, a.in + 4 * threadIdx.x);
+  ptx::cp_async_commit_group();
+  uint32_t r[2];
+  ptx::ldmatrix_x2_trans(r, ptx::shared_memory() + 16 * threadIdx.x);  // report: not_arrived
+}
+
+__global__ void missing_lane_in_matrix(const Io a) {
+  ptx::st_shared_v4(ptx::shared_memory() + 16 * threadIdx.x, {});
+  if (threadIdx.x == 20) return;
+  uint32_t r[2];  // lanes 16 to 31 name no row, and must be there
+  ptx::ldmatrix_x2_trans(r, ptx::shared_memory() + 16 * threadIdx.x);  // report: missing_lane
+  a.out[threadIdx.x] = static_cast<float>(r[0]);
+}
+
+// 2^x is exact where x is 0, and flushed where it is subnormal; halves are rounded to nearest even.
+__global__ void right_conversions(const Io a) {
+  const bool powers = ptx::ex2_approx_ftz(0.0f) == 1 && ptx::ex2_approx_ftz(-INFINITY) == 0 &&
+                      ptx::ex2_approx_ftz(-126.5f) == 0 &&
+                      fabsf(ptx::ex2_approx_ftz(10.5f) - 1448.1547f) < 1448 * 0x1p-21f;
+  const uint32_t pair = ptx::cvt_rn_x2(1.00390625f, -3.0f, bfloat16{});  // 1 + 2^-8: to even, 1
+  const uint32_t halves = ptx::cvt_rn_x2(65536.0f, 0.5f, float16{});     // to infinity
+  a.out[threadIdx.x] = powers && pair == 0xc0403f80 && halves == 0x38007c00 ? 0.0f : 1.0f;
 }
 
 }  // namespace marfast

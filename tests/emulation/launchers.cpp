@@ -151,6 +151,19 @@ Status ddpm_sample(const PersistentSample& a, Stream) {
 int64_t resident_blocks(const PersistentSample&) { return 4; }
 DeviceSizes device_sizes() { return {4, 64 << 10, 1 << 20}; }
 
+Status attention(const Attention& a, Stream) {
+  Memory memory;
+  const int64_t size = size_of(a.dtype), columns = a.heads * a.head_dim;
+  if (a.batch * a.length > 0) {
+    const int64_t last = (a.batch - 1) * a.batch_stride + (a.length - 1) * a.position_stride +
+                         2 * a.part_stride + (a.heads - 1) * a.head_stride;
+    memory.in("qkv", a.qkv, 1, last + a.head_dim, 0, size);
+  }
+  memory.in("queries", a.queries, a.batch, a.wanted, a.wanted, 8);
+  memory.out("out", a.out, a.batch * a.wanted, columns, columns, size);
+  return reported([&] { return attention_by(a, emu::Emulated{}); });
+}
+
 }  // namespace marfast::cuda
 
 // For the tests, by ctypes: 0 forward, 1 reverse, 2 random.

@@ -40,7 +40,10 @@ def cases(op: str) -> Program:
 
 SAMPLER = Program("run_ddpm_sample.cpp", (), kernels_are_right)
 
+ATTENTION = Program("run_attention.cpp", (), kernels_are_right)
+
 SOURCES = {
+    "attention.cuh": ATTENTION,
     "ddpm_step.cuh": cases("ddpm_step"),
     "epilogue.cuh": cases("linear"),
     "linear_epilogue.cuh": cases("linear_epilogue"),
@@ -84,6 +87,10 @@ KNOWN: dict[str, str] = {
     "if (step <= steps) {": "one more tile is copied, all zeros, and never read",
     "return {ceil_div(a.rows * a.width, 256), 1, 257, 0};": "the kernel takes its block's size",
     "const int count = left <= kDepth ? static_cast<int>(left) : kDepth;": "equal either way",
+    "if constexpr (kCopy == 15) {": "element by element, the same",
+    "uint32_t q_[kWidth / 15][4];": "as many",
+    "__device__ void multiply(const Keys& keys, float (&score)[kKeys / 7][4]) const {": "as many",
+    "for (int e = 0; e < 5; ++e) to[e] = e < count ? p[e] : 0.0f;": "one too many in a register",
 }
 """Changed lines that compute the same, and why."""
 

@@ -71,6 +71,20 @@ bool mma_is_right() {
     }
   return true;
 }
+bool mma_trans_is_right() {
+  for (int r = 0; r < 16; ++r)
+    for (int c = 0; c < 8; ++c) {
+      float sum = 0;
+      for (int k = 0; k < 16; ++k) sum += element(r * 16 + k) * element(256 + k * 8 + c);
+      if (out[r * 8 + c] != sum) return false;
+    }
+  return true;
+}
+bool conversions_are_right() {
+  for (int t = 0; t < 32; ++t)
+    if (out[t] != 0) return false;
+  return true;
+}
 bool fences_are_right() { return out[1] == in[0] && out[3] == in[0]; }
 bool anything() { return true; }
 
@@ -99,6 +113,8 @@ const Case cases[] = {
     CASE(right_fences, 2, 32, fences_are_right),
     CASE(right_release_store, 2, 32, fences_are_right),
     CASE(right_mma, 1, 32, mma_is_right),
+    CASE(right_mma_trans, 1, 32, mma_trans_is_right),
+    CASE(right_conversions, 1, 32, conversions_are_right),
     CASE(race_missing_barrier, 1, 64, anything),
     CASE(race_in_global_memory, 1, 64, anything),
     CASE(race_between_blocks, 2, 64, anything),
@@ -116,6 +132,10 @@ const Case cases[] = {
     CASE(divergence_at_barrier, 1, 64, anything),
     CASE(divergence_ended_thread, 1, 64, anything),
     CASE(missing_lane_in_shuffle, 1, 64, anything),
+    CASE(misaligned_matrix, 1, 32, anything),
+    CASE(uninitialised_matrix, 1, 32, anything),
+    CASE(not_arrived_matrix, 1, 32, anything),
+    CASE(missing_lane_in_matrix, 1, 32, anything),
     CASE(deadlock_named_barrier, 1, 64, anything),
     CASE(deadlock_spin, 1, 32, anything),
     CASE(trap_always, 1, 32, anything),
@@ -123,7 +143,7 @@ const Case cases[] = {
 
 std::string run(const Case& which) {
   for (int i = 0; i < 256; ++i) in[i] = static_cast<float>(i * 7 % 31);
-  if (which.right == mma_is_right)
+  if (which.right == mma_is_right || which.right == mma_trans_is_right)
     for (int i = 0; i < 192; ++i) in[i] = as_bfloat16_pair(element(2 * i), element(2 * i + 1));
   for (float& value : out) value = NAN;
   counter[0] = 0;

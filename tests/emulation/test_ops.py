@@ -9,6 +9,8 @@ from torch import Tensor
 from marfast import ops
 from marfast.ops import native, registry
 from marfast.ops.head import HeadShape, example_weights
+from tests.helpers import assert_as_accurate
+from tests.ops.test_attention import inputs, written_out
 
 from . import build
 from .module import on_cuda
@@ -90,3 +92,68 @@ def test_denoise(rows: int, depth: int, dtype: torch.dtype) -> None:
     weights = example_weights(shape, dtype, torch.device("cpu"), generator)
     t = torch.arange(rows) * 300
     assert_right(ops.denoise, (normal(rows, 3), t, normal(rows, 20, seed=1), weights), dtype)
+
+
+ATTENTION: list[dict[str, Any]] = [
+    {"batch": 3, "length": 1, "head_dim": 64},
+    {"batch": 1, "length": 5, "heads": 3, "head_dim": 8},
+    {"batch": 2, "length": 17, "head_dim": 24, "wanted": 4},
+    {"batch": 1, "length": 64, "head_dim": 80},
+    {"batch": 1, "length": 77, "head_dim": 64, "causal": True},
+    {"batch": 2, "length": 130, "heads": 1, "head_dim": 80, "wanted": 5, "causal": True},
+    {"batch": 1, "length": 130, "heads": 1, "head_dim": 64},
+    {"batch": 1, "length": 33, "heads": 1, "head_dim": 128, "wanted": 70},
+]
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention(dtype: torch.dtype) -> None:
+    """Another seed for each shape; errors count together, beside PyTorch's own."""
+    cases = [
+        inputs(**{"heads": 2, **shape}, dtype=dtype, seed=seed)
+        for seed, shape in enumerate(ATTENTION)
+    ]
+    reference = registry.OPS["attention"].reference
+    assert_as_accurate(lambda *args: on_cuda(ops.attention, *args), reference, cases)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("emulated", ["forward"], indirect=True)
+def test_attention_stays_as_accurate_over_many_keys() -> None:
+    """An m that rounds differently from tile to tile would make the earlier keys' weights drift."""
+    cases = [
+        (2 * qkv, queries, causal)
+        for qkv, queries, causal in (
+            inputs(batch=1, length=1000, heads=1, wanted=8, seed=seed) for seed in range(8)
+        )
+    ]
+    reference = registry.OPS["attention"].reference
+    assert_as_accurate(lambda *args: on_cuda(ops.attention, *args), reference, cases)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_takes_any_layout(dtype: torch.dtype) -> None:
+    qkv, queries, _ = inputs(length=20, head_dim=16, wanted=3, dtype=dtype)
+    exact = written_out(qkv.double(), queries, False)
+    layouts = {
+        "misaligned": torch.empty(qkv.numel() + 1, dtype=dtype)[1:].view(qkv.shape).copy_(qkv),
+        "heads first": qkv.permute(0, 3, 2, 1, 4).contiguous().permute(0, 3, 2, 1, 4),
+        "heads of a wider tensor": torch.cat([qkv, qkv], -1)[..., :16],
+        "elements apart": torch.stack([qkv, qkv], -1)[..., 0],
+    }
+    for name, given in layouts.items():
+        actual = on_cuda(ops.attention, given, queries)
+        assert torch.equal(actual, on_cuda(ops.attention, qkv, queries)), name
+    bound = {torch.float32: 1e-6, torch.bfloat16: 1e-2, torch.float16: 2e-3}[dtype]
+    torch.testing.assert_close(actual.double(), exact, rtol=0, atol=bound)
+
+
+@pytest.mark.usefixtures("emulated")
+def test_attention_says_what_it_cannot_run() -> None:
+    with registry.backend("cuda"):
+        with pytest.raises(registry.BackendUnavailable, match="heads of 136; the kernel takes 128"):
+            ops.attention(torch.zeros(1, 2, 3, 1, 136))
+        with pytest.raises(registry.BackendUnavailable, match="float64; the kernel takes float32"):
+            ops.attention(torch.zeros(1, 2, 3, 1, 8, dtype=torch.float64))

@@ -63,12 +63,14 @@ def steps(python: str = sys.executable) -> list[Step]:
         for tool in ("memcheck", "racecheck", "synccheck")
     ]
     bench = (python, "-m", "marfast", "bench", "head-b", "--device=cuda", "--rows=2,8,32,128,512")
+    attention = (python, "-m", "benchmarks.attention")
     return [
         Step("build", (python, *install), ("nvcc",), build),
         Step("known answers", answers),
         Step("tests", (python, "-m", "pytest", "-m", "gpu", "-q")),
         *sanitizers,
         Step("benchmarks", (*bench, "--compile", f"--out={RESULTS / 'head-gpu.json'}")),
+        Step("benchmarks of attention", (*attention, f"--out={RESULTS / 'attention-gpu.json'}")),
     ]
 
 

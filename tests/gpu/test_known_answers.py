@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marfast.ops import registry
-from tests.gpu.known_answers import outcomes
+from tests.gpu.known_answers import MORE, outcomes
 
 
 @pytest.mark.gpu
@@ -18,11 +18,12 @@ def test_the_cases_are_all_ops_in_all_dtypes() -> None:
     """Without a GPU no backend runs; the cases are there, each with its reason."""
     found = dict(outcomes(torch.device("cpu")))
     expected = {
-        f"{op.name} {name} {dtype}"
+        f"{op.name} {name} {dtype}{more}"
         for op in registry.OPS.values()
         for name in ("cuda", "triton")
         if name in op.backends
         for dtype in ("float32", "bfloat16", "float16")
+        for more in ("", *(f", {more}" for more in MORE.get(op.name, {})))
     }
     assert found.keys() == expected
     assert all(reason.startswith("can't run: ") for reason in found.values())

@@ -4,11 +4,12 @@
 // file by the order of include folders.
 
 #include <chrono>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
 #include "emulator.h"
-#include "marfast/types.h"
+#include "marfast/convert.h"
 
 #define __global__
 #define __device__
@@ -121,6 +122,20 @@ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
 inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], float16,
                          MARFAST_SITE) {
   emulation::mma(d, a, b, true, site);
+}
+
+// As far off as PTX allows, up or down by x's last bit; of 0 exactly 1.
+inline float ex2_approx_ftz(float x) {
+  const double off = x == 0 ? 0 : to_bits(x) & 1 ? 0x1p-22 : -0x1p-22;
+  const float y = static_cast<float>(std::exp2(static_cast<double>(x)) * (1 + off));
+  return y < 0x1p-126f ? 0.0f : y;
+}
+template <typename T>
+uint32_t cvt_rn_x2(float low, float high, T) {
+  T first, second;
+  from_float(low, &first);
+  from_float(high, &second);
+  return first.bits | uint32_t{second.bits} << 16;
 }
 
 namespace detail {
