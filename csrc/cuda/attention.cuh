@@ -320,7 +320,7 @@ struct OnlineSoftmax {
 };
 
 template <class T, int kHeadDim, int kCopy>
-__global__ void __launch_bounds__(128, 3) attention(const Attention a) {
+__global__ void __launch_bounds__(128, kHeadDim ? 3 : 2) attention(const Attention a) {
   using Tiles = AttentionTiles<T, kHeadDim>;
   constexpr int kQueries = Tiles::kQueries, kKeys = Tiles::kKeys, kWidth = Tiles::kWidth;
   using Products = AttentionProducts<T, kWidth, kKeys, kCopy>;

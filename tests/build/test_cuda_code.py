@@ -44,9 +44,12 @@ BUDGETS = {
     "linear_mma<*, 1, 1, 2>": Budget(2, 200, 18 << 10, TENSOR),
     "linear_mma<*, 2, 8, 16>": Budget(2, 200, 48 << 10, (*TENSOR, *COPIES)),
     "linear_mma<*, 2, 8, 2>": Budget(2, 200, 48 << 10, TENSOR),
-    "attention<float, *>": Budget(4, 168, 99 << 10, ("FFMA", *COPIES)),  # three a multiprocessor
-    "attention<*float16, *, 16>": Budget(6, 168, 99 << 10, (*TENSOR, *COPIES)),
-    "attention<*float16, 0, 2>": Budget(2, 168, 99 << 10, TENSOR),
+    # three blocks a multiprocessor; two where any head dim is taken
+    "attention<float, [68]*, 16>": Budget(2, 168, 48 << 10, ("FFMA", *COPIES)),
+    "attention<float, 0, *>": Budget(2, 255, 48 << 10, ("FFMA", *COPIES)),
+    "attention<*float16, [68]*, 16>": Budget(4, 168, 48 << 10, (*TENSOR, *COPIES)),
+    "attention<*float16, 0, 16>": Budget(2, 255, 48 << 10, (*TENSOR, *COPIES)),
+    "attention<*float16, 0, 2>": Budget(2, 255, 48 << 10, TENSOR),
     "linear_fp32<*>": Budget(4, 200, 48 << 10, ("FFMA", *COPIES)),
 }
 
