@@ -3,10 +3,9 @@
 // How ddpm_sample runs on a GPU: plain arithmetic on sizes, no CUDA.
 //
 // Regimes, for R rows of a head of width w, depth d:
-//   persistent  P x Q CTAs, one on an SM, stay for all S steps. CTA (p, q) owns the rows share(R,
-//   P,
-//               p) and the outputs share(w, Q, q) of every product. A product needs whole rows, so
-//               there is a grid barrier after each: 2 d + 1 a step.
+//   persistent  P x Q CTAs, one on an SM, stay for all S steps. CTA (p, q) owns the rows
+//               share(R, P, p) and the outputs share(w, Q, q) of every product. A product needs
+//               whole rows, so there is a grid barrier after each: 2 d + 1 a step.
 //   tall        library products between fused kernels, for rows so many that passing them through
 //               L2 costs more than the launches.
 //
@@ -21,9 +20,10 @@
 // what limits few rows; many rows have few column shares, of 16 outputs and more.
 //
 // Times are predictions of a model, not measurements:
-//   persistent step = (2 d or 3 d, + 1) barriers + rows through L2 + max(products, streamed
-//   weights) tall step       = launches + elementwise bytes + products in whole waves of tiles both
-//   + the modulation as one tall product, S R (3 d + 2) w^2 multiply-adds
+//   persistent step = (2 d or 3 d, + 1) barriers + rows through L2
+//                     + max(products, streamed weights) + each token's end by one CTA
+//   tall step       = launches + elementwise bytes + products in whole waves of tiles
+//   both            + the modulation as one tall product, S R (3 d + 2) w^2 multiply-adds
 // The floor counts each resource alone: weights once (or once a step, where shared memory can't
 // hold them), multiply-adds at the peak, barriers.
 
@@ -189,7 +189,8 @@ class Planner {
     a.bytes += steps_ * (through + streamed);
     a.barriers = steps_ * barriers;
     a.time = modulation_time_ +
-             steps_ * (barriers * gpu_.barrier_time + passes * kPassTime + through / gpu_.l2_rate +
+             steps_ * (barriers * gpu_.barrier_time + passes * kPassTime +
+                       divide_up(rows_, row_groups * q) * kTokenTime + through / gpu_.l2_rate +
                        std::max(products_time, streamed / rate));
     return true;
   }
@@ -211,7 +212,8 @@ class Planner {
 
  private:
   static constexpr double kEnough = 0.8;
-  static constexpr double kPassTime = 0.5e-6;  // a row tile's latency: load, LayerNorm, fold
+  static constexpr double kPassTime = 0.5e-6;   // a row tile's latency: load, LayerNorm, fold
+  static constexpr double kTokenTime = 2.0e-6;  // final layer, update and next input, by one CTA
 
   HeadPlan common(Regime regime) const {
     HeadPlan a{};
