@@ -14,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "cuda/grid_barrier.cuh"
 #include "launchers.h"
 
 // -DMARFAST_ONLY='"linear"' leaves out the cases of other ops.
@@ -39,7 +40,7 @@ struct Buffer {
   std::vector<T> memory;
   size_t count;
   Buffer(size_t count, bool written) : memory(count + 2 * zone), count(count) {
-    for (T& value : memory) from_float(NAN, &value);
+    std::memset(memory.data(), 0xff, memory.size() * sizeof(T));  // NaN
     emu::add_memory(data(), count * sizeof(T), written, "buffer");
   }
   // [rows, columns], NaN between the rows
@@ -68,7 +69,8 @@ std::string differs(const char* what, size_t i, double got, double wanted) {
   return text;
 }
 
-enum class Epilogue { none, silu, gate };
+// underflow: every product is -0, as are the bias and so each sum.
+enum class Epilogue { none, silu, gate, underflow };
 
 // float32: the same bits as the order in docs/numerics.md. Others: float32 sums, in any order.
 template <class T>
@@ -78,6 +80,11 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
   Buffer<float> gate(R, J, J + 3), residual(R, J, J + 1), out(R * (J + 2), false);
   Buffer<T> narrow(R * (J + 2), false);
   const bool silu = epilogue == Epilogue::silu, gated = epilogue == Epilogue::gate;
+  if (epilogue == Epilogue::underflow) {
+    for (T& value : x.memory) from_float(-1e-30f, &value);
+    for (T& value : weight.memory) from_float(1e-30f, &value);
+    for (T& value : bias.memory) from_float(-0.0f, &value);
+  }
   cuda::LinearLayer a{};
   a.out = silu ? static_cast<void*>(narrow.data()) : out.data();
   a.x = x.data(), a.weight = weight.data(), a.bias = bias.data();
@@ -109,7 +116,9 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
         const float y = total + bias[j];
         wanted = gated ? left + g * y : y, bound = 0;
       }
-      if (!(std::abs(got - wanted) <= bound + 1e-30)) return differs("out", r * J + j, got, wanted);
+      const bool other_zero = bound == 0 && std::signbit(got) != std::signbit(wanted);
+      if (!(std::abs(got - wanted) <= bound + 1e-30) || other_zero)
+        return differs("out", r * J + j, got, wanted);
     }
   return "ok";
 }
@@ -121,7 +130,7 @@ std::string ddpm_step(int64_t N, int64_t C) {
   Buffer<float> x(N, C, C + 1), noise(N, C, C + 2), coefficients(1, 7, 7), guidance(1, 1, 1);
   Buffer<T> model_output(R, 2 * C, 2 * C + 3);
   Buffer<float> out(N * C, false);
-  if (N == 3) x.data()[C + 1] = NAN;  // stays, clamped or not
+  if (N == 3) from_float(NAN, model_output.data() + 2 * C + 4);  // stays, clamped or not
   DdpmStep a{};
   a.out = out.data(), a.x = x.data(), a.model_output = model_output.data();
   a.noise = noise.data(), a.coefficients = coefficients.data(), a.guidance = guidance.data();
@@ -144,8 +153,8 @@ std::string ddpm_step(int64_t N, int64_t C) {
       double x0 = c(0) * at - c(1) * eps;
       if (kClip) x0 = std::min(1.0, std::max(-1.0, x0));
       const double wanted = c(2) * x0 + c(3) * at + c(6) * sigma * noise[n * (C + 2) + j] * 0.75;
-      if (std::isnan(at) ? !std::isnan(out[n * C + j])
-                         : !(std::abs(out[n * C + j] - wanted) <= 1e-6))
+      if (std::isnan(eps) ? !std::isnan(out[n * C + j])
+                          : !(std::abs(out[n * C + j] - wanted) <= 1e-6))
         return differs("out", n * C + j, out[n * C + j], wanted);
     }
   return "ok";
@@ -209,6 +218,51 @@ std::string silu_sum(int64_t R, int64_t w) {
   return "ok";
 }
 
+struct Rounds {
+  float* out;  // [rounds, blocks]
+  cuda::GridBarrierWords* words;
+  bool lost;  // whether block 0 never comes
+  uint64_t limit_ns;
+};
+
+// Each block writes what the blocks before it and after it read.
+__global__ void barrier_rounds(const Rounds a) {
+  const unsigned blocks = gridDim.x, block = blockIdx.x, t = threadIdx.x;
+  if (a.lost && block == 0) return;
+  auto* word = reinterpret_cast<uint32_t*>(ptx::shared_memory());
+  cuda::GridBarrier barrier(a.words, word, a.limit_ns);
+  float value = static_cast<float>(block);
+  for (unsigned round = 0; round < 3; ++round) {
+    float* row = a.out + round * blocks;
+    if (t == 33) row[block] = value;
+    if (!barrier.wait()) {
+      if (t == 33) row[block] = -1;
+      return;
+    }
+    value = ptx::ld_global_cg(row + (block + 1) % blocks) + 2 * ptx::ld_global_cg(row + block);
+  }
+}
+
+std::string grid_barrier(unsigned blocks, bool lost) {
+  Buffer<float> out(3 * blocks, false);
+  Buffer<uint32_t> words(2, true);
+  words.data()[0] = words.data()[1] = 0;
+  auto* at = reinterpret_cast<cuda::GridBarrierWords*>(words.data());
+  const Rounds a{out.data(), at, lost, lost ? 0 : uint64_t{600} << 30};
+  emu::launch({{blocks}, {64}, 4}, barrier_rounds, a);
+  const unsigned gave_up = lost ? blocks - 1 : 0;
+  if (at->error != gave_up) return differs("error", 0, at->error, gave_up);
+  for (unsigned i = 0; i < 3 * blocks; ++i) {
+    const unsigned block = i % blocks;
+    float wanted = static_cast<float>(block);
+    if (i >= blocks) wanted = out[i - blocks - block + (block + 1) % blocks] + 2 * out[i - blocks];
+    if (lost && (block == 0 || i >= blocks)) continue;
+    if (lost) wanted = -1;
+    if (out[i] != wanted) return differs("out", i, out[i], wanted);
+  }
+  return "ok";
+}
+
 constexpr bool wanted(std::string_view op) {
   return std::string_view(MARFAST_ONLY).empty() || op == MARFAST_ONLY;
 }
@@ -223,18 +277,19 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   struct Shape {
     int64_t rows, inputs, outputs, gap;
   };
-  constexpr Shape shapes[] = {{0, 8, 8, 0},    {1, 40, 70, 8},   {3, 33, 17, 1}, {9, 33, 131, 1},
-                              {17, 136, 9, 8}, {66, 72, 130, 8}, {2, 520, 65, 0}};
+  constexpr Shape shapes[] = {{0, 8, 8, 0},    {1, 40, 70, 8},   {3, 33, 17, 1},  {9, 33, 131, 1},
+                              {17, 136, 9, 8}, {66, 72, 130, 8}, {2, 520, 65, 0}, {2, 264, 5, 8}};
   if constexpr (wanted("linear"))
     for (const auto& s : shapes)
-      for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate}) {
+      for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate, Epilogue::underflow}) {
         if (s.rows == 66 && e != Epilogue::gate) continue;
+        if (sizeof(T) == 2 && e == Epilogue::underflow) continue;
         all.push_back({"linear " + type + " " + std::to_string(s.rows) + "x" +
                            std::to_string(s.inputs) + "x" + std::to_string(s.outputs),
                        [=] { return linear<T>(s.rows, s.inputs, s.outputs, e, s.gap); }});
       }
   if constexpr (wanted("ddpm_step"))
-    for (int64_t n : {0, 1, 3, 257}) {
+    for (int64_t n : {0, 1, 3, 90, 257}) {
       const int64_t c = n == 257 ? 1 : 3;
       all.push_back({"ddpm_step " + type, [=] { return ddpm_step<T, false, true>(n, c); }});
       all.push_back({"ddpm_step guided " + type, [=] { return ddpm_step<T, true, false>(n, c); }});
@@ -251,7 +306,15 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
       }
   if constexpr (wanted("silu_sum"))
     for (int64_t rows : {0, 1, 3})
-      all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(rows, 97); }});
+      all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(rows, rows == 1 ? 257 : 97); }});
+}
+
+void add_barrier_cases(std::vector<Case>& all) {
+  if constexpr (wanted("grid_barrier"))
+    for (unsigned blocks : {1, 2, 5}) {
+      all.push_back({"grid_barrier", [=] { return grid_barrier(blocks, false); }});
+      all.push_back({"grid_barrier, a block lost", [=] { return grid_barrier(blocks, true); }});
+    }
 }
 
 std::string outcome(const Case& which) {
@@ -303,6 +366,7 @@ int main(int count, char** words) {
   add_cases<float>(cases, "float32");
   add_cases<bfloat16>(cases, "bfloat16");
   add_cases<float16>(cases, "float16");
+  add_barrier_cases(cases);
   const std::string mode = count > 1 ? words[1] : "check";
   if (mode == "faults") return faults(cases), 0;
   if (mode == "shapes") return shapes(cases), 0;

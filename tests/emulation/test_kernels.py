@@ -20,7 +20,7 @@ def test_right_under_every_schedule(program: Path, schedule: str) -> None:
     done = build.run(program, "check", schedule)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert len(lines) > 100
+    assert len(lines) > 200
     assert [line for line in lines if not line.endswith("\tok")] == []
 
 
@@ -36,14 +36,34 @@ def test_every_synchronisation_dropped_or_weakened_is_caught(program: Path) -> N
         (operation, file)
         for operation in ("bar_sync", "cp_async_commit_group", "cp_async_wait_group")
         for file in ("linear_fp32.cuh", "linear_mma.cuh")
+    } | {
+        (operation, "grid_barrier.cuh")
+        for operation in ("bar_sync", "atom_add_release_gpu", "ld_acquire_gpu")
     }
     missed = [s for s in sites if s[4] == "ok" and (s[0], Path(s[1]).name) not in REDUNDANT]
     assert missed == []
 
 
+def test_mutants_are_other_numbers_operators_and_orders() -> None:
+    assert set(mutation.changes("if (i < n - 1) f(x, y);")) == {
+        "if (i < n - 2) f(x, y);",
+        "if (i < n - 0) f(x, y);",
+        "if (i <= n - 1) f(x, y);",
+        "if (i < n + 1) f(x, y);",
+        "if (n < i - 1) f(x, y);",
+        "if (i < n - 1) f(y, x);",
+    }
+    assert set(mutation.changes("return only ? a[i][0] : b;")) == {
+        "return only ? a[i][1] : b;",
+        "return only ? b : a[i][0];",
+    }
+    unchanged = 'static_assert(2 < 3, "1");\n  // 4\n#include <5>\n      "6");\n'
+    assert mutation.mutants_of("x.cuh", unchanged) == []
+
+
 MUTANTS = (
     ("tile.cuh", "row + r < from.rows", "row + r <= from.rows"),
-    ("linear_fp32.cuh", "(256 / kDepth) == 0", "(255 / kDepth) == 0"),
+    ("linear_fp32.cuh", "% Tiles::kChain == 0", "% (Tiles::kChain - 1) == 0"),
 )
 
 
