@@ -193,6 +193,16 @@ def precompiled() -> Path:
     return header
 
 
+def link(program: Program, folder: Path) -> Path:
+    """Headers in `folder` go before those of csrc."""
+    return build.link_program(
+        build.HERE / program.source,
+        folder / "program",
+        *("-include", str(precompiled()), *FLAGS, *program.flags),
+        kernels=folder,
+    )
+
+
 def outcome(mutant: Mutant, folder: Path) -> str:
     """'caught', 'survived', or 'invalid' where it doesn't compile."""
     lines = (build.CSRC / "cuda" / mutant.file).read_text().splitlines()
@@ -201,16 +211,11 @@ def outcome(mutant: Mutant, folder: Path) -> str:
     (folder / "cuda" / mutant.file).write_text("\n".join(lines) + "\n")
     program = SOURCES[mutant.file]
     try:
-        built = build.link_program(
-            build.HERE / program.source,
-            folder / "mutant",
-            *("-include", str(precompiled()), *FLAGS, *program.flags),
-            kernels=folder,
-        )
+        linked = link(program, folder)
     except RuntimeError:
         return "invalid"
     try:
-        return "survived" if program.is_right(built) else "caught"
+        return "survived" if program.is_right(linked) else "caught"
     except subprocess.TimeoutExpired:
         return "caught"
 
@@ -235,7 +240,10 @@ def main() -> None:
     if options.count:
         mutants = random.Random(options.seed).sample(mutants, min(options.count, len(mutants)))
     start = time.perf_counter()
-    precompiled()
+    for program in {SOURCES[mutant.file] for mutant in mutants}:
+        with tempfile.TemporaryDirectory() as folder:
+            if not program.is_right(link(program, Path(folder))):
+                sys.exit(f"{' '.join((program.source, *program.flags))} fails without any change")
     counts: Counter[tuple[str, str]] = Counter()
     with ThreadPoolExecutor(options.workers) as workers:
         for mutant, result in zip(mutants, workers.map(judged, mutants), strict=True):
