@@ -80,27 +80,6 @@ SWAPPED = (
 )
 
 EQUIVALENT: dict[str, tuple[str, ...]] = {
-    "more blocks, which find nothing to do": (
-        "return {ceil_div(a.tokens * a.channels, 255), 1, 256, 0};",
-        "return {ceil_div(a.rows * a.width, 255), 1, 256, 0};",
-        "inline LaunchShape shape_of(const NormModulate& a) "
-        "{ return {ceil_div(a.rows.rows, 3), 1, 128, 0}; }",
-        "return {ceil_div(a.outputs, 63), ceil_div(a.rows, 4 * kRows), kThreads, "
-        "kStages * kStageBytes};",
-        "return {ceil_div(a.outputs, 64), ceil_div(a.rows, 3 * kRows), kThreads, "
-        "kStages * kStageBytes};",
-        "return {ceil_div(a.outputs, 64), ceil_div(a.rows, 4 + kRows), kThreads, "
-        "kStages * kStageBytes};",
-        "return {ceil_div(a.outputs, 63 * kOutputs), ceil_div(a.rows, 8 * kRows), kThreads,",
-        "return {ceil_div(a.outputs, 64 * kOutputs), ceil_div(a.rows, 7 * kRows), kThreads,",
-        "return {ceil_div(a.outputs, 64 * kOutputs), ceil_div(a.rows, 8 + kRows), kThreads,",
-    ),
-    "the kernel reads its block's size": (
-        "return {ceil_div(a.tokens * a.channels, 256), 1, 257, 0};",
-        "return {ceil_div(a.tokens * a.channels, 256), 1, 255, 0};",
-        "return {ceil_div(a.rows * a.width, 256), 1, 257, 0};",
-        "return {ceil_div(a.rows * a.width, 256), 1, 255, 0};",
-    ),
     "memory that nothing uses": (
         "return {ceil_div(a.tokens * a.channels, 256), 1, 256, 1};",
         "return {ceil_div(a.rows * a.width, 256), 1, 256, 1};",
