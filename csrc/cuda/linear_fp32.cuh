@@ -16,10 +16,11 @@ namespace marfast::cuda {
 
 template <int kRows>
 struct FmaTiles {
-  static constexpr int kDepth = 32, kStages = 2, kThreads = 128;
+  static constexpr int kDepth = 32, kChain = 8, kStages = 2, kThreads = 128;
   using Weights = Tile<float, 64, kDepth>;
   using Rows = Tile<float, 4 * kRows, kDepth>;
   static constexpr int kStageBytes = Weights::kBytes + Rows::kBytes;
+  static_assert(kChain * kDepth == 256, "a chain is as long as docs/numerics.md says");
   static_assert(kStages * kStageBytes <= 48 << 10, "more shared memory than needs no opting in");
 
   static LaunchShape shape_of(const LinearLayer& a) {
@@ -73,8 +74,8 @@ __global__ void __launch_bounds__(128, 2) linear_fp32(const LinearLayer a) {
         chain[i][1] = fma(value, second, chain[i][1]);
       }
     }
-    if ((step + 1) % (256 / kDepth) == 0 || step + 1 == steps) {
-      const bool only = step < 256 / kDepth;  // the first block's sum is taken as it is
+    if ((step + 1) % Tiles::kChain == 0 || step + 1 == steps) {
+      const bool only = step < Tiles::kChain;  // the first block's sum is taken as it is
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
 #pragma unroll

@@ -149,7 +149,7 @@ def main() -> None:
     code, shapes = compiled().code, launched()
     print("| variant | shared memory, KiB | registers:", " | ".join(code), "|")
     print("| --- " * (2 + len(code)) + "|")
-    for name, (_, shared) in shapes.items():
+    for name, (_, shared) in sorted(shapes.items()):
         registers = " | ".join(str(variants[name].registers) for variants in code.values())
         print(f"| `{name}` | {shared / 1024:.1f} | {registers} |")
 

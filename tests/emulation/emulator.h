@@ -67,6 +67,9 @@ void launch(const Launch& shape, Kernel kernel, const Args& args) {
   launch(shape, [&both] { both.kernel(both.args); }, &both, sizeof both);
 }
 
+// Blocks of the latest launch that wrote nothing to memory.
+size_t idle_blocks();
+
 // Synchronisation that launches reached, and the one that is dropped or weakened.
 struct Reached {
   std::string operation, file;

@@ -56,6 +56,7 @@ struct Block {
   unsigned index, first;  // its place in the grid, its first thread
   unsigned char* shared;
   int live;
+  bool has_written = false;  // to memory that isn't its own
   Barrier barriers[16];
   std::vector<WarpOp> warps;
 };

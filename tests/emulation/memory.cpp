@@ -136,6 +136,7 @@ void check(uintptr_t at, int bytes, int alignment, bool write, uint32_t where, R
                std::to_string(other->end - other->begin) + ")";
     stop("out_of_bounds", where, std::string(verb) + " " + std::to_string(bytes) + " bytes" + near);
   }
+  if (write && region->block < 0) thread.block->has_written = true;
   const uint32_t clock = thread.clock[thread.local];
   for (uintptr_t i = (at - region->begin) / 2; i <= (at + bytes - 1 - region->begin) / 2; ++i) {
     Cell& cell = region->cells[i];

@@ -138,10 +138,8 @@ struct Head {
   }
 };
 
-enum class Barrier { working, lost_block };
-
 template <class T>
-std::string sample(const Sizes& sizes, const Plan& plan, Barrier kind = Barrier::working) {
+std::string sample(const Sizes& sizes, const Plan& plan) {
   Head<T> head(sizes);
   const std::vector<float> wanted = head.expected();
   const int64_t n = sizes.tokens * sizes.channels, all = head.rows * sizes.width;
@@ -166,10 +164,6 @@ std::string sample(const Sizes& sizes, const Plan& plan, Barrier kind = Barrier:
   a.staged = plan.staged, a.normalise_once = plan.normalise_once;
   a.dtype = dtype<T>, a.guided = sizes.guided, a.temperature = 0.75f;
   a.clip_denoised = sizes.clip, a.limit_ns = 2'000'000'000;
-  if (kind == Barrier::lost_block) {
-    *barrier.data() = -1;
-    a.limit_ns = 1'000'000;
-  }
   if (const char* error = cuda::ddpm_sample_by(a, emu::Emulated{})) return error;
   float largest = 0;
   for (float value : wanted) largest = std::max(largest, std::abs(value));
@@ -177,17 +171,6 @@ std::string sample(const Sizes& sizes, const Plan& plan, Barrier kind = Barrier:
   for (int64_t i = 0; i < n; ++i)
     if (!(std::abs(out[i] - wanted[i]) <= bound)) return differs("out", i, out[i], wanted[i]);
   return "ok";
-}
-
-// A wait that can't end becomes an error.
-std::string lost_block() {
-  try {
-    sample<float>({1, 32, 1, 1, 1, false, false}, {"", 1, 1, 8, 32, 2, true, false},
-                  Barrier::lost_block);
-    return "the kernel ended";
-  } catch (const emu::Report& report) {
-    return report.kind == "trap" ? "ok" : report.what();
-  }
 }
 
 template <class T>
@@ -202,7 +185,7 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   add(guided, {"weights in L2, several tiles of rows", 1, 4, 8, 16, 0, false, true});
   add(guided, {"one row a block", 10, 1, 8, 64, 3, true, false});
   add({16, 96, 1, 38, 2, false, false}, {"four tiles of a warp", 1, 3, 64, 32, 2, true, false});
-  add({16, 288, 1, 1, 2, true, false}, {"blocks of k", 1, 6, 8, 48, 0, true, true});
+  add({20, 288, 1, 1, 2, true, false}, {"blocks of k", 1, 6, 8, 48, 0, true, true});
   add({64, 32, 1, 1, 2, true, true}, {"more channels than width", 1, 2, 8, 16, 2, true, false});
   add({3, 32, 1, 2, 1, false, true}, {"one step, idle blocks", 2, 5, 8, 7, 1, true, false});
 }
@@ -214,6 +197,5 @@ int main(int count, char** words) {
   add_cases<float>(cases, "float32");
   add_cases<bfloat16>(cases, "bfloat16");
   add_cases<float16>(cases, "float16");
-  cases.push_back({"a lost block", lost_block});
   return run_cases(cases, count, words);
 }

@@ -14,8 +14,15 @@ namespace {
 constexpr bool wanted(std::string_view op) {
   return std::string_view(MARFAST_ONLY).empty() || op == MARFAST_ONLY;
 }
+#include "cuda/grid_barrier.cuh"
 
-enum class Epilogue { none, silu, gate };
+// What a launch failed with; every block of these kernels has something to write.
+const char* failed(cuda::Status status) {
+  return status ? status : emu::idle_blocks() ? "a block has nothing to do" : nullptr;
+}
+
+// underflow: every product is -0, as are the bias and so each sum.
+enum class Epilogue { none, silu, gate, underflow };
 
 // float32: the same bits as the order in docs/numerics.md. Others: float32 sums, in any order.
 template <class T>
@@ -25,6 +32,11 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
   Buffer<float> gate(R, J, J + 3), residual(R, J, J + 1), out(R * (J + 2), false);
   Buffer<T> narrow(R * (J + 2), false);
   const bool silu = epilogue == Epilogue::silu, gated = epilogue == Epilogue::gate;
+  if (epilogue == Epilogue::underflow) {
+    for (T& value : x.memory) from_float(-1e-30f, &value);
+    for (T& value : weight.memory) from_float(1e-30f, &value);
+    for (T& value : bias.memory) from_float(-0.0f, &value);
+  }
   cuda::LinearLayer a{};
   a.out = silu ? static_cast<void*>(narrow.data()) : out.data();
   a.x = x.data(), a.weight = weight.data(), a.bias = bias.data();
@@ -32,7 +44,7 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
   a.rows = R, a.inputs = K, a.outputs = J;
   a.out_stride = J + 2, a.x_stride = K + gap, a.gate_stride = J + 3, a.residual_stride = J + 1;
   a.dtype = dtype<T>, a.silu = silu;
-  if (const char* error = cuda::linear_by(a, emu::Emulated{})) return error;
+  if (const char* error = failed(cuda::linear_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r)
     for (int64_t j = 0; j < J; ++j) {
       float total = 0, chain = 0;
@@ -56,7 +68,9 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
         const float y = total + bias[j];
         wanted = gated ? left + g * y : y, bound = 0;
       }
-      if (!(std::abs(got - wanted) <= bound + 1e-30)) return differs("out", r * J + j, got, wanted);
+      const bool other_zero = bound == 0 && std::signbit(got) != std::signbit(wanted);
+      if (!(std::abs(got - wanted) <= bound + 1e-30) || other_zero)
+        return differs("out", r * J + j, got, wanted);
     }
   return "ok";
 }
@@ -93,7 +107,7 @@ std::string ddpm_step(int64_t N, int64_t C) {
   Buffer<float> x(N, C, C + 1), noise(N, C, C + 2), coefficients(1, 7, 7), guidance(1, 1, 1);
   Buffer<T> model_output(R, 2 * C, 2 * C + 3);
   Buffer<float> out(N * C, false);
-  if (N == 3) x.data()[C + 1] = NAN;  // stays, clamped or not
+  if (N == 3) from_float(NAN, model_output.data() + 2 * C + 4);  // stays, clamped or not
   DdpmStep a{};
   a.out = out.data(), a.x = x.data(), a.model_output = model_output.data();
   a.noise = noise.data(), a.coefficients = coefficients.data(), a.guidance = guidance.data();
@@ -101,7 +115,7 @@ std::string ddpm_step(int64_t N, int64_t C) {
   a.x_stride = C + 1, a.model_output_stride = 2 * C + 3, a.noise_stride = C + 2;
   a.model_output_dtype = dtype<T>, a.guided = kGuided, a.temperature = 0.75f;
   a.clip_denoised = kClip;
-  if (const char* error = cuda::ddpm_step_by(a, emu::Emulated{})) return error;
+  if (const char* error = failed(cuda::ddpm_step_by(a, emu::Emulated{}))) return error;
   const auto c = [&](int i) { return double{coefficients[i]}; };
   for (int64_t n = 0; n < N; ++n)
     for (int64_t j = 0; j < C; ++j) {
@@ -116,8 +130,8 @@ std::string ddpm_step(int64_t N, int64_t C) {
       double x0 = c(0) * at - c(1) * eps;
       if (kClip) x0 = std::min(1.0, std::max(-1.0, x0));
       const double wanted = c(2) * x0 + c(3) * at + c(6) * sigma * noise[n * (C + 2) + j] * 0.75;
-      if (std::isnan(at) ? !std::isnan(out[n * C + j])
-                         : !(std::abs(out[n * C + j] - wanted) <= 1e-6))
+      if (std::isnan(eps) ? !std::isnan(out[n * C + j])
+                          : !(std::abs(out[n * C + j] - wanted) <= 1e-6))
         return differs("out", n * C + j, out[n * C + j], wanted);
     }
   return "ok";
@@ -137,7 +151,7 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
   a.rows = R, a.width = w, a.x_stride = w + 1, a.shift_stride = w + 2, a.scale_stride = w + 3;
   a.dtype = dtype<T>, a.eps = 1e-6f;
   args.affine_dtype = dtype<Affine>, args.out_dtype = dtype<Out>;
-  if (const char* error = cuda::layer_norm_modulate_by(args, emu::Emulated{})) return error;
+  if (const char* error = failed(cuda::layer_norm_modulate_by(args, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r) {
     const auto at = [&](int64_t j) { return x[r * (w + 1) + j]; };
     const float width = static_cast<float>(w), mean = lane_sum(w, at) / width;
@@ -162,7 +176,7 @@ std::string silu_sum(int64_t steps, int64_t R, int64_t w) {
   Buffer<float> x(steps, w, w), y(R, w, w);
   Buffer<T> out(steps * R * w, false);
   const cuda::SiluSum a{out.data(), x.data(), y.data(), steps * R, R, R, w, dtype<T>};
-  if (const char* error = cuda::silu_sum_by(a, emu::Emulated{})) return error;
+  if (const char* error = failed(cuda::silu_sum_by(a, emu::Emulated{}))) return error;
   for (int64_t i = 0; i < steps * R * w; ++i) {
     const double sum = double{x[i / w / R * w + i % w]} + y[i % (R * w)];
     const double wanted = sum / (1 + std::exp(-sum));
@@ -171,31 +185,82 @@ std::string silu_sum(int64_t steps, int64_t R, int64_t w) {
   }
   return "ok";
 }
+struct Rounds {
+  float* out;  // [rounds, blocks]
+  uint32_t* arrived;
+  bool lost;  // whether block 0 never comes
+  uint64_t limit_ns;
+};
+
+// Each block writes what the blocks before it and after it read.
+__global__ void barrier_rounds(const Rounds a) {
+  const unsigned blocks = gridDim.x, block = blockIdx.x, t = threadIdx.x;
+  if (a.lost && block == 0) return;
+  cuda::GridBarrier barrier(a.arrived, a.limit_ns);
+  float value = static_cast<float>(block);
+  for (unsigned round = 0; round < 3; ++round) {
+    float* row = a.out + round * blocks;
+    if (t == 33) row[block] = value;
+    barrier.wait();
+    value = ptx::ld_global_cg(row + (block + 1) % blocks) + 2 * ptx::ld_global_cg(row + block);
+  }
+}
+
+std::string grid_barrier(unsigned blocks) {
+  Buffer<float> out(3 * blocks, false);
+  Buffer<uint32_t> arrived(1, true);
+  *arrived.data() = 0;
+  const Rounds a{out.data(), arrived.data(), false, uint64_t{600} << 30};
+  emu::launch({{blocks}, {64}, 4}, barrier_rounds, a);
+  for (unsigned i = 0; i < 3 * blocks; ++i) {
+    const unsigned block = i % blocks;
+    float wanted = static_cast<float>(block);
+    if (i >= blocks) wanted = out[i - blocks - block + (block + 1) % blocks] + 2 * out[i - blocks];
+    if (out[i] != wanted) return differs("out", i, out[i], wanted);
+  }
+  return "ok";
+}
+
+// A wait that can't end becomes an error.
+std::string lost_block(unsigned blocks) {
+  Buffer<float> out(3 * blocks, false);
+  Buffer<uint32_t> arrived(1, true);
+  *arrived.data() = 0;
+  try {
+    emu::launch({{blocks}, {64}, 4}, barrier_rounds,
+                Rounds{out.data(), arrived.data(), true, 1'000'000});
+    return "the kernel ended";
+  } catch (const emu::Report& report) {
+    return report.kind == "trap" ? "ok" : report.what();
+  }
+}
 
 template <class T>
 void add_cases(std::vector<Case>& all, const std::string& type) {
   struct Shape {
     int64_t rows, inputs, outputs, gap;
   };
-  constexpr Shape shapes[] = {{0, 8, 8, 0},    {1, 40, 70, 8},   {3, 33, 17, 1}, {9, 33, 131, 1},
-                              {17, 136, 9, 8}, {66, 72, 130, 8}, {2, 520, 65, 0}};
+  constexpr Shape shapes[] = {{0, 8, 8, 0},    {1, 40, 70, 8},   {3, 33, 17, 1},  {9, 33, 131, 1},
+                              {17, 136, 9, 8}, {66, 72, 130, 8}, {2, 520, 65, 0}, {2, 264, 5, 8},
+                              {1, 200, 3, 8},  {4, 40, 64, 8},   {8, 40, 64, 8}};
   if constexpr (wanted("linear"))
     for (const auto& s : shapes)
-      for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate}) {
+      for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate, Epilogue::underflow}) {
         if (s.rows == 66 && e != Epilogue::gate) continue;
+        if (sizeof(T) == 2 && e == Epilogue::underflow) continue;
         all.push_back({"linear " + type + " " + std::to_string(s.rows) + "x" +
                            std::to_string(s.inputs) + "x" + std::to_string(s.outputs),
                        [=] { return linear<T>(s.rows, s.inputs, s.outputs, e, s.gap); }});
       }
   if constexpr (wanted("ddpm_step"))
-    for (int64_t n : {0, 1, 3, 257}) {
-      const int64_t c = n == 257 ? 1 : 3;
+    for (int64_t n : {0, 1, 3, 90, 256, 257}) {
+      const int64_t c = n > 90 ? 1 : 3;
       all.push_back({"ddpm_step " + type, [=] { return ddpm_step<T, false, true>(n, c); }});
       all.push_back({"ddpm_step guided " + type, [=] { return ddpm_step<T, true, false>(n, c); }});
     }
   if constexpr (wanted("layer_norm_modulate"))
     for (int64_t w : {1, 33, 67, 130})
-      for (int64_t rows : {0, 1, 5}) {
+      for (int64_t rows : {0, 1, 4, 5}) {
         all.push_back({"layer_norm_modulate " + type,
                        [=] { return layer_norm_modulate<T, T, T>(rows, w, w != 33); }});
         all.push_back({"layer_norm_modulate float to " + type,
@@ -204,13 +269,21 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
                        [=] { return layer_norm_modulate<float, float, T>(rows, w, true); }});
       }
   if constexpr (wanted("silu_sum"))
-    for (int64_t rows : {0, 1, 3})
-      all.push_back({"silu_sum " + type, [=] { return silu_sum<T>(2, rows, 97); }});
+    for (const auto& [rows, w] : {std::pair{0, 97}, {1, 128}, {1, 129}, {3, 97}})
+      all.push_back({"silu_sum " + type, [r = rows, w = w] { return silu_sum<T>(2, r, w); }});
   if constexpr (sizeof(T) == 2 && wanted("linear_epilogue"))
     for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate})
       for (int64_t outputs : {5, 1027, 1300})
         all.push_back(
             {"linear_epilogue " + type, [=] { return linear_epilogue<T>(3, outputs, e); }});
+}
+
+void add_barrier_cases(std::vector<Case>& all) {
+  if constexpr (wanted("grid_barrier"))
+    for (unsigned blocks : {2, 5}) {
+      all.push_back({"grid_barrier", [=] { return grid_barrier(blocks); }});
+      all.push_back({"grid_barrier, a block lost", [=] { return lost_block(blocks); }});
+    }
 }
 
 }  // namespace
@@ -220,5 +293,6 @@ int main(int count, char** words) {
   add_cases<float>(cases, "float32");
   add_cases<bfloat16>(cases, "bfloat16");
   add_cases<float16>(cases, "float16");
+  add_barrier_cases(cases);
   return run_cases(cases, count, words);
 }

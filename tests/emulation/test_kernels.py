@@ -10,7 +10,7 @@ pytestmark = pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_
 
 
 FILES = {
-    "run_kernels": ("linear_fp32.cuh", "linear_mma.cuh"),
+    "run_kernels": ("grid_barrier.cuh", "linear_fp32.cuh", "linear_mma.cuh"),
     "run_attention": ("attention.cuh",),
     "run_ddpm_sample": ("ddpm_sample.cuh", "grid_barrier.cuh"),
 }
@@ -47,9 +47,26 @@ def test_every_synchronisation_dropped_or_weakened_is_caught(program: Path) -> N
     assert missed == []
 
 
+def test_mutants_are_other_numbers_operators_and_orders() -> None:
+    assert set(mutation.changes("if (i < n - 1) f(x, y);")) == {
+        "if (i < n - 2) f(x, y);",
+        "if (i < n - 0) f(x, y);",
+        "if (i <= n - 1) f(x, y);",
+        "if (i < n + 1) f(x, y);",
+        "if (n < i - 1) f(x, y);",
+        "if (i < n - 1) f(y, x);",
+    }
+    assert set(mutation.changes("return only ? a[i][0] : b;")) == {
+        "return only ? a[i][1] : b;",
+        "return only ? b : a[i][0];",
+    }
+    unchanged = 'static_assert(2 < 3, "1");\n  // 4\n#include <5>\n      "6");\n'
+    assert mutation.mutants_of("x.cuh", unchanged) == []
+
+
 MUTANTS = (
     ("tile.cuh", "row + r < from.rows", "row + r <= from.rows"),
-    ("linear_fp32.cuh", "(256 / kDepth) == 0", "(255 / kDepth) == 0"),
+    ("linear_fp32.cuh", "% Tiles::kChain == 0", "% (Tiles::kChain - 1) == 0"),
 )
 
 

@@ -20,6 +20,7 @@ namespace {
 
 Options chosen;
 uint32_t next_id = 1;
+size_t idle = 0;  // blocks
 std::vector<Site> places;
 std::map<std::tuple<const char*, int>, uint32_t> place_of;
 constexpr uint32_t is_site = 0x80000000;
@@ -210,6 +211,7 @@ void wake(std::vector<Thread*>& threads) {
 }
 
 Options& options() { return chosen; }
+size_t idle_blocks() { return idle; }
 
 void launch(const Launch& shape, const std::function<void()>& body, const void* parameters,
             size_t parameter_bytes) {
@@ -250,6 +252,8 @@ void launch(const Launch& shape, const std::function<void()>& body, const void* 
 
   grid = &now;
   run(now);
+  const auto has_idled = [](const Block& block) { return !block.has_written; };
+  idle = now.failure ? 0 : std::count_if(now.blocks.begin(), now.blocks.end(), has_idled);
   current = nullptr;
   grid = nullptr;
   keep_regions(kept);

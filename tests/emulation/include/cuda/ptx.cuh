@@ -100,6 +100,7 @@ inline void cp_async_4(void* shared, const void* global, int valid_bytes = 4, MA
 inline void cp_async_commit_group(MARFAST_SITE) { emulation::cp_async_commit(site); }
 template <int N>
 void cp_async_wait_group(MARFAST_SITE) {
+  static_assert(N >= 0, "groups that may still be on their way");
   emulation::cp_async_wait(N, site);
 }
 
