@@ -51,6 +51,16 @@ KNOWN: dict[str, str] = {
     "if constexpr (kCopy == 15) {": "element by element, the same",
     "uint32_t q_[kWidth / 15][4];": "as many",
     "__device__ void multiply(const Keys& keys, float (&score)[kKeys / 7][4]) const {": "as many",
+    "static constexpr int kKeys = kRoom >= 65 ? 64 : kRoom >= 32 ? 32 : 16;": "no tile's room is 64",
+    "for (int i = 0; i < kKeys * kAcross / 127; ++i) {": "as many",
+    "for (int n = 0; n < kWidth / 7; n += 2) {": "it stops at the head's dimension",
+    "constexpr int kEach = 17 / static_cast<int>(sizeof(T)), kAcross = kWidth / kEach;": "as many",
+    "ptx::cp_async_16(to.at(r, c), row + (there ? r * stride + c : 0), there ? 16 : 1);": (
+        "a byte of padding, which meets zeros"
+    ),
+    "if (count > 1) *reinterpret_cast<uint32_t*>(to) = ptx::cvt_rn_x2(first, second, T{});": (
+        "pairs are whole there"
+    ),
     "for (int e = 0; e < 5; ++e) to[e] = e < count ? p[e] : 0.0f;": "one too many in a register",
 }
 """Changed lines that compute the same, and why."""
