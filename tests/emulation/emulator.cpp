@@ -223,8 +223,11 @@ void yield() {
 
 void progress() { grid->idle = 0; }
 
-void maybe_yield(unsigned one_in) {
-  if (chosen.schedule == Schedule::random && random_number() % one_in == 0) yield();
+// idle: whether a thread that does so for long may be spinning.
+void maybe_yield(unsigned one_in, bool idle = true) {
+  if (chosen.schedule != Schedule::random || random_number() % one_in != 0) return;
+  if (!idle && grid->idle > 0) --grid->idle;
+  yield();
 }
 
 void wake(std::vector<Thread*>& threads) {
@@ -796,7 +799,7 @@ void mma(float* d, const uint32_t* a, const uint32_t* b, bool half, Site site) {
 namespace {
 void plain(void* at, size_t bytes, int alignment, bool write, void* pc) {
   if (!current) return;
-  maybe_yield(64);
+  maybe_yield(64, false);
   check(number(at), static_cast<int>(bytes), alignment, write, place(pc));
 }
 }  // namespace

@@ -95,6 +95,7 @@ const Case cases[] = {
     CASE(right_sum, 2, 64, sum_is_right),
     CASE(right_warp_barrier, 1, 64, warp_is_right),
     CASE(right_shuffles, 1, 64, shuffles_are_right),
+    CASE(right_long_stretch, 1, 64, anything),
     CASE(right_copies, 1, 64, copies_are_right),
     CASE(right_grid_barrier, 3, 64, anything),
     CASE(right_fences, 2, 32, fences_are_right),
