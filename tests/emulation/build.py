@@ -20,6 +20,9 @@ INCLUDES = tuple(f"-I{path}" for path in (HERE, CSRC, CSRC / "include"))
 # Vectorised accesses would be wider than what the kernel says.
 INSTRUMENTED = ("-O1", "-fsanitize=thread", "-fno-tree-vectorize", "-fno-omit-frame-pointer")
 
+# A thread's own arrays are no memory that the emulator knows: an index past one ends the program.
+BOUNDS = ("-fsanitize=bounds", "-fsanitize-undefined-trap-on-error")
+
 
 def cannot_build() -> str:
     """Why the emulator can't be built here, or nothing."""
@@ -53,7 +56,7 @@ def emulator() -> Path:
 def link_program(source: Path, to: Path, *flags: str, kernels: Path = CSRC) -> Path:
     """The program of `source`; headers in `kernels` go before those of csrc."""
     instrumented = to.with_suffix(".o")
-    compile_object(source, instrumented, *INSTRUMENTED, *flags, includes=(f"-I{kernels}",))
+    compile_object(source, instrumented, *INSTRUMENTED, *BOUNDS, *flags, includes=(f"-I{kernels}",))
     done = run("c++", emulator(), instrumented, "-ldl", "-o", to)
     if done.returncode:
         raise RuntimeError(done.stderr)

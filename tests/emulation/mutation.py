@@ -53,6 +53,7 @@ KNOWN: dict[str, str] = {
     "__device__ void multiply(const Keys& keys, float (&score)[kKeys / 7][4]) const {": "as many",
     "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom >= 31 ? 32 : 16;": "none is 31",
     "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom > 32 ? 32 : 16;": "none is 32",
+    "if (group + 7 * n >= head_dim_) break;": "zeros more",
     "uint32_t q_[kWidth * 16][4];": "the first are used",
     "static constexpr int kKeys = kRoom >= 65 ? 64 : kRoom >= 32 ? 32 : 16;": "none is 64",
     "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom >= 33 ? 32 : 16;": "none is 32",
@@ -65,7 +66,6 @@ KNOWN: dict[str, str] = {
     "if (count > 1) *reinterpret_cast<uint32_t*>(to) = ptx::cvt_rn_x2(first, second, T{});": (
         "pairs are whole there"
     ),
-    "for (int e = 0; e < 5; ++e) to[e] = e < count ? p[e] : 0.0f;": "one too many in a register",
 }
 """Changed lines that compute the same, and why."""
 
