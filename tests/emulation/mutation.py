@@ -53,6 +53,8 @@ KNOWN: dict[str, str] = {
     "__device__ void multiply(const Keys& keys, float (&score)[kKeys / 7][4]) const {": "as many",
     "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom >= 31 ? 32 : 16;": "none is 31",
     "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom > 32 ? 32 : 16;": "none is 32",
+    "for (int r = 0; r < kRows; ++r) "
+    "four(rows_[r] + d, sees_[r] > 0 ? head_dim_ - d : 1, q[r]);": "of position 0, and not used",
     "if (group + 7 * n >= head_dim_) break;": "zeros more",
     "uint32_t q_[kWidth * 16][4];": "the first are used",
     "static constexpr int kKeys = kRoom >= 65 ? 64 : kRoom >= 32 ? 32 : 16;": "none is 64",
