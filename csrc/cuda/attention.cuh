@@ -138,7 +138,7 @@ class AttentionProducts<float, kWidth, kKeys, kCopy> {
         lane_(lane) {}
 
   __device__ void multiply(const Keys& keys, float (&score)[kKeys / 8][4]) const {
-#pragma unroll 2
+#pragma unroll(kWidth > 80 && kCopy == 16 ? 1 : 2)
     for (int d = 0; d < head_dim_; d += 4) {
       float q[kRows][4];
 #pragma unroll
@@ -236,13 +236,13 @@ __device__ __forceinline__ void copy_rows(const Tile<T, kKeys, kWidth>& to, cons
     constexpr int kEach = 16 / static_cast<int>(sizeof(T)), kAcross = kWidth / kEach;
     static_assert(kKeys * kAcross % 128 == 0, "every thread makes as many copies");
     const T* row = from.data + first * from.stride;
-    const int rows = static_cast<int>(from.rows) - first;
+    const int rows = static_cast<int>(from.rows) - first, stride = static_cast<int>(from.stride);
 #pragma unroll
     for (int i = 0; i < kKeys * kAcross / 128; ++i) {
       const int at = 128 * i + static_cast<int>(threadIdx.x);
       const int r = at / kAcross, c = at % kAcross * kEach;
       const bool there = r < rows && c < static_cast<int>(from.columns);
-      ptx::cp_async_16(to.at(r, c), there ? row + r * from.stride + c : row, there ? 16 : 0);
+      ptx::cp_async_16(to.at(r, c), row + (there ? r * stride + c : 0), there ? 16 : 0);
     }
   }
 }

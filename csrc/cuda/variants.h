@@ -164,8 +164,9 @@ bool takes_attention(const Attention& a) {
       a.head_dim | a.batch_stride | a.position_stride | a.part_stride | a.head_stride;
   const auto bits = reinterpret_cast<uintptr_t>(a.qkv) | static_cast<uintptr_t>(strides * size) |
                     reinterpret_cast<uintptr_t>(a.out) * 4;
+  const bool whole = bits % 16 == 0 && a.position_stride < 1 << 24;  // 64 rows: a 32-bit offset
   return a.dtype == kType && (kHeadDim ? a.head_dim == kHeadDim : a.head_dim <= 128) &&
-         (kCopy < 16 || bits % 16 == 0);
+         (kCopy < 16 || whole);
 }
 
 template <class Launch>

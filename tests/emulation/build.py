@@ -22,6 +22,9 @@ INCLUDES = tuple(f"-I{path}" for path in (HERE, CSRC, CSRC / "include"))
 # Vectorised accesses would be wider than what the kernel says.
 INSTRUMENTED = ("-O1", "-fsanitize=thread", "-fno-tree-vectorize", "-fno-omit-frame-pointer")
 
+# A thread's own arrays are no memory that the emulator knows: an index past one ends the program.
+BOUNDS = ("-fsanitize=bounds", "-fsanitize-undefined-trap-on-error")
+
 
 def cannot_build() -> str:
     """Why the emulator can't be built here, or nothing."""
@@ -65,7 +68,7 @@ def link_program(
 ) -> Path:
     """The program of `source`; headers in `kernels` go before those of csrc."""
     instrumented = to.with_suffix(".o")
-    compile_object(source, instrumented, *INSTRUMENTED, *flags, includes=(f"-I{kernels}",))
+    compile_object(source, instrumented, *INSTRUMENTED, *BOUNDS, *flags, includes=(f"-I{kernels}",))
     done = run("c++", "-rdynamic", machine or emulator(), instrumented, "-ldl", "-o", to)
     if done.returncode:
         raise RuntimeError(done.stderr)

@@ -240,7 +240,7 @@ void mma(float* d, const uint32_t* a, const uint32_t* b, bool half, Site site) {
 namespace {
 void plain(void* at, size_t bytes, int alignment, bool write, void* pc) {
   if (!current) return;
-  maybe_yield(64);
+  maybe_yield(64, false);
   check(number(at), static_cast<int>(bytes), alignment, write, place(pc));
 }
 }  // namespace

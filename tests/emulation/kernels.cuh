@@ -105,6 +105,13 @@ __global__ void right_shuffles(const Io a) {
   a.out[threadIdx.x] = sum + first + next + (odd == 0xaaaaaaaa ? 0 : 1);
 }
 
+// Nothing that communicates for long: no deadlock.
+__global__ void right_long_stretch(const Io a) {
+  float sum = 0;
+  for (int i = 0; i < 20000; ++i) sum += a.in[(threadIdx.x + i) % 64];
+  a.out[threadIdx.x] = sum;
+}
+
 // Two stages in flight: each is awaited, then met.
 __global__ void right_copies(const Io a) {
   const int t = threadIdx.x;

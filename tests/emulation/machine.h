@@ -103,7 +103,8 @@ void keep_regions(size_t count);
 // threads.cpp: scheduling, reports
 void leave();
 void yield();
-void maybe_yield(unsigned one_in);  // under the random schedule
+// Under the random schedule. idle: whether a thread that does so for long may be spinning.
+void maybe_yield(unsigned one_in, bool idle = true);
 void wake(std::vector<Thread*>&);
 uint32_t place(const void* pc);
 uint32_t place(Site);

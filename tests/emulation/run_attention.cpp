@@ -21,7 +21,8 @@ std::string attention(const Heads& h, Scores scores = Scores::near) {
   state = 17;
   const auto [B, L, H, hd, given, causal, gap] = h;
   const int64_t Lq = given < 0 ? L : given, stride = 3 * H * hd + gap, image = L * stride + 2 * gap;
-  Buffer<T> qkv(B * image, true), out(B * Lq * H * hd, false);
+  const int64_t last = B * L > 0 ? (B - 1) * image + (L - 1) * stride + 3 * H * hd : 0;
+  Buffer<T> qkv(last, true), out(B * Lq * H * hd, false);
   Buffer<int64_t> queries(B * Lq, true);
   for (int64_t b = 0; b < B; ++b)
     for (int64_t l = 0; l < L; ++l)
@@ -32,7 +33,8 @@ std::string attention(const Heads& h, Scores scores = Scores::near) {
         if (far && key && l < 70) value = -1e37f;
         from_float(value, qkv.data() + b * image + l * stride + i);
       }
-  for (int64_t i = 0; i < B * Lq; ++i) queries.data()[i] = given < 0 ? i % L : (i * 37 + 11) % L;
+  for (int64_t i = 0; i < B * Lq; ++i)
+    queries.data()[i] = (given < 0 ? i : i * 37 + 11) % std::max<int64_t>(L, 1);
   if (given > 3) queries.data()[1] = -1, queries.data()[2] = L, queries.data()[3] = 1ll << 40;
   cuda::Attention a{};
   a.out = out.data(), a.qkv = qkv.data(), a.queries = given < 0 ? nullptr : queries.data();
@@ -79,7 +81,7 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
       {1, 64, 1, 80, -1, true},     {1, 77, 2, 64, -1, false},    {2, 130, 1, 80, 5, true},
       {1, 130, 1, 64, -1, true},    {1, 40, 1, 128, 66, false},   {2, 33, 1, 7, -1, true, 1},
       {1, 17, 2, 128, 5, false, 1}, {1, 70, 1, 20, -1, false, 3}, {0, 5, 1, 64, -1, false},
-      {2, 5, 1, 64, 0, false},
+      {2, 5, 1, 64, 0, false},      {1, 0, 1, 16, 2, false},
   };
   for (const Heads& h : heads)
     all.push_back(

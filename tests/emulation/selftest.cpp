@@ -108,6 +108,7 @@ const Case cases[] = {
     CASE(divergence_counts_at_named_barrier, 1, 96, anything),
     CASE(divergence_part_of_a_warp, 1, 64, anything),
     CASE(right_shuffles, 1, 64, shuffles_are_right),
+    CASE(right_long_stretch, 1, 64, anything),
     CASE(right_copies, 1, 64, copies_are_right),
     CASE(right_grid_barrier, 3, 64, anything),
     CASE(right_fences, 2, 32, fences_are_right),

@@ -197,8 +197,10 @@ void yield() {
   leave();
 }
 
-void maybe_yield(unsigned one_in) {
-  if (chosen.schedule == Schedule::random && random_number() % one_in == 0) yield();
+void maybe_yield(unsigned one_in, bool idle) {
+  if (chosen.schedule != Schedule::random || random_number() % one_in != 0) return;
+  if (!idle && grid->idle > 0) --grid->idle;
+  yield();
 }
 
 void wake(std::vector<Thread*>& threads) {
