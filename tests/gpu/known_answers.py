@@ -1,5 +1,5 @@
-"""Every op's example, and more of `attention`'s variants, through every GPU backend, beside the
-reference: what compute-sanitizer runs.
+"""Every op's example, and more of `attention` and `ddpm_sample`, through every GPU backend, beside
+the reference: what compute-sanitizer runs.
 
 python -m tests.gpu.known_answers
 """
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from marfast.ops import registry, self_check
+from tests.ops.heads import sample_inputs
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -34,13 +35,35 @@ def _attention(
     return example
 
 
+def _sample(tokens: int, width: int, depth: int) -> registry.Example:
+    def example(
+        dtype: torch.dtype, device: torch.device, generator: torch.Generator
+    ) -> tuple[Any, ...]:
+        args = sample_inputs(tokens, width=width, depth=depth, steps=2, dtype=dtype)
+        return tuple(
+            [part.to(device) for part in value]
+            if isinstance(value, list)
+            else value.to(device)
+            if isinstance(value, torch.Tensor)
+            else value
+            for value in args
+        )
+
+    return example
+
+
 MORE: dict[str, dict[str, registry.Example]] = {
     "attention": {
         "heads of 64": _attention(64, None, False),
         "heads of 80, causal": _attention(80, None, True),
         "heads of 128, some queries, causal": _attention(128, 5, True),
         "heads of 24, misaligned": _attention(24, None, False, misaligned=True),
-    }
+    },
+    "ddpm_sample": {
+        "weights that stay": _sample(1, 1024, 6),
+        "weights that stream": _sample(20, 1536, 4),
+        "launch by launch": _sample(3, 40, 2),
+    },
 }
 """By op and name: what its example doesn't reach."""
 
