@@ -14,13 +14,13 @@ import numpy as np
 from matplotlib import pyplot
 from matplotlib.ticker import LogLocator
 from scaling import QUANTITIES, series
+from tables import UNITS
 
 from marfast.benchmarking.plots import plot, save
 from marfast.benchmarking.results import Row, read_document
 
 HERE = Path(__file__).parent
 COLOURS = {"float32": "#1f77b4", "bfloat16": "#d6604d"}
-UNITS = {"step": "a step", "sample": "a sample", "batch": "a batch", "image": "an image"}
 SYMBOLS = {"rows": "R", "steps": "S", "width": "w", "depth": "d"}
 SYMBOLS |= {"batch": "B", "iterations": "K", "threads": "n"}
 TEXT: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}

@@ -26,6 +26,7 @@ MACHINES = {
     "avx2": "Two AMD EPYC cores with AVX2 alone",
 }
 OTHERS = ("original", "eager", "compile", "autocast")
+UNITS = {"step": "a step", "sample": "a sample", "batch": "a batch", "image": "an image"}
 HEADS = {"head-b": "MAR-B", "head-l": "MAR-L", "head-h": "MAR-H"}
 
 
@@ -127,7 +128,7 @@ def lines(document: dict[str, Any], loop: bool) -> Iterator[str]:
         left = [fit[name] for name in ("rms", "worst")]
         cells = [
             *(
-                f"{fit['workload']}, a {fit['unit']}",
+                f"{fit['workload']}, {UNITS[fit['unit']]}",
                 fit["dtype"],
                 f"a + b {fit['quantity']}".replace(" 1/", " / "),
             ),
@@ -146,7 +147,7 @@ def points(document: dict[str, Any], loop: bool) -> Iterator[str]:
         if (row["workload"] != "head") is not loop:
             continue
         cells = [
-            f"{row['workload']}, a {row['unit']}",
+            f"{row['workload']}, {UNITS[row['unit']]}",
             f"{row['axis']} {row['x']}",
             row["dtype"],
             *(f"{time:.3g}" for time in row["ms_p20_p50_p80"]),

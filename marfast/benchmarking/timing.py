@@ -5,7 +5,7 @@ says how busy others kept the machine meanwhile.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,17 @@ class Timing:
     def ratio(self, baseline: str, name: str) -> float:
         """How many times faster `name` is: the median of the rounds' ratios."""
         return round(float(np.median(self.seconds[baseline] / self.seconds[name])), 3)
+
+
+def joined(timings: Sequence[Timing]) -> Timing:
+    """Of the same runs, one timing after the other; as disturbed as the worst."""
+    return Timing(
+        {
+            name: np.concatenate([timing.seconds[name] for timing in timings])
+            for name in timings[0].seconds
+        },
+        max(timing.busy for timing in timings),
+    )
 
 
 def percentiles(

@@ -184,3 +184,16 @@ def test_every_size_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
             assert counters["stats"]["unique_graphs"] >= 1
             counters.clear()
     torch.compiler.reset()
+
+
+def test_the_originals_own_noise_is_no_error(
+    small_heads: None, needs_native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It returns the rows of both halves, too."""
+    monkeypatch.setattr(heads, "original", lambda *_: lambda: torch.randn(4, 16))
+    net = heads.draw_head(16, 64, 2, 48)
+    limits = Floors({"float32": 1e11, "bfloat16": 2e11}, {1: 1e10}, 1e-6)
+    options = measure.Options(rounds=2, original=object())
+    found = measure.measure_head("head-b", net, 4, 2, options, limits)
+    assert {row["who"]: row["difference"] is None for row in found}["original"]
+    assert {row["rounds"] for row in found} == {3}
