@@ -94,7 +94,10 @@ def measure_head(
             if who != "original"  # it draws noise of its own
         }
         for who, (_, dtype) in ours.items():
-            _require(f"{name}, R = {rows}, {who}", difference[who], HEAD_TOLERANCE[dtype])
+            # few steps amplify rounding, PyTorch's as well
+            pytorchs = TIMES_PYTORCH * difference["autocast"] if dtype == "bfloat16" else 0.0
+            allowed = max(HEAD_TOLERANCE[dtype], pytorchs)
+            _require(f"{name}, R = {rows}, {who}", difference[who], allowed)
         memory = {who: working_mb(run, expected.device) for who, run in runs.items()}
         timings = []
         for _ in range(SITTINGS):
