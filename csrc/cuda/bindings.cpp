@@ -126,12 +126,11 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
                     {a, static_cast<DType>(affine_dtype), static_cast<DType>(out_dtype)},
                     from_wire<Stream>(stream)));
         });
-  m.def("sample_tables", [](std::uintptr_t to, std::uintptr_t barriers, int64_t barrier_count,
+  m.def("sample_tables", [](std::uintptr_t to, std::uintptr_t barrier,
                             const std::vector<std::uintptr_t>& weights, std::uintptr_t stream) {
     SampleTables a{};
     a.weights = reinterpret_cast<const void**>(to);
-    a.barriers = from_wire<uint32_t*>(barriers);
-    a.barrier_count = barrier_count;
+    a.barrier = from_wire<uint32_t*>(barrier);
     const int64_t size = static_cast<int64_t>(weights.size());
     for (a.first = 0; a.first < size; a.first += a.kSlots) {
       a.count = std::min(size - a.first, a.kSlots);

@@ -141,10 +141,9 @@ struct PersistentSample {
 struct SampleTables {
   static constexpr int64_t kSlots = 256;
   const void** weights;  // [first + count] at least
-  uint32_t* barriers;    // [barrier_count], set to 0
+  uint32_t* barrier;     // [1], set to 0
   int64_t first;
   int64_t count;
-  int64_t barrier_count;
   const void* values[kSlots];  // weights[first ...]
 };
 

@@ -150,7 +150,7 @@ def persistent(
     table = torch.empty(len(head.weights) + 1, dtype=torch.int64, device=head.device)
     barrier = table[-1:]
     cuda.call(
-        *("sample_tables", head.device, table.data_ptr(), barrier.data_ptr(), 1),
+        *("sample_tables", head.device, table.data_ptr(), barrier.data_ptr()),
         [weight.data_ptr() for weight in head.weights],
     )
     inputs = (state, call.step_noise[begin], call.schedule[begin], call.guidance, modulation)

@@ -111,7 +111,7 @@ Status linear_epilogue(const LinearLayer& a, Stream) {
 Status sample_tables(const SampleTables& a, Stream) {
   Memory memory;
   memory.out("weights", a.weights, 1, a.first + a.count, 1, sizeof(void*));
-  memory.out("barriers", a.barriers, 1, a.barrier_count, 1, 4);
+  memory.out("barrier", a.barrier, 1, 1, 1, 4);
   return reported([&] { return sample_tables_by(a, emu::Emulated{}); });
 }
 

@@ -95,6 +95,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "Lane total[kRows][2] = {}, chain[kRows][3] = {};",
         "inline LaunchShape shape_of(const SampleTables&) "
         "{ return {1, 1, SampleTables::kSlots, 1}; }",
+        "return {static_cast<uint32_t>(a.rows) * ceil_div(a.outputs, kOutputs), 1, kThreads, 1};",
         "uint32_t q_[kWidth / 15][4];",
         "uint32_t q_[kWidth * 16][4];",
         "__device__ void multiply(const Keys& keys, float (&score)[kKeys / 7][4]) const {",

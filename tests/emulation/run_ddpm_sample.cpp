@@ -147,7 +147,7 @@ std::string sample(const Sizes& sizes, const Plan& plan) {
   Buffer<uint32_t> barrier(1, false);
   Buffer<float> out(n, false), own(n, false), x(all, false);
   Buffer<T> normed(all, false), hidden(all, false);
-  cuda::SampleTables tables{table.data(), barrier.data(), 0, 0, 1, {}};
+  cuda::SampleTables tables{table.data(), barrier.data(), 0, 0, {}};
   for (const auto& weight : head.weights) tables.values[tables.count++] = weight->data();
   if (const char* error = cuda::sample_tables_by(tables, emu::Emulated{})) return error;
 

@@ -1,6 +1,7 @@
 // csrc/cuda's kernels in the emulator, at small and odd shapes, against formulas written out here.
 
 #include <string_view>
+#include <tuple>
 
 #include "cases.h"
 
@@ -78,7 +79,7 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
 template <class T>
 std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
   state = 5;
-  Buffer<T> product(R, J, J + 3), bias(1, J, J), narrow(R * (J + 2), false);
+  Buffer<T> product(R, J, J), bias(1, J, J), narrow(R * (J + 2), false);
   Buffer<float> gate(R, J, J + 3), residual(R, J, J + 1), out(R * (J + 2), false);
   const bool silu = epilogue == Epilogue::silu, gated = epilogue == Epilogue::gate;
   cuda::LinearLayer a{};
@@ -86,11 +87,11 @@ std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
   a.x = product.data(), a.bias = bias.data();
   a.gate = gated ? gate.data() : nullptr, a.residual = gated ? residual.data() : nullptr;
   a.rows = R, a.outputs = J, a.dtype = dtype<T>, a.silu = silu;
-  a.out_stride = J + 2, a.x_stride = J + 3, a.gate_stride = J + 3, a.residual_stride = J + 1;
-  if (const char* error = cuda::linear_epilogue_by(a, emu::Emulated{})) return error;
+  a.out_stride = J + 2, a.x_stride = J, a.gate_stride = J + 3, a.residual_stride = J + 1;
+  if (const char* error = failed(cuda::linear_epilogue_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r)
     for (int64_t j = 0; j < J; ++j) {
-      const double y = double{product[r * (J + 3) + j]} + bias[j];
+      const double y = double{product[r * J + j]} + bias[j];
       const double got = silu ? narrow[r * (J + 2) + j] : out[r * (J + 2) + j];
       const double left = residual[r * (J + 1) + j], g = gate[r * (J + 3) + j];
       const double wanted = silu ? y / (1 + std::exp(-y)) : gated ? left + g * y : y;
@@ -227,8 +228,7 @@ std::string lost_block(unsigned blocks) {
   Buffer<uint32_t> arrived(1, true);
   *arrived.data() = 0;
   try {
-    emu::launch({{blocks}, {64}, 4}, barrier_rounds,
-                Rounds{out.data(), arrived.data(), true, 0});
+    emu::launch({{blocks}, {64}, 4}, barrier_rounds, Rounds{out.data(), arrived.data(), true, 0});
     return "the kernel ended";
   } catch (const emu::Report& report) {
     return report.kind == "trap" ? "ok" : report.what();
@@ -269,11 +269,13 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
                        [=] { return layer_norm_modulate<float, float, T>(rows, w, true); }});
       }
   if constexpr (wanted("silu_sum"))
-    for (const auto& [rows, w] : {std::pair{0, 97}, {1, 128}, {1, 129}, {3, 97}})
-      all.push_back({"silu_sum " + type, [r = rows, w = w] { return silu_sum<T>(2, r, w); }});
+    for (const auto& [steps, rows, w] :
+         {std::tuple{2, 0, 97}, {1, 1, 256}, {1, 1, 257}, {2, 3, 97}})
+      all.push_back(
+          {"silu_sum " + type, [s = steps, r = rows, w = w] { return silu_sum<T>(s, r, w); }});
   if constexpr (sizeof(T) == 2 && wanted("linear_epilogue"))
     for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate})
-      for (int64_t outputs : {5, 1027, 1300})
+      for (int64_t outputs : {5, 1024, 1027, 1300})
         all.push_back(
             {"linear_epilogue " + type, [=] { return linear_epilogue<T>(3, outputs, e); }});
 }
