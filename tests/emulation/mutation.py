@@ -108,6 +108,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "const int valid = left < 0 ? 0 : left < kEach ? static_cast<int>(left) : kEach;",
         "const Lane centred = mean - Lane::load(x + j);",  # it is squared
         "const int64_t end = (b + 1) * kBlock <= inputs ? (b + 1) * kBlock : inputs;",
+        "const int64_t end = first + kOutputs <= a.outputs ? first + kOutputs : a.outputs;",
         # tiles have room for none of these numbers of keys
         "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom >= 31 ? 32 : 16;",
         "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom > 32 ? 32 : 16;",
@@ -125,7 +126,15 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ptx::nanosleep(21);",
         "ptx::nanosleep(19);",
         "if constexpr (kCopy == 15) {",
+        "const int down = static_cast<int>(divide_up(rows, 7 * kTiles));",
+        "const int down = static_cast<int>(divide_up(rows, 8 + kTiles));",
         "return fit < 16 ? fit : fit / 16 + 16;",  # other pieces of the outputs, that fit
+    ),
+    "another size of a block's share": (
+        "static constexpr int kOutputs = 1025, kThreads = 256;",
+        "static constexpr int kOutputs = 1023, kThreads = 256;",
+        "static constexpr int kOutputs = 1024, kThreads = 257;",
+        "static constexpr int kOutputs = 1024, kThreads = 255;",
     ),
     "ldmatrix.x2 reads no address of lanes 16 and up": (
         "ptx::ldmatrix_x2(column, rows.at(8 * n + lane % 8, k + lane / 8 % 3 * 8));",
@@ -138,7 +147,10 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ptx::cp_async_16(to.at(r, c), row + (there ? r * stride + c : 0), there ? 16 : 1);",
         "if (count > 1) *reinterpret_cast<uint32_t*>(to) = ptx::cvt_rn_x2(first, second, T{});",
     ),
-    "any thread of the block may be the one": ("if (threadIdx.x == 1) {",),
+    "any thread of the block may be the one": (
+        "if (threadIdx.x == 1) {",
+        "if (threadIdx.x == 1) *a.barrier = 0;",
+    ),
     "whatever isn't 0 is true": ("return 2;",),
 }
 """Changed lines that can't be noticed, by why."""

@@ -184,7 +184,7 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   add(guided, {"normalised once", 2, 2, 8, 32, 0, true, true});
   add(guided, {"weights in L2, several tiles of rows", 1, 4, 8, 16, 0, false, true});
   add(guided, {"one row a block", 10, 1, 8, 64, 3, true, false});
-  add({16, 96, 1, 38, 2, false, false}, {"four tiles of a warp", 1, 3, 64, 32, 2, true, false});
+  add({16, 96, 1, 41, 2, false, false}, {"four tiles of a warp", 1, 3, 64, 32, 2, true, false});
   add({20, 288, 1, 1, 2, true, false}, {"blocks of k", 1, 6, 8, 48, 0, true, true});
   add({64, 32, 1, 1, 2, true, true}, {"more channels than width", 1, 2, 8, 16, 2, true, false});
   add({3, 32, 1, 2, 1, false, true}, {"one step, idle blocks", 2, 5, 8, 7, 1, true, false});
