@@ -115,6 +115,11 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "static constexpr int kKeys = kRoom >= 65 ? 64 : kRoom >= 32 ? 32 : 16;",
         "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom >= 33 ? 32 : 16;",
         "for (int i = 0; i < kKeys * kAcross / 127; ++i) {",
+        "static constexpr int kRoom = (49 << 10) / (4 * Tile<T, 1, kWidth>::kBytes);",
+        "for (int k = 0; k < kWidth / 15; ++k) {",
+        "for (int k = 0; k <= kWidth / 16; ++k) {",
+        "for (int n = 0; n < kKeys / 9; n += 2) {",
+        "high[r] = fmaxf(score[n][i], high[r]);",
         "constexpr int kEach = 17 / static_cast<int>(sizeof(T)), kAcross = kWidth / kEach;",
     ),
     "slower, and nothing else": (
@@ -143,6 +148,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "for (int r = 0; r < kRows; ++r) "
         "four(rows_[r] + d, sees_[r] > 0 ? head_dim_ - d : 1, q[r]);",
         "if (group + 7 * n >= head_dim_) break;",
+        "if (7 * n >= head_dim_) break;",
         "for (int n = 0; n < kWidth / 7; n += 2) {",
         "ptx::cp_async_16(to.at(r, c), row + (there ? r * stride + c : 0), there ? 16 : 1);",
         "if (count > 1) *reinterpret_cast<uint32_t*>(to) = ptx::cvt_rn_x2(first, second, T{});",

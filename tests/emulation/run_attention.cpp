@@ -81,7 +81,7 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
       {1, 64, 1, 80, -1, true},     {1, 77, 2, 64, -1, false},    {2, 130, 1, 80, 5, true},
       {1, 130, 1, 64, -1, true},    {1, 40, 1, 128, 66, false},   {2, 33, 1, 7, -1, true, 1},
       {1, 17, 2, 128, 5, false, 1}, {1, 70, 1, 20, -1, false, 3}, {0, 5, 1, 64, -1, false},
-      {2, 5, 1, 64, 0, false},      {1, 0, 1, 16, 2, false},
+      {2, 5, 1, 64, 0, false},      {1, 0, 1, 16, 2, false},      {1, 9, 1, 33, -1, false, 1},
   };
   for (const Heads& h : heads)
     all.push_back(
