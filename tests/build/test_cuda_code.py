@@ -36,7 +36,7 @@ BUDGETS = {
     "ddpm_step<*>": Budget(3, 48, 0, fma=EXP),
     "layer_norm_modulate<*>": Budget(7, 48, 0, ("SHFL.BFLY",), fma=0),
     "silu_sum<*>": Budget(3, 32, 0, fma=EXP),
-    "linear_epilogue<*>": Budget(2, 32, 0, fma=EXP),
+    "linear_epilogue<*>": Budget(2, 32, 0),
     "sample_tables<*>": Budget(1, 32, 0, fma=0),
     "ddpm_sample<float>": Budget(1, 255, 227 << 10, ("FFMA", *COPIES)),
     "ddpm_sample<*float16>": Budget(2, 255, 227 << 10, (*TENSOR, *COPIES)),
