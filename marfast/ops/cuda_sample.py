@@ -36,13 +36,13 @@ def dense(weight: Tensor) -> Tensor:
 
 
 class Head:
-    """A head's weights and the launches that compute with them; `library`: by its products."""
+    """A head's weights and the launches that compute with them, by our products or the library's."""
 
-    def __init__(self, weights: Sequence[Tensor], library: bool = False):
-        self.shape = HeadShape.of(weights)
+    def __init__(self, shape: HeadShape, weights: Sequence[Tensor], own_products: bool):
+        self.shape = shape
         self.weights = [dense(weight) for weight in weights]
         self.dtype, self.device = weights[0].dtype, weights[0].device
-        self.library = library
+        self.own_products = own_products
 
     def elements(self, *sizes: int) -> Tensor:
         """Room for what enters a product."""
@@ -64,7 +64,7 @@ class Head:
         """out = y, SiLU(y) or residual + gate y; y = x W^T + b, W and b at weights[place ...]."""
         weight, bias = self.weights[place : place + 2]
         name = "linear"
-        if self.library:
+        if not self.own_products:
             name, x = "linear_epilogue", torch.mm(x, weight.t())
         cuda.call(
             *(name, self.device),
@@ -239,13 +239,14 @@ def sample(
         state = noise[members].contiguous()
         rows = copies * len(state)
         chosen, _ = regime(shape, dtype, noise.device, rows, steps)
-        head = Head(weights, library=chosen is None and dtype != torch.float32)
+        own_products = chosen is not None or dtype == torch.float32
+        head = Head(shape, weights, own_products)
         call = Call(
             *(head, step_noise[:, members].contiguous(), schedule.contiguous(), guidance),
             *(copies == 2, temperature, clip_denoised),
         )
         own = cond.unflatten(0, (copies, tokens))[:, members].flatten(0, 1).contiguous()
-        with full_sums() if head.library else contextlib.nullcontext():
+        with contextlib.nullcontext() if own_products else full_sums():
             time, condition = head.time(embedding), head.condition(own)
             chunk = max(1, budget // (rows * each))
             for begin in range(0, steps, chunk):

@@ -85,15 +85,24 @@ Status silu_sum(const SiluSum& a, Stream) {
   return reported([&] { return silu_sum_by(a, emu::Emulated{}); });
 }
 
+namespace {
+
+void follows_product(Memory& memory, const LinearLayer& a) {
+  const int64_t size = size_of(a.dtype);
+  memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
+  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
+  if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
+  memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4);
+}
+
+}  // namespace
+
 Status linear(const LinearLayer& a, Stream) {
   Memory memory;
   const int64_t size = size_of(a.dtype);
   memory.in("x", a.x, a.rows, a.inputs, a.x_stride, size);
   memory.in("weight", a.weight, a.outputs, a.inputs, a.inputs, size);
-  memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
-  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
-  if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
-  memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4);
+  follows_product(memory, a);
   return reported([&] { return linear_by(a, emu::Emulated{}); });
 }
 
@@ -101,10 +110,7 @@ Status linear_epilogue(const LinearLayer& a, Stream) {
   Memory memory;
   const int64_t size = size_of(a.dtype);
   memory.in("product", a.x, a.rows, a.outputs, a.x_stride, size);
-  memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
-  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
-  if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
-  memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4);
+  follows_product(memory, a);
   return reported([&] { return linear_epilogue_by(a, emu::Emulated{}); });
 }
 
