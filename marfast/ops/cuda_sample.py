@@ -36,7 +36,7 @@ def dense(weight: Tensor) -> Tensor:
 
 
 class Head:
-    """A head's weights and the launches that compute with them, by our products or the library's."""
+    """A head's weights and what computes with them, by our products or the library's."""
 
     def __init__(self, shape: HeadShape, weights: Sequence[Tensor], own_products: bool):
         self.shape = shape
