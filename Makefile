@@ -54,7 +54,7 @@ lint: $(VENV)/dev  ## Check style and types.
 build: $(VENV)/installed  ## Build the native extension and install the package in place.
 
 clean:  ## Remove the environment and everything built.
-	rm -rf $(VENV) build dist *.egg-info marfast/_C.*.so marfast/_cuda.*.so
+	rm -rf $(VENV) build dist *.egg-info marfast/_cpu.*.so marfast/_cuda.*.so
 
 # The stamps. `installed`: torch, the package and what it needs at run time; `dev`: the tools, too.
 # Triton is the one that torch brings; a torch for the CPU brings none, and the tests need no GPU.
@@ -62,7 +62,7 @@ $(VENV)/installed: $(VENV)/torch-requirement $(BUILD_INPUTS)
 	$(PIP) '$(TORCH)'
 	$(PIP) setuptools wheel cmake ninja pybind11
 	$(PIP) --no-build-isolation --editable .
-	@$(BIN)/python -c 'from marfast.ops import native; print("marfast:", native.describe())'
+	@$(BIN)/python -c 'from marfast.ops.runtime import cpu; print("marfast:", cpu.describe())'
 	@touch $@
 
 $(VENV)/dev: $(VENV)/installed

@@ -91,7 +91,7 @@ def scratch():
     return {"egg_info": {"egg_base": folder}, "build": {"build_base": folder}}
 
 
-extension = Extension("marfast._C", sources=[], optional=NATIVE == "auto")
+extension = Extension("marfast._cpu", sources=[], optional=NATIVE == "auto")
 setup(
     ext_modules=[] if NATIVE == "0" else [extension],
     cmdclass={"build_ext": CMakeBuild},

@@ -19,10 +19,10 @@ from rich.table import Table
 
 from marfast.benchmarking import floors, timing
 from marfast.benchmarking.results import commit, write_rows
-from marfast.ops import registry
+from marfast.ops.op import OPS
 from tests.helpers import assert_as_accurate
 
-OP = registry.OPS["attention"]
+OP = OPS["attention"]
 LIBRARY = "PyTorch"  # what the "cpu" backend calls; on any device
 CALLS = 20  # in a graph
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

@@ -46,9 +46,9 @@ def operators() -> tuple[str, Callable[[], Figures]]:
     import torch
 
     import marfast
-    from marfast.ops import native
+    from marfast.ops.runtime import cpu
 
-    ok, reason = native.available()
+    ok, reason = cpu.is_built()
     if not ok:
         raise Unavailable(reason)
     torch.set_num_threads(1)

@@ -21,7 +21,7 @@ import marfast
 from marfast.benchmarking.results import commit, write_rows
 from marfast.benchmarking.timing import in_turn
 from marfast.model import get_preset
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 from marfast.verification import original
 from marfast.verification.runner import load_original, patch_process
 
@@ -123,7 +123,7 @@ def main() -> None:
             f"{row['difference']:.1e}",
         )
     Console().print(table)
-    isa = native.extension().isa()
+    isa = cpu.extension().isa()
     file = RESULTS / f"drop-in-{isa}.json"
     found = original.commit(checkout)
     write_rows(file, rows, commit=commit(), original_commit=found, steps=options.steps)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from marfast.benchmarking.results import Row, commit, write_rows
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 
 HERE = Path(__file__).parent
 DEFAULT = ("head-b", "--rows", "2,8", "--rounds", "31")
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path, metavar="FILE")
     options, arguments = parser.parse_known_args()
-    ok, reason = native.available()
+    ok, reason = cpu.is_built()
     if not ok:
         raise SystemExit(f"no kernels to time: {reason}")
     command = [sys.executable, "-m", "marfast", "bench", *(arguments or DEFAULT), "--json"]
@@ -79,7 +79,7 @@ def main() -> None:
         shown = f"{100 * row['spread_of_medians']:.1f} %", f"{row['within']} of {row['of']}"
         table.add_row(case, medians, *shown)
     Console().print(table)
-    out = options.out or HERE / "results" / f"five-runs-{native.extension().isa()}.json"
+    out = options.out or HERE / "results" / f"five-runs-{cpu.extension().isa()}.json"
     write_rows(out, rows, commit=commit(), bench=list(arguments or DEFAULT))
     print(out)
     if not all(row["agree"] for row in rows):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from marfast.benchmarking.results import commit
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 
 HERE = Path(__file__).parent
 BUILD = HERE.parent / "build"
@@ -99,7 +99,7 @@ def main() -> None:
     if unknown := [name for name in names if name not in PARTS]:
         parser.error(f"--parts: {unknown[0]}; allowed are {', '.join(PARTS)}")
     original = str(Path(options.original).resolve()) if options.original else None
-    ok, reason = native.available()
+    ok, reason = cpu.is_built()
     if not ok:
         raise SystemExit(f"no kernels to time: {reason}")
     failed = []
@@ -110,7 +110,7 @@ def main() -> None:
             print(f"{name}: left out, it has no quick settings")
         elif finished(name) == commit() and not (options.again or options.quick):
             print(f"{name}: finished at this commit")
-        elif not run(name, original, native.extension().isa(), options.quick):
+        elif not run(name, original, cpu.extension().isa(), options.quick):
             failed.append(name)
     pictures = [sys.executable, str(HERE / "pictures.py")]
     if options.quick:

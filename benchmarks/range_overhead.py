@@ -19,7 +19,7 @@ from marfast.benchmarking.images import random_module
 from marfast.benchmarking.results import commit, write_rows
 from marfast.generation import Pipeline
 from marfast.model import FastMAR, get_preset
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 
 FOLDER = Path(__file__).parent / "results"
 LIMIT = 1e-3
@@ -64,7 +64,7 @@ def main() -> None:
     print(f"{opened} ranges of {1e9 * each:.0f} ns in {took:.1f} s: {100 * share:.5f} %")
     if share >= LIMIT:
         raise SystemExit(f"more than {100 * LIMIT:g} %")
-    write_rows(FOLDER / f"range-overhead-{native.extension().isa()}.json", [row], commit=commit())
+    write_rows(FOLDER / f"range-overhead-{cpu.extension().isa()}.json", [row], commit=commit())
 
 
 if __name__ == "__main__":

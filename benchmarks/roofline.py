@@ -20,7 +20,8 @@ from torch import Tensor
 from marfast import ops
 from marfast.benchmarking import floors, heads, timing
 from marfast.benchmarking.results import commit, write_rows
-from marfast.ops import native, registry
+from marfast.ops.op import which
+from marfast.ops.runtime import cpu
 
 HERE = Path(__file__).parent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -132,7 +133,7 @@ def measure(found: list[Kernel], rounds: int) -> list[dict[str, Any]]:
                 "op": kernel.op,
                 "case": kernel.case,
                 "dtype": kernel.dtype,
-                "backend": registry.which(kernel.op, *kernel.arguments),
+                "backend": which(kernel.op, *kernel.arguments),
                 "rounds": rounds,
                 "us_p20_p50_p80": [p20, p50, p80],
                 "flops_a_byte": round(kernel.flops / kernel.moved, 4),
@@ -148,10 +149,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rows and rounds, into build/")
     options = parser.parse_args()
-    ok, reason = native.available()
+    ok, reason = cpu.is_built()
     if not ok:
         raise SystemExit(f"no kernels to time: {reason}")
-    isa = native.extension().isa()
+    isa = cpu.extension().isa()
     sizes, rounds = ((2, 8), 2) if options.quick else ((2, 8, 32, 128, 512), 9)
     rows = measure([*kernels(sizes)], rounds)
     limits = floors.measure()

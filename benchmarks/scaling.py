@@ -33,7 +33,7 @@ from marfast.benchmarking.floors import Floors
 from marfast.benchmarking.results import Row, commit, machine, read_document, write_rows
 from marfast.generation import Pipeline
 from marfast.model import get_preset
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 from marfast.reference.mar import mask_lengths
 
 HERE = Path(__file__).parent
@@ -300,10 +300,10 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run finished axes, too")
     parser.add_argument("--out", type=Path, metavar="FILE")
     options = parser.parse_args()
-    ok, reason = native.available()
+    ok, reason = cpu.is_built()
     if not ok:
         raise SystemExit(f"no kernels to time: {reason}")
-    isa = native.extension().isa()
+    isa = cpu.extension().isa()
     folder = HERE.parent / "build" if options.quick else HERE / "results"
     out = options.out or folder / f"scaling-{isa}.json"
     rows = [] if options.again else resumed(out)

@@ -14,7 +14,7 @@ import torch
 
 import marfast
 from benchmarks.test_ops import timed
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 
 LABELS = [0, 3, 5, 8]
 ROUNDS = 15
@@ -23,7 +23,7 @@ TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.05}  # RMS, of images in [-1
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_loop(dtype, benchmark):
-    ok, reason = native.available()
+    ok, reason = cpu.is_built()
     if not ok:
         pytest.skip(f"only the reference can run this here: {reason}")
     model = marfast.load("fashion-mnist", dtype=None if dtype == torch.float32 else dtype)
@@ -53,7 +53,7 @@ def test_loop(dtype, benchmark):
         iterations=model.settings.num_iter,
         steps=model.settings.steps,
         difference=off,
-        kernels=native.describe(),
+        kernels=cpu.describe(),
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         reference_p20_p50_p80=[p20, p50, p80],

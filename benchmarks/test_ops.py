@@ -17,18 +17,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from marfast.ops import native, registry
+from marfast.ops.op import OPS, which
+from marfast.ops.runtime import cpu
 from tests.helpers import assert_as_accurate
 
 BUDGET = 2.0  # seconds of the reference
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("name", sorted(registry.OPS))
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_op(name, dtype, benchmark):
-    op = registry.OPS[name]
+    op = OPS[name]
     args = op.fill(op.example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0)))
-    backend = registry.which(name, *args)
+    backend = which(name, *args)
     if backend == "reference":
         pytest.skip("only the reference can run this here")
     assert_as_accurate(op, op.reference, [args])
@@ -48,7 +49,7 @@ def test_op(name, dtype, benchmark):
     benchmark.stats.name = f"{name} {str(dtype)[6:]}: {p50 / median:.2f}x PyTorch"
     benchmark.extra_info.update(
         backend=backend,
-        kernels=native.describe(),
+        kernels=cpu.describe(),
         torch=torch.__version__,
         threads=torch.get_num_threads(),
         reference_p20_p50_p80=[p20, p50, p80],

@@ -28,7 +28,7 @@ from rich.table import Table
 
 from marfast.benchmarking.results import commit, write_rows
 from marfast.model import KLTokenizer
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 from marfast.reference import AutoencoderKL
 
 RESULTS = Path(__file__).parent / "results"
@@ -117,7 +117,7 @@ def main() -> None:
     if arguments.peak:
         print(json.dumps(peak(arguments.peak, int(arguments.batches), arguments.original)))
         return
-    ok, reason = native.available()
+    ok, reason = cpu.is_built()
     if not ok:
         raise SystemExit(f"no kernel to time: {reason}")
 
@@ -143,7 +143,7 @@ def main() -> None:
     ours, theirs = rows[0], rows[len(names) - 1]
     baseline = names[-1]
     facts = {
-        "instruction_set": native.extension().isa(),
+        "instruction_set": cpu.extension().isa(),
         "rounds": arguments.rounds,
         "difference": difference,
         "baseline": baseline,

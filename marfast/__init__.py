@@ -4,7 +4,7 @@ from marfast import ops, reference
 from marfast._version import __version__
 from marfast.accelerate import accelerate, findings, restore
 from marfast.generation import load
-from marfast.ops.registry import backend
+from marfast.ops.choice import backend
 from marfast.verify import verify
 from marfast.warmup import refresh, warmup
 

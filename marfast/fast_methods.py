@@ -19,7 +19,7 @@ from marfast.model.binding import autocast
 from marfast.model.head import FastHead
 from marfast.model.mar import FastMAR
 from marfast.model.presets import Settings
-from marfast.reference.diffusion import sampling_schedule
+from marfast.reference.diffusion import HeadOptions, sampling_schedule
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -129,11 +129,15 @@ class FastSample(_FastHeadMethod):
             self.head.refresh(module.net)
             noise = randomness.initial_noise(tokens, module.in_channels)
             step_noise = randomness.step_noise(tokens, module.in_channels, len(timesteps), guided)
+            clip_denoised = getattr(module, "clip_denoised", False)
             sampled = self.head.sample(
-                *(noise.to(z.device), step_noise.to(z.device), z, schedule, timesteps),
+                noise.to(z.device),
+                step_noise.to(z.device),
+                z,
+                schedule,
+                timesteps,
                 torch.as_tensor(cfg, dtype=torch.float32, device=z.device).reshape(1),
-                float(temperature),
-                getattr(module, "clip_denoised", False),
+                HeadOptions(guided, float(temperature), clip_denoised),
             )
         return torch.cat([sampled, sampled]) if guided else sampled
 

@@ -18,7 +18,7 @@ from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators, Randomness
 from marfast.model.mar import FastMAR, Schedule
 from marfast.model.presets import Settings
-from marfast.ops import registry
+from marfast.ops import choice
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warm
     generators = Generators.seeded(0, fast.device)
     parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
     randomness = [BatchRandomness(generators, batch, rows) for rows in parts]
-    with forced, registry.used() as used:
+    with forced, choice.used() as used:
         fast.refresh()
         reason = _capture(fast, randomness, chosen, schedule)
         if reason:

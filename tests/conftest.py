@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 
 GUARD = 64  # elements before and after a guarded buffer
 
@@ -69,7 +69,7 @@ def guarded_outputs(
 
 @pytest.fixture
 def needs_native() -> None:
-    ok, reason = native.available()
+    ok, reason = cpu.is_built()
     if not ok:
         pytest.skip(reason)
 
@@ -77,6 +77,6 @@ def needs_native() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """`isa`: every instruction set that this CPU has; none where the extension is missing."""
     if "isa" in metafunc.fixturenames:
-        ok, _ = native.available()
-        names = native.extension().isas() if ok else []
+        ok, _ = cpu.is_built()
+        names = cpu.extension().isas() if ok else []
         metafunc.parametrize("isa", names)

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import backend, native
+from marfast.ops import backend
+from marfast.ops.runtime import cpu
 from marfast.verification.compare import to_double
 from marfast.verification.op_table import OWN_PRODUCTS
 
@@ -35,8 +36,8 @@ def on_every_isa(op: Callable[..., Tensor], *args: Any) -> dict[str, Tensor]:
     """The cpu backend's result on each instruction set that this CPU has."""
     results = {}
     with backend("cpu"):
-        for isa in native.extension().isas():
-            with native.cpu_isa(isa):
+        for isa in cpu.extension().isas():
+            with cpu.cpu_isa(isa):
                 results[isa] = op(*args)
     return results
 

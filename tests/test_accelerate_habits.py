@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import marfast
+from marfast.ops import choice
 from marfast.reference import MAR
 from marfast.reference.head import DiffLoss, SimpleMLPAdaLN
 from tests.models import TINY, tiny_weights
@@ -195,7 +196,7 @@ def test_a_diffloss_inside_a_larger_model(cfg: Any) -> None:
     state = torch.get_rng_state()
     assert marfast.accelerate(model) is model
     torch.manual_seed(1)
-    with marfast.ops.registry.used() as used:
+    with choice.used() as used:
         actual = model.loss.sample(z, temperature=0.9, cfg=cfg)
     assert "ddpm_sample" in used
     assert torch.equal(torch.get_rng_state(), state)
@@ -212,7 +213,7 @@ def test_a_bare_head_in_somebodys_own_sampler() -> None:
     with torch.no_grad():
         expected, guided = head(x, t, c), head.forward_with_cfg(x, t, c, 2.0)
         marfast.accelerate(head)
-        with marfast.ops.registry.used() as used:
+        with choice.used() as used:
             assert_same(head(x, t, c), expected)
             assert_same(head.forward_with_cfg(x, t, c, 2.0), guided)
         assert "denoise" in used

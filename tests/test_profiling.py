@@ -9,7 +9,7 @@ import pytest
 from marfast import profiling
 from marfast.generation import Pipeline
 from marfast.model import FastMAR, KLTokenizer, Settings
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 from tests import nvtx
 from tests.models import LATENT, tiny_autoencoder, tiny_pipeline, tiny_weights
 
@@ -48,7 +48,7 @@ def test_a_trace_has_every_range_and_they_nest(tmp_path: Path) -> None:
             assert start <= first <= last <= end, name
     [(decoding, _)] = spans["vae"]
     assert decoding >= iterations[2][0][1]
-    if native.available()[0]:
+    if cpu.is_built()[0]:
         assert len(spans["steps 0-3"]) == 3
 
 
@@ -95,7 +95,7 @@ def test_a_tool_sees_the_ranges_of_python_and_of_the_kernels_nested() -> None:
     assert (f"{first}/decoder", 4) in seen
     assert (f"{first}/head", 2 * tokens) in seen
     assert ("marfast:iteration 1/head", 44) in seen
-    if native.available()[0] and native.extension().nvtx:
+    if cpu.is_built()[0] and cpu.extension().nvtx:
         assert (f"{first}/head/steps 0-3", 2 * tokens) in seen
         assert (f"{first}/head/steps 0-3/ddpm_sample", tokens) in seen
         # 3 buffer positions of each row; 2 blocks of 4 products

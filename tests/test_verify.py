@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from marfast.ops import registry
+from marfast.ops.op import OPS, Op
 from marfast.verification import compare, op_table, original
 from marfast.verification.cases import all_cases
 from marfast.verification.original import OriginalError
@@ -228,13 +228,13 @@ def test_accuracy_is_against_float64_throughout() -> None:
         assert_as_accurate(off, reference, cases)
 
 
-@pytest.mark.parametrize("name", sorted(registry.OPS))
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_the_table_computes_each_thing_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    op, run = registry.OPS[name], op_table._Variant.run
+    op, run = OPS[name], op_table._Variant.run
     runs: list[tuple[op_table._Variant, int]] = []
     exact: list[torch.dtype] = []
 
-    def counted(variant: op_table._Variant, op: registry.Op, args: Any) -> torch.Tensor:
+    def counted(variant: op_table._Variant, op: Op, args: Any) -> torch.Tensor:
         runs.append((variant, id(args)))
         return run(variant, op, args)
 

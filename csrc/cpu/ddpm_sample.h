@@ -45,7 +45,7 @@ class Sampler {
   }
 
  private:
-  int64_t rows() const { return a_.guided ? 2 * a_.tokens : a_.tokens; }
+  int64_t rows() const { return a_.options.guided ? 2 * a_.tokens : a_.tokens; }
 
   void step(int64_t s, Range own_tokens) {
     const int64_t c = a_.shape.channels, first_pair = (s - a_.step_begin) * rows();
@@ -72,9 +72,7 @@ class Sampler {
     update.tokens = 1;
     update.channels = c;
     update.model_output_stride = between;
-    update.guided = a_.guided;
-    update.temperature = a_.temperature;
-    update.clip_denoised = a_.clip_denoised;
+    update.options = a_.options;
     ddpm_step_rows<V, float>(update);
   }
 

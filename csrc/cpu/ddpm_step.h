@@ -25,8 +25,8 @@ template <class V, class T>
 void ddpm_step_rows(const DdpmStep& a) {
   const V c0(a.coefficients[0]), c1(a.coefficients[1]), c2(a.coefficients[2]);
   const V c3(a.coefficients[3]), c4(a.coefficients[4]), c5(a.coefficients[5]);
-  const V c6(a.coefficients[6]), temperature(a.temperature);
-  const V guidance(a.guided ? a.guidance[0] : 0.0f), one(1.0f), half(0.5f);
+  const V c6(a.coefficients[6]), temperature(a.options.temperature);
+  const V guidance(a.options.guided ? a.guidance[0] : 0.0f), one(1.0f), half(0.5f);
 
   for (int64_t row = 0; row < a.tokens; ++row) {
     const float* x_row = a.x + row * a.x_stride;              // [C]
@@ -40,7 +40,7 @@ void ddpm_step_rows(const DdpmStep& a) {
       const int64_t count = a.channels - j < V::lanes ? a.channels - j : V::lanes;
       const V x = V::load(x_row + j, count);
       V eps = V::load(eps_row + j, count);
-      if (a.guided) {
+      if (a.options.guided) {
         const V uncond = V::load(uncond_row + j, count);
         eps = uncond + guidance * (eps - uncond);
       }
@@ -49,7 +49,7 @@ void ddpm_step_rows(const DdpmStep& a) {
       const V sigma = exp(half * log_variance);
 
       V x0 = c0 * x - c1 * eps;
-      if (a.clip_denoised) x0 = min(one, max(V(-1.0f), x0));
+      if (a.options.clip_denoised) x0 = min(one, max(V(-1.0f), x0));
       const V mean = c2 * x0 + c3 * x;
       const V noise = c6 * sigma * V::load(noise_row + j, count) * temperature;
       (mean + noise).store(out_row + j, count);
@@ -57,7 +57,7 @@ void ddpm_step_rows(const DdpmStep& a) {
   }
 }
 
-template <class V>
+template <class V, class>
 void ddpm_step(const DdpmStep& a) {
   switch (a.model_output_dtype) {
     case DType::f32:

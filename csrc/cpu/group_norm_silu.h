@@ -183,7 +183,7 @@ void group_norm_silu_on_a_team(const GroupNormSilu& a) {
   run_team(a.threads, [&a](const Team& team) { GroupNormSiluThread<V, T>(a, team).run(); });
 }
 
-template <class V>
+template <class V, class>
 void group_norm_silu(const GroupNormSilu& a) {
   switch (a.dtype) {
     case DType::f32:

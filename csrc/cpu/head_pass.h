@@ -145,7 +145,7 @@ class HeadPass {
   }
 
   const HeadShape shape_;
-  const HeadWeights head_;
+  const PackedHead head_;
   const HeadWorkspace at_;
   const int64_t rows_;
   const Team& team_;

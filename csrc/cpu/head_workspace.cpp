@@ -8,7 +8,7 @@ namespace marfast {
 
 namespace {
 
-int64_t rows_of(const DdpmSample& a) { return a.guided ? 2 * a.tokens : a.tokens; }
+int64_t rows_of(const DdpmSample& a) { return a.options.guided ? 2 * a.tokens : a.tokens; }
 
 int64_t row_stride(int64_t size) { return padded(size) + kPanel; }
 

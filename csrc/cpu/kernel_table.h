@@ -2,17 +2,24 @@
 
 #include "marfast/ops.h"
 
+// Every op with CPU kernels, and its struct: the one list. Dispatch, bindings and the sanitizers'
+// driver come from it.
+#define MARFAST_CPU_KERNELS(KERNEL)      \
+  KERNEL(adaln_mlp, AdalnMlp)            \
+  KERNEL(ddpm_sample, DdpmSample)        \
+  KERNEL(ddpm_step, DdpmStep)            \
+  KERNEL(denoise, Denoise)               \
+  KERNEL(fused_linear, FusedLinear)      \
+  KERNEL(group_norm_silu, GroupNormSilu) \
+  KERNEL(layer_norm_modulate, LayerNormModulate)
+
 namespace marfast {
 
 // One instruction set's entry for every op.
 struct Kernels {
-  void (*adaln_mlp)(const AdalnMlp&);
-  void (*ddpm_sample)(const DdpmSample&);
-  void (*ddpm_step)(const DdpmStep&);
-  void (*denoise)(const Denoise&);
-  void (*fused_linear)(const FusedLinear&);
-  void (*group_norm_silu)(const GroupNormSilu&);
-  void (*layer_norm_modulate)(const LayerNormModulate&);
+#define KERNEL(op, Args) void (*op)(const Args&);
+  MARFAST_CPU_KERNELS(KERNEL)
+#undef KERNEL
 };
 
 // Each defined by the file of its name.

@@ -16,10 +16,9 @@ namespace marfast {
 
 template <class V, class Pairs = BFloat16<V>>
 constexpr Kernels kernels_of() {
-  return {
-      &adaln_mlp<V, Pairs>,    &ddpm_sample<V, Pairs>, &ddpm_step<V>,           &denoise<V, Pairs>,
-      &fused_linear<V, Pairs>, &group_norm_silu<V>,    &layer_norm_modulate<V>,
-  };
+#define KERNEL(op, Args) &op<V, Pairs>,
+  return {MARFAST_CPU_KERNELS(KERNEL)};
+#undef KERNEL
 }
 
 }  // namespace marfast

@@ -66,7 +66,7 @@ void layer_norm_modulate_rows(const LayerNormModulate& a) {
   }
 }
 
-template <class V>
+template <class V, class>
 void layer_norm_modulate(const LayerNormModulate& a) {
   switch (a.dtype) {
     case DType::f32:

@@ -6,10 +6,10 @@
 // after LN and after the first product; the last one leaves no barrier behind it. Order of
 // operations: layer_norm_modulate.h, linear.h; SiLU, product and sum rounded each on its own.
 
-#include "head_weights.h"
 #include "layer_norm_modulate.h"
 #include "linear.h"
 #include "marfast/silu.h"
+#include "packed_head.h"
 
 namespace marfast {
 

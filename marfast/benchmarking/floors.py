@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from marfast import ops
-from marfast.ops import native
 from marfast.ops.head import HeadShape
+from marfast.ops.runtime import cpu
 from marfast.reference import create_diffusion
 
 from . import timing
@@ -52,7 +52,7 @@ def peak(dtype: torch.dtype, device: str = "cpu") -> float:
         a, b = torch.randn(2, n, n).to(device, dtype)
         out = torch.empty(n, n, dtype=dtype, device=device)
         products = [functools.partial(torch.mm, a, b, out=out)]
-        if device == "cpu" and native.available()[0]:
+        if device == "cpu" and cpu.is_built()[0]:
             bias = torch.zeros(n, dtype=dtype)
             packed = ops.pack_linear(b, bias)
             products.append(functools.partial(ops.fused_linear, a.float(), b, bias, packed=packed))
@@ -89,7 +89,7 @@ def measure(sizes: Sequence[int] = LEVELS, device: str = "cpu") -> Floors:
     flops = {name: peak(getattr(torch, name), device) for name in ("float32", "bfloat16")}
     # a processor without bfloat16 products computes them as float32 ones
     flops["bfloat16"] = max(flops.values())
-    own = device == "cpu" and native.available()[0]
+    own = device == "cpu" and cpu.is_built()[0]
     return Floors(
         flops, {size: bandwidth(size, device) for size in sizes}, barrier() if own else 0.0
     )

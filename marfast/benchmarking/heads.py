@@ -8,9 +8,10 @@ from torch import Tensor
 
 from marfast import ops
 from marfast.model import get_preset
-from marfast.ops import registry
+from marfast.ops import choice
+from marfast.ops.op import OPS
 from marfast.reference import SimpleMLPAdaLN, create_diffusion, head
-from marfast.reference.diffusion import ddpm_step
+from marfast.reference.diffusion import HeadOptions, ddpm_step
 
 Run = Callable[[], Tensor]
 
@@ -20,6 +21,11 @@ class HeadWorkload(NamedTuple):
 
     net: SimpleMLPAdaLN
     arguments: tuple[Any, ...]  # of ops.ddpm_sample, without `packed`
+
+    @property
+    def options(self) -> HeadOptions:
+        noise, _, cond, *_, temperature, clip_denoised = self.arguments
+        return HeadOptions(len(cond) != len(noise), temperature, clip_denoised)
 
     @property
     def weights_a_step(self) -> int:
@@ -95,11 +101,12 @@ def warm_autocast(workload: HeadWorkload) -> Run:
     """The same under bfloat16 autocast, its cache of cast weights filled by an earlier run."""
     torch.autocast_increment_nesting()  # so that leaving the context doesn't empty the cache
     leaves = [weight.detach().requires_grad_() for weight in workload.arguments[3]]
-    arguments = (*workload.arguments[:3], leaves, *workload.arguments[4:])
+    inputs: list[Any] = [*workload.arguments[:3], leaves, *workload.arguments[4:-2]]
+    options = workload.options
 
     def run() -> Tensor:
         with torch.autocast(leaves[0].device.type, torch.bfloat16):
-            return head.ddpm_sample(*arguments)
+            return head.ddpm_sample(*inputs, options)
 
     return run
 
@@ -107,7 +114,7 @@ def warm_autocast(workload: HeadWorkload) -> Run:
 def compiled(workload: HeadWorkload) -> Run:
     """The head compiled by torch.compile (with CUDA graphs on a GPU), in the reference's loop;
     compiled by an earlier run."""
-    noise, step_noise, cond, weights, schedule, timesteps, guidance, *options = workload.arguments
+    noise, step_noise, cond, weights, schedule, timesteps, guidance, *_ = workload.arguments
     mode = "reduce-overhead" if noise.is_cuda else None
     torch.compiler.reset()  # after eight shapes of one function torch would run the rest eagerly
     denoise = torch.compile(head.denoise, fullgraph=True, dynamic=False, mode=mode)
@@ -117,7 +124,7 @@ def compiled(workload: HeadWorkload) -> Run:
         for coefficients, t, noise_t in zip(schedule, timesteps, step_noise, strict=True):
             rows: Tensor = x.repeat(cond.shape[0] // x.shape[0], 1)
             output = denoise(rows, t.expand(rows.shape[0]), cond, weights)
-            x = ddpm_step(x, output, noise_t, coefficients, guidance, *options)
+            x = ddpm_step(x, output, noise_t, coefficients, guidance, workload.options)
         return x
 
     return run
@@ -156,7 +163,7 @@ def ours(workload: HeadWorkload, backend: str, dtype: torch.dtype) -> Run:
 
 def backends(workload: HeadWorkload, dtype: torch.dtype) -> list[str]:
     """Ours that can run it here."""
-    op, arguments = registry.OPS["ddpm_sample"], workload.in_dtype(dtype)
-    verdicts = op.verdicts(op.fill(arguments))
+    op = OPS["ddpm_sample"]
+    verdicts = choice.verdicts(op, op.bind(*workload.in_dtype(dtype)))
     able = ("", "on request only")
     return [name for name, reason in verdicts.items() if name != "reference" and reason in able]

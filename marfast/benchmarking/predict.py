@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
+from marfast.ops.ddpm_sample.plan import gpu_profiles, head_plan
 from marfast.ops.head import HeadShape
-from marfast.ops.plan import gpu_profiles, head_plan
 
 NOTE = "prediction, not measured"
 HEADS = {

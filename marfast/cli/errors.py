@@ -6,7 +6,8 @@ from contextlib import contextmanager
 
 import typer
 
-from marfast.ops import native, registry
+from marfast.ops import choice
+from marfast.ops.runtime import cpu
 
 _ARGUMENTS = ("model", "preset", "weights", "vae", "dtype")
 _SETTINGS = ("num_iter", "steps", "cfg", "cfg_schedule", "temperature")
@@ -38,5 +39,5 @@ def reported_as(option: str, **names: str) -> Iterator[None]:
 def check_environment() -> None:
     """The variables that choose a backend, before any work depends on them."""
     forced = os.environ.get("MARFAST_BACKEND") or "auto"
-    with reported_as("MARFAST_BACKEND"), registry.backend(forced):
-        native.available()
+    with reported_as("MARFAST_BACKEND"), choice.backend(forced):
+        cpu.is_built()

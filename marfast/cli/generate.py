@@ -14,7 +14,7 @@ from marfast.generation import Pipeline, load
 from marfast.generation.load import find_tokenizer
 from marfast.model.find import find_model
 from marfast.model.presets import Preset, get_preset
-from marfast.ops import registry
+from marfast.ops import choice
 
 from .console import print_pairs, progress_bar
 from .errors import bad, check_environment, reported_as
@@ -228,7 +228,7 @@ def _run(
     """Generate the images from `first` on into the output; what there is to tell about it."""
     start = time.perf_counter()
     try:
-        with progress_bar("generating") as report, registry.used() as used:
+        with progress_bar("generating") as report, choice.used() as used:
 
             def progress(done: int, total: int) -> None:
                 report("generating", done, total)
@@ -241,7 +241,7 @@ def _run(
     except KeyboardInterrupt:
         typer.echo(f"interrupted: {output.describe()}", err=True)
         raise typer.Exit(130) from None
-    except registry.BackendUnavailable as error:
+    except choice.BackendUnavailable as error:
         raise bad("MARFAST_BACKEND", str(error)) from None
     except OSError as error:
         typer.echo(f"error: {output.path}: {error}; {output.describe()}", err=True)

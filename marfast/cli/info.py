@@ -13,7 +13,8 @@ import typer
 from marfast._version import __version__
 from marfast.model.presets import embedded_models, read_config
 from marfast.model.report import inspect
-from marfast.ops import native, registry
+from marfast.ops.op import backends
+from marfast.ops.runtime import cpu
 
 from .console import print_pairs, print_table
 from .convert import report_pairs
@@ -99,7 +100,7 @@ def gather() -> dict[str, Any]:
         "backends": [
             {"device": device, **row._asdict()}
             for device in ("cpu", "cuda")[: 2 if gpus else 1]
-            for row in registry.backends(device)
+            for row in backends(device)
         ],
         "models": {
             name: asdict(read_config(folder / "config.json").settings)
@@ -115,10 +116,10 @@ def gather() -> dict[str, Any]:
 
 def _native() -> dict[str, Any]:
     """The extension: its compiler, the instruction sets usable on this CPU and the one in use."""
-    available, reason = native.available()
+    available, reason = cpu.is_built()
     if not available:
         return {"available": False, "reason": reason}
-    extension = native.extension()
+    extension = cpu.extension()
     return {
         "available": True,
         "file": str(extension.__file__),

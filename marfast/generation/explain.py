@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from marfast.model.mar import FastMAR
 from marfast.model.presets import Settings
-from marfast.ops import native, registry
+from marfast.ops import choice
+from marfast.ops.op import Backend, Op
+from marfast.ops.runtime import cpu
 
 from .loop import Loop
 from .randomness import BatchRandomness, Generators
@@ -35,30 +36,28 @@ def explain(model: FastMAR, batch: int, settings: Settings) -> list[Choice]:
     found: dict[tuple[Any, ...], Choice] = {}
     sizes: dict[tuple[Any, ...], set[tuple[int, ...]]] = {}
 
-    def watch(op: registry.Op, args: tuple[Any, ...], chosen: registry.Backend) -> None:
-        verdicts = op.verdicts(args)
+    def watch(op: Op[Any], a: Any, chosen: Backend) -> None:
+        verdicts = choice.verdicts(op, a)
         before = [*verdicts][: [*verdicts].index(chosen.name)]
         key = (op.name, chosen.name, *(verdicts[name] for name in before))
         others = {name: verdicts[name] or f"{chosen.name!r} is asked for" for name in before}
         found.setdefault(key, Choice(op.name, [], chosen.name, others, 0)).calls += 1
-        first = args[0]
-        assert isinstance(first, Tensor)
-        sizes.setdefault(key, set()).add(tuple(first.shape))
+        sizes.setdefault(key, set()).add(tuple(a[0].shape))
 
     model.refresh()
     randomness = BatchRandomness(Generators.seeded(0, model.device), batch, range(batch))
     labels = torch.full((batch,), -1, device=model.device)
     loop = Loop(model, labels, randomness, settings, model.schedule(2))
-    with registry.watched(watch):
+    with choice.watched(watch):
         for k in sorted({0, settings.num_iter - 1}):
             loop.iteration(k)
-    for key, choice in found.items():
-        choice.shapes = ["×".join(map(str, shape)) for shape in sorted(sizes[key])]
+    for key, op in found.items():
+        op.shapes = ["×".join(map(str, shape)) for shape in sorted(sizes[key])]
     choices = [*found.values()]
-    if not any(choice.op == "fused_linear" for choice in choices):
+    if not any(op.op == "fused_linear" for op in choices):
         weight = model.module.decoder_embed.weight
-        reason = native.can_run({"weights": weight}, native.WEIGHTS)[1]
-        why = {"cpu": reason or f"{registry.forced()!r} is asked for, or a block is no plain one"}
+        reason = cpu.why_not(weight)
+        why = {"cpu": reason or f"{choice.forced()!r} is asked for, or a block is no plain one"}
         blocks = len(model.module.encoder_blocks) + len(model.module.decoder_blocks)
         choices.insert(0, Choice("transformer blocks", [], "their own code", why, 2 * blocks))
     return choices

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from marfast.model.mar import FastMAR, Schedule
 from marfast.model.presets import Settings
-from marfast.ops import registry
+from marfast.ops import choice
 
 from .loop import Loop, Progress
 from .randomness import Randomness
@@ -185,6 +185,6 @@ def key_of(
         schedule[0].data_ptr(),
         model.dtype,
         autocast,
-        registry.forced(),
+        choice.forced(),
         tuple(weight.data_ptr() for weight in (*module.parameters(), *model.head.weights)),
     )

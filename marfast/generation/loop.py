@@ -15,6 +15,7 @@ from torch import Tensor
 from marfast import profiling
 from marfast.model.mar import FastMAR, Schedule
 from marfast.model.presets import Settings
+from marfast.reference.diffusion import HeadOptions
 from marfast.reference.mar import guidance_scale, mask_lengths
 
 from .randomness import Randomness
@@ -41,6 +42,7 @@ class Loop:
         self.model, self.settings, self.schedule = model, settings, schedule
         self.seq_len, self.channels = module.seq_len, module.token_embed_dim
         self.guided = bool(settings.cfg != 1.0)
+        self.options = HeadOptions(self.guided, settings.temperature, settings.clip_denoised)
         lengths = mask_lengths(self.seq_len, settings.num_iter)
         self.masked = lengths[:-1]
         self.left = [*lengths[1:-1], 0]  # the last iteration leaves nothing
@@ -97,8 +99,7 @@ class Loop:
             step_noise,
             self.schedule,
             self.guidance[k],
-            self.settings.temperature,
-            self.settings.clip_denoised,
+            self.options,
         )
         self.tokens[self.rows, predict] = sampled.view(len(self.tokens), -1, self.channels)
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from marfast.ops import native, registry
+from marfast.ops import choice
+from marfast.ops.runtime import cpu
 
 SAMPLES = 64
 """How many values of each weight the checksum reads."""
@@ -32,8 +33,8 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
 
 def native_kernels_take(weight: Tensor) -> bool:
     """Whether the CPU's kernels would run on weights such as this one, here and now."""
-    chosen = registry.forced() in ("auto", "cpu")
-    return chosen and native.can_run({"weight": weight}, native.WEIGHTS)[0]
+    chosen = choice.forced() in ("auto", "cpu")
+    return chosen and not cpu.why_not(weight)
 
 
 def _fingerprint(weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[object, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from marfast import ops
 from marfast.ops.head import HeadShape
-from marfast.reference.diffusion import ddpm_step
+from marfast.reference.diffusion import HeadOptions, ddpm_step
 from marfast.reference.head import SimpleMLPAdaLN, denoise
 
 from .binding import Packing
@@ -71,8 +71,7 @@ class FastHead:
         schedule: Tensor,
         timesteps: Tensor,
         guidance: Tensor,
-        temperature: float,
-        clip_denoised: bool,
+        options: HeadOptions,
     ) -> Tensor:
         """`ops.ddpm_sample`, computed in float32 (float64 where the head is) -> noise's dtype."""
         double = self.weights[0].dtype == torch.float64
@@ -81,15 +80,23 @@ class FastHead:
         noise, step_noise, cond, schedule, guidance = (number.to(dtype) for number in numbers)
         if self.plain:
             sampled = ops.ddpm_sample(
-                *(noise, step_noise, cond, self.weights, schedule, timesteps, guidance),
-                *(temperature, clip_denoised, self.packed),
+                noise,
+                step_noise,
+                cond,
+                self.weights,
+                schedule,
+                timesteps,
+                guidance,
+                temperature=options.temperature,
+                clip_denoised=options.clip_denoised,
+                packed=self.packed,
             )
             return sampled.to(given)
         x = noise
-        copies = len(cond) // max(1, len(noise))
         for coefficients, t, noise_t in zip(schedule, timesteps, step_noise, strict=True):
-            output = self._forward()(x.repeat(copies, 1), t.expand(len(cond)), cond)
-            x = ddpm_step(x, output, noise_t, coefficients, guidance, temperature, clip_denoised)
+            rows = x.repeat(2, 1) if options.guided else x
+            output = self._forward()(rows, t.expand(len(cond)), cond)
+            x = ddpm_step(x, output, noise_t, coefficients, guidance, options)
         return x.to(given)
 
     def _forward(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:

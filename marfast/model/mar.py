@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
-from marfast.ops import native
-from marfast.reference.diffusion import create_diffusion, sampling_schedule
+from marfast.ops.runtime import DTYPES
+from marfast.reference.diffusion import HeadOptions, create_diffusion, sampling_schedule
 
 from .binding import autocast
 from .block import FastBlock
@@ -23,8 +23,8 @@ Schedule = tuple[Tensor, Tensor]
 
 def check_dtype(dtype: torch.dtype | None) -> None:
     """Raise ValueError unless products can be computed in it."""
-    if dtype not in (None, *native.WEIGHTS):
-        names = ", ".join(map(str, native.WEIGHTS))
+    if dtype not in (None, *DTYPES):
+        names = ", ".join(map(str, DTYPES))
         raise ValueError(f"dtype: {dtype!r}; allowed are None, {names}")
 
 
@@ -148,13 +148,9 @@ class FastMAR:
         step_noise: Tensor,
         schedule: Schedule,
         guidance: Tensor,
-        temperature: float,
-        clip_denoised: bool,
+        options: HeadOptions,
     ) -> Tensor:
         """The head's S denoising steps: z [R, D], noise [N, C], step_noise [S, N, C], guidance [1]
-        -> tokens [N, C]. R = 2N under guidance, conditional rows first."""
+        -> tokens [N, C]. R = 2N if guided, conditional rows first."""
         with self.autocast(), profiling.range("head", len(z)):
-            tokens = self.head.sample(
-                noise, step_noise, z, *schedule, guidance, temperature, clip_denoised
-            )
-        return tokens
+            return self.head.sample(noise, step_noise, z, *schedule, guidance, options)

@@ -1,15 +1,18 @@
-"""marfast's ops: each usable alone, each with several backends (`registry`)."""
+"""marfast's ops: each usable alone, each with several backends."""
 
-from marfast.ops.adaln_mlp import adaln_mlp, pack_adaln_mlp
+from marfast.ops.adaln_mlp import adaln_mlp
+from marfast.ops.adaln_mlp.cpu import pack_adaln_mlp
 from marfast.ops.attention import attention
+from marfast.ops.choice import BackendUnavailable, backend
 from marfast.ops.ddpm_sample import ddpm_sample
 from marfast.ops.ddpm_step import ddpm_step
 from marfast.ops.denoise import denoise
-from marfast.ops.fused_linear import fused_linear, pack_linear
+from marfast.ops.fused_linear import fused_linear
+from marfast.ops.fused_linear.cpu import pack_linear
 from marfast.ops.group_norm_silu import group_norm_silu
-from marfast.ops.head import pack_head
+from marfast.ops.head.cpu import pack_head
 from marfast.ops.layer_norm_modulate import layer_norm_modulate
-from marfast.ops.registry import BackendUnavailable, backend, backends, which
+from marfast.ops.op import backends, which
 
 __all__ = [
     "BackendUnavailable",

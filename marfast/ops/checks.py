@@ -7,6 +7,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from marfast.ops.runtime import short_dtype
+
 
 def first(
     name: str, given: Tensor, letters: str, allowed: Sequence[torch.dtype]
@@ -48,10 +50,6 @@ def packed(given: Tensor | None, x: Tensor, reference: str = "x") -> None:
         like("packed", given, "size", size, (torch.float32,), x, reference)
         if not given.is_contiguous():
             raise ValueError("packed: it is not contiguous, as what the pack function returns is")
-
-
-def short_dtype(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _bad_dtype(name: str, given: Tensor, allowed: Sequence[torch.dtype]) -> NoReturn:

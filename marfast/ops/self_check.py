@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 if TYPE_CHECKING:
-    from .registry import Backend, Example, Op
+    from marfast.ops.op import Args, Backend, Example, Op
 
 ALLOWED = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Of the reference's largest value."""
@@ -25,16 +25,16 @@ BACKENDS = ("cuda", "triton")
 _verdicts: dict[tuple[str, str, torch.dtype, torch.device], str] = {}
 
 
-def verdict(op: "Op", backend: "Backend", args: tuple[Any, ...]) -> str:
+def verdict(op: "Op[Any]", backend: "Backend", a: "Args") -> str:
     """Why this backend is not to be trusted with such a call; empty if it may run."""
-    tensors = [leaf for leaf in tree_leaves(args) if isinstance(leaf, Tensor)]
-    if backend.name not in BACKENDS or not is_checked(tensors[0].device):
+    if backend.name not in BACKENDS or not is_checked(a[0].device):
         return ""
+    tensors = [leaf for leaf in tree_leaves(a) if isinstance(leaf, Tensor)]
     dtype = _lowest(tensors)
-    key = (op.name, backend.name, dtype, tensors[0].device)
+    key = (op.name, backend.name, dtype, a[0].device)
     if key not in _verdicts:
         _verdicts[key] = ""  # the check itself is a use
-        _verdicts[key] = check(op, backend, dtype, tensors[0].device)
+        _verdicts[key] = check(op, backend, dtype, a[0].device)
         if reason := _verdicts[key]:
             warnings.warn(f"{reason}; another backend takes over", RuntimeWarning, stacklevel=4)
     return _verdicts[key]
@@ -57,7 +57,7 @@ def _lowest(tensors: list[Tensor]) -> torch.dtype:
 
 @torch.no_grad()
 def check(
-    op: "Op",
+    op: "Op[Any]",
     backend: "Backend",
     dtype: torch.dtype,
     device: torch.device,
@@ -65,13 +65,13 @@ def check(
 ) -> str:
     """Runs the op's example, or another, by a backend and by the reference; what is wrong, or
     nothing."""
-    args = op.fill((example or op.example)(dtype, device, torch.Generator().manual_seed(0)))
-    ok, _ = backend.can_run(*args)
+    a = op.example_args(dtype, device, torch.Generator().manual_seed(0), example)
+    ok, _ = backend.can_run(a)
     if not ok:
         return ""  # it doesn't take its example in this dtype: there is no known answer
     what = f"backend {backend.name!r} of {op.name} in {str(dtype)[6:]} on {device}"
     try:
-        off, largest = _distance(backend.run(*args), op.reference(*args))
+        off, largest = _distance(backend.run(a), op.plain(*a))
     except RuntimeError as error:
         raise RuntimeError(
             f"{what} failed at its first use ({error}); if the device is lost with it, start anew "

@@ -9,7 +9,7 @@ keeps its order of operations: results are compared bit for bit.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -82,35 +82,45 @@ def learned_range_log_variance(v: Tensor, log_beta: Tensor, posterior_log_var: T
     return fraction * log_beta + (1 - fraction) * posterior_log_var
 
 
+class HeadOptions(NamedTuple):
+    """How a head is sampled, beside its tensors."""
+
+    guided: bool = False
+    """Classifier-free guidance: 2N rows for N tokens, conditional ones first."""
+    temperature: float = 1.0
+    """Scales the noise of each step."""
+    clip_denoised: bool = False
+    """Clamp x_0 to [−1, 1] in each step: for models whose tokens lie there."""
+
+
 def ddpm_step(
     x: Tensor,
     model_output: Tensor,
     noise: Tensor,
     coefficients: Tensor,
     guidance: Tensor,
-    temperature: float,
-    clip_denoised: bool,
+    options: HeadOptions,
 ) -> Tensor:
-    """One guided denoising step x_t -> x_{t−1} of N tokens.
+    """One denoising step x_t -> x_{t−1} of N tokens.
 
-    x, noise [N, C]; model_output [R, 2C], the head's ε and v, R = N, or 2N under guidance
-    (conditional rows first; v of the conditional rows counts); coefficients [7], a row of
-    `sampling_schedule`; guidance [1], read when R = 2N -> [N, C].
+    x, noise [N, C]; model_output [R, 2C], the head's ε and v, R = N, or 2N if guided (v of the
+    conditional rows counts); coefficients [7], a row of `sampling_schedule`; guidance [1], read if
+    guided -> [N, C].
     Computed in x's dtype.
     """
     recip, recipm1, mean_x0, mean_x, log_beta, posterior_log_var, noise_scale = (
         coefficients.unbind()
     )
     eps, v = model_output.to(x.dtype).chunk(2, dim=1)
-    if model_output.shape[0] != x.shape[0]:
+    if options.guided:
         eps = guided_epsilon(eps, guidance.to(x.dtype))
         v = v[: x.shape[0]]
     log_variance = learned_range_log_variance(v, log_beta, posterior_log_var)
     x0 = recip * x - recipm1 * eps
-    if clip_denoised:
+    if options.clip_denoised:
         x0 = x0.clamp(-1, 1)
     mean = mean_x0 * x0 + mean_x * x
-    return mean + noise_scale * torch.exp(0.5 * log_variance) * noise * temperature
+    return mean + noise_scale * torch.exp(0.5 * log_variance) * noise * options.temperature
 
 
 def normal_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) -> Tensor:

@@ -7,14 +7,14 @@ Parameter names are those of LTH14/mar.
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .diffusion import Model, create_diffusion, ddpm_step, guided_epsilon
+from .diffusion import HeadOptions, Model, create_diffusion, ddpm_step, guided_epsilon
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
@@ -74,23 +74,58 @@ def adaln_mlp(
     return x + gate * h
 
 
+class Layer(NamedTuple):
+    """The two tensors of a linear layer, or of a LayerNorm's affine."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+class BlockWeights(NamedTuple):
+    """A `ResBlock`'s tensors."""
+
+    norm: Layer
+    mlp_in: Layer
+    mlp_out: Layer
+    modulation: Layer
+
+
+class HeadWeights(NamedTuple):
+    """A `SimpleMLPAdaLN`'s tensors by name."""
+
+    time_in: Layer
+    time_out: Layer
+    cond: Layer
+    input: Layer
+    blocks: tuple[BlockWeights, ...]
+    final: Layer
+    final_modulation: Layer
+
+    @classmethod
+    def of(cls, weights: Sequence[Tensor]) -> "HeadWeights":
+        """From the values of its state_dict, in order."""
+        layers = [Layer(*pair) for pair in zip(weights[::2], weights[1::2], strict=True)]
+        ends = len(layers) - 2
+        blocks = tuple(BlockWeights(*layers[i : i + 4]) for i in range(4, ends, 4))
+        time_in, time_out, cond, input_ = layers[:4]
+        return cls(time_in, time_out, cond, input_, blocks, *layers[ends:])
+
+
 def denoise(x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor]) -> Tensor:
     """The whole head once: x [R, C], t [R], cond [R, D], the `weights` of a `SimpleMLPAdaLN` in the
     order of its state_dict -> [R, 2C]. Weights may be of half precision: rows of activations then
     are too, but for the residual stream and what is normalised."""
-    time_w1, time_b1, time_w2, time_b2, cond_w, cond_b, input_w, input_b = weights[:8]
-    final_w, final_b, final_ada_w, final_ada_b = weights[-4:]
-    embedding = timestep_embedding(t, time_w1.shape[1])
-    time = linear(F.silu(linear(embedding, time_w1, time_b1)), time_w2, time_b2)
-    y = F.silu(time + linear(cond, cond_w, cond_b))
-    x = linear(x, input_w, input_b).to(x.dtype)
-    for i in range(8, len(weights) - 4, 8):
-        ln_w, ln_b, w1, b1, w2, b2, ada_w, ada_b = weights[i : i + 8]
-        shift, scale, gate = linear(y, ada_w, ada_b).chunk(3, dim=-1)
-        ln_w, ln_b = ln_w.to(x.dtype), ln_b.to(x.dtype)
-        x = adaln_mlp(x, shift, scale, gate, ln_w, ln_b, w1, b1, w2, b2)
-    shift, scale = linear(y, final_ada_w, final_ada_b).chunk(2, dim=-1)
-    return linear(layer_norm_modulate(x, shift, scale), final_w, final_b)
+    head = HeadWeights.of(weights)
+    embedding = timestep_embedding(t, head.time_in.weight.shape[1])
+    time = linear(F.silu(linear(embedding, *head.time_in)), *head.time_out)
+    y = F.silu(time + linear(cond, *head.cond))
+    x = linear(x, *head.input).to(x.dtype)
+    for block in head.blocks:
+        shift, scale, gate = linear(y, *block.modulation).chunk(3, dim=-1)
+        norm = Layer(*(tensor.to(x.dtype) for tensor in block.norm))
+        x = adaln_mlp(x, shift, scale, gate, *norm, *block.mlp_in, *block.mlp_out)
+    shift, scale = linear(y, *head.final_modulation).chunk(2, dim=-1)
+    return linear(layer_norm_modulate(x, shift, scale), *head.final)
 
 
 def ddpm_sample(
@@ -101,20 +136,19 @@ def ddpm_sample(
     schedule: Tensor,
     timesteps: Tensor,
     guidance: Tensor,
-    temperature: float = 1.0,
-    clip_denoised: bool = False,
+    options: HeadOptions,
 ) -> Tensor:
     """The whole denoising loop (MAR algorithm 1's inner loop) of N tokens.
 
-    noise [N, C], step_noise [S, N, C], cond [R, D] (R = N, or 2N under guidance, conditional rows
+    noise [N, C], step_noise [S, N, C], cond [R, D] (R = N, or 2N if guided, conditional rows
     first), schedule [S, 7] and timesteps [S] as `GaussianDiffusion.sampling_schedule` gives them,
     guidance [1] -> [N, C].
     """
     x = noise
     for coefficients, t, noise_t in zip(schedule, timesteps, step_noise, strict=True):
-        rows = x.repeat(cond.shape[0] // max(1, x.shape[0]), 1)
+        rows = x.repeat(2, 1) if options.guided else x
         output = denoise(rows, t.expand(rows.shape[0]), cond, weights)
-        x = ddpm_step(x, output, noise_t, coefficients, guidance, temperature, clip_denoised)
+        x = ddpm_step(x, output, noise_t, coefficients, guidance, options)
     return x
 
 

@@ -41,7 +41,7 @@ def max_ulp(a: Tensor, b: Tensor) -> int:
 def to_double(value: Any) -> Any:
     """Floats as float64, also those inside lists and tuples; anything else as it is."""
     if isinstance(value, (list, tuple)):
-        return type(value)(map(to_double, value))
+        return getattr(value, "_make", type(value))(map(to_double, value))
     if isinstance(value, Tensor) and value.is_floating_point():
         return value.double()
     return value

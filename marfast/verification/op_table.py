@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.ops import native, registry
+from marfast.ops import choice
+from marfast.ops.op import OPS, Op
+from marfast.ops.runtime import cpu
 
 from .compare import bit_equal_share, max_ulp, to_double
 from .report import OpRow
@@ -31,26 +33,26 @@ class _Variant:
     isa: str | None = None
 
     def forced(self) -> AbstractContextManager[Any]:
-        return native.cpu_isa(self.isa) if self.isa else nullcontext()
+        return cpu.cpu_isa(self.isa) if self.isa else nullcontext()
 
-    def run(self, op: registry.Op, args: tuple[Any, ...]) -> Tensor:
-        with registry.backend(self.backend), self.forced(), torch.no_grad():
+    def run(self, op: Op[Any], args: tuple[Any, ...]) -> Tensor:
+        with choice.backend(self.backend), self.forced(), torch.no_grad():
             return op(*args)
 
 
-def _variants(op: registry.Op) -> Iterator[_Variant]:
-    for backend in registry.ORDER:
+def _variants(op: Op[Any]) -> Iterator[_Variant]:
+    for backend in choice.ORDER:
         if backend not in op.backends or backend == "reference":
             continue
-        compiled = backend == "cpu" and op.backends[backend].own_kernel and native.available()[0]
-        isas = native.extension().isas() if compiled else [None]
+        compiled = backend == "cpu" and op.backends[backend].own_kernel and cpu.is_built()[0]
+        isas = cpu.extension().isas() if compiled else [None]
         yield from (_Variant(backend, isa) for isa in isas)
 
 
 class _Subject:
     """An op's examples in one dtype on one device; what they give is computed once."""
 
-    def __init__(self, op: registry.Op, device: str, dtype: torch.dtype) -> None:
+    def __init__(self, op: Op[Any], device: str, dtype: torch.dtype) -> None:
         self.op, self.device, self.dtype = op, device, dtype
         self._results: dict[_Variant, Tensor] = {}
 
@@ -58,12 +60,12 @@ class _Subject:
     def examples(self) -> list[tuple[Any, ...]]:
         where, op = torch.device(self.device), self.op
         generators = (torch.Generator().manual_seed(seed) for seed in SEEDS)
-        return [op.fill(op.example(self.dtype, where, generator)) for generator in generators]
+        return [op.example_args(self.dtype, where, generator) for generator in generators]
 
     @cached_property
     def exact(self) -> Tensor:
         with torch.no_grad():
-            return torch.stack([self.op.reference(*to_double(args)) for args in self.examples])
+            return torch.stack([self.op.plain(*to_double(args)) for args in self.examples])
 
     def results(self, variant: _Variant) -> Tensor:
         if variant not in self._results:
@@ -82,7 +84,7 @@ def _row(subject: _Subject, variant: _Variant) -> OpRow:
     op, dtype = subject.op, subject.dtype
     short_dtype = str(dtype).removeprefix("torch.")
     named = (op.name, variant.backend, variant.isa, subject.device, short_dtype)
-    can_run, reason = op.backends[variant.backend].can_run(*subject.examples[0])
+    can_run, reason = op.backends[variant.backend].can_run(subject.examples[0])
     if not can_run:
         return OpRow(*named, reason=reason)
     portable = variant.isa is not None and variant.isa != PORTABLE
@@ -111,7 +113,7 @@ def rows(progress: Callable[[str, int, int], None]) -> tuple[OpRow, ...]:
     """A row for each op, backend, instruction set, device and dtype there is here."""
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     jobs = []
-    for op, device in product(registry.OPS.values(), devices):
+    for op, device in product(OPS.values(), devices):
         subjects = [_Subject(op, device, dtype) for dtype in DTYPES]
         jobs += [(subject, variant) for variant in _variants(op) for subject in subjects]
     table = []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 
 pytestmark = pytest.mark.usefixtures("needs_native")
 
@@ -16,7 +16,7 @@ NAMES = ["avx512_amx", "avx512_bf16", "avx512", "avx2", "portable"]
 
 @pytest.fixture
 def extension() -> Any:
-    return native.extension()
+    return cpu.extension()
 
 
 def test_the_best_usable_one_is_chosen(extension):
@@ -51,23 +51,23 @@ def test_an_unknown_or_missing_one_is_an_error_with_the_usable_names(extension):
     with pytest.raises(ValueError, match=r"'avx512' is not available here; usable: .*portable$"):
         extension.select_isa(extension.AVX2, "avx512")
     before = extension.isa()
-    with pytest.raises(ValueError, match="unknown"), native.cpu_isa("sse9"):
+    with pytest.raises(ValueError, match="unknown"), cpu.cpu_isa("sse9"):
         pass
     assert extension.isa() == before
 
 
 def test_the_context_manager_restores_the_one_before(extension):
     before = extension.isa()
-    with native.cpu_isa("portable"):
+    with cpu.cpu_isa("portable"):
         assert extension.isa() == "portable"
     assert extension.isa() == before
-    with pytest.raises(KeyError), native.cpu_isa("portable"):
+    with pytest.raises(KeyError), cpu.cpu_isa("portable"):
         raise KeyError
     assert extension.isa() == before
 
 
 def run(isa: str) -> subprocess.CompletedProcess[str]:
-    code = "from marfast.ops import native; print(native.extension().isa())"
+    code = "from marfast.ops.runtime import cpu; print(cpu.extension().isa())"
     environment = {**os.environ, "MARFAST_CPU_ISA": isa}
     return subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True

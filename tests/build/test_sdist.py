@@ -13,7 +13,7 @@ def test_the_sdist_has_every_source_and_nothing_built(tmp_path):
     tree = copy_repository(tmp_path / "tree", *MORE)
     sources = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
     assert {"CMakeLists.txt", "csrc/bindings.cpp", "tests/helpers.py"} <= sources
-    for built in ("marfast/_C.so", "tests/__pycache__/helpers.pyc"):
+    for built in ("marfast/_cpu.so", "tests/__pycache__/helpers.pyc"):
         (tree / built).parent.mkdir(exist_ok=True)
         (tree / built).touch()
     code = f"from setuptools import build_meta; build_meta.build_sdist({str(tmp_path)!r})"

@@ -50,13 +50,13 @@ def run(package: Path, code: str) -> subprocess.CompletedProcess[str]:
 SHOW = """
 import pathlib, marfast
 from marfast import ops
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 assert pathlib.Path(marfast.__file__).is_relative_to(pathlib.Path.cwd()), marfast.__file__
 import torch
 x = torch.ones(2, 3)
 ops.layer_norm_modulate(x, x, x)
 ops.layer_norm_modulate(x, x, x)
-print(native.describe())
+print(cpu.describe())
 """
 
 
@@ -72,7 +72,7 @@ def test_the_wheel_has_the_extension_and_the_assets(tmp_path):
         files = [p for p in (ROOT / folder).rglob("*") if p.is_file()]
         return {str(p.relative_to(ROOT)) for p in files if p.suffix not in (".so", ".pyc")}
 
-    extension = {name for name in names if name.startswith("marfast/_C")}
+    extension = {name for name in names if name.startswith("marfast/_cpu")}
     assert len(extension) == 1
     inside = {name for name in names if name.startswith("marfast/")}
     assert inside - extension == in_package("marfast")
@@ -92,7 +92,7 @@ def test_without_a_compiler_the_package_still_installs(tmp_path):
     assert "marfast is without native kernels: cmake failed" in log
     assert missing in log, "the log must say why"
     package = unpacked(wheel, tmp_path / "package")
-    assert not list(package.glob("marfast/_C*"))
+    assert not list(package.glob("marfast/_cpu*"))
 
     shown = run(package, SHOW)
     assert shown.stdout.startswith("no native kernels, everything runs in plain PyTorch: ")

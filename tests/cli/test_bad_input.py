@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import marfast
 from marfast.cli import generate as generate_command
 from marfast.model.presets import embedded_models
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 from tests.cli.program import files, generate, invoke
 from tests.models import tiny_autoencoder
 
@@ -258,7 +258,7 @@ def test_an_environment_variable_is_refused(
 ) -> None:
     before = files(workplace)
     monkeypatch.setenv(variable, "abacus")
-    native._load.cache_clear()  # read once in a process
+    cpu._load.cache_clear()  # read once in a process
     refused(generate("--labels=3", "--out=new.png"), variable, said)
     assert files(workplace) == before
 

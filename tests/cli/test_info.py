@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import marfast
-from marfast.ops import native, registry
+from marfast.ops.op import OPS
+from marfast.ops.runtime import cpu
 from tests.cli.program import invoke
 
 
@@ -18,20 +19,20 @@ def test_json_has_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["devices"]["threads"] == torch.get_num_threads()
     assert found["environment"]["MARFAST_BACKEND"] == "auto"
     rows = {(row["op"], row["backend"]) for row in found["backends"] if row["device"] == "cpu"}
-    assert rows == {(name, backend) for name, op in registry.OPS.items() for backend in op.backends}
+    assert rows == {(name, backend) for name, op in OPS.items() for backend in op.backends}
     assert found["models"]["fashion-mnist"] == vars(marfast.load("fashion-mnist").settings)
 
 
 def test_the_table_says_what_can_run(needs_native: None) -> None:
     lines = invoke("info").stdout.splitlines()
-    extension = native.extension()
+    extension = cpu.extension()
     assert any(extension.isa() in line and ", ".join(extension.isas()) in line for line in lines)
     assert any(line.split() == ["ddpm_step", "cpu", "cpu", "yes"] for line in lines)
     assert any(line.startswith("model fashion-mnist: num_iter ") for line in lines)
 
 
 def test_without_the_extension_it_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_load", lambda: (None, "left out today"))
+    monkeypatch.setattr(cpu, "_load", lambda: (None, "left out today"))
     found = json.loads(invoke("info", "--json").stdout)
     assert found["native"] == {"available": False, "reason": "left out today"}
     table = invoke("info").stdout
@@ -59,7 +60,7 @@ def test_explain_names_the_backend_of_each_op(needs_native: None) -> None:
 
 
 def test_explain_says_why_not_another(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_load", lambda: (None, "left out today"))
+    monkeypatch.setattr(cpu, "_load", lambda: (None, "left out today"))
     table = invoke("info", "--explain", "--model=fashion-mnist", "--batch=2").stdout
     lines = {line.split("  ")[0]: line for line in table.splitlines()}
     assert "their own code" in lines["transformer blocks"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from marfast.ops import cuda
+from marfast.ops.runtime import cuda
 
 from . import build
 

@@ -4,11 +4,11 @@ from typing import Any
 
 from torch import Tensor
 
-from marfast.ops import registry
+from marfast.ops import choice
 
 
 def on_cuda(op: Any, *args: Any) -> Tensor:
-    with registry.backend("cuda"), registry.used() as used:
+    with choice.backend("cuda"), choice.used() as used:
         result: Tensor = op(*args)
     assert set().union(*used.values()) == {"cuda"}
     return result

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from marfast import ops, reference
-from marfast.ops import cuda_sample, native, plan, registry
+from marfast.ops import cuda_sample, plan
 from marfast.ops.head import HeadShape
+from marfast.ops.op import OPS
+from marfast.ops.runtime import cpu
 from tests.emulation import build
 from tests.emulation.module import on_cuda
 from tests.helpers import assert_as_accurate
@@ -38,7 +40,7 @@ def test_float32_is_the_cpus_portable_build_to_the_bit(sizes, persistent, budget
     args = sample_inputs(**sizes)
     chosen, _ = cuda_sample.regime(HeadShape.of(args[3]), torch.float32, CPU, 6, 4)
     assert (chosen is not None) == persistent
-    with native.cpu_isa("portable"), ops.backend("cpu"):
+    with cpu.cpu_isa("portable"), ops.backend("cpu"):
         expected = ops.ddpm_sample(*args)
     assert torch.equal(on_cuda(ops.ddpm_sample, *args), expected)
 
@@ -102,7 +104,7 @@ def test_nothing_is_taken_from_the_host_after_the_first_call(tall, monkeypatch):
         [part.to("meta") for part in value] if isinstance(value, list) else value.to("meta")
         for value in args[:7]
     ]
-    run = registry.OPS["ddpm_sample"].backends["cuda"].run
+    run = OPS["ddpm_sample"].backends["cuda"].run
     run(*meta, *args[7:], None)
     first = len(launched)
     with OnOneDevice():
@@ -135,7 +137,7 @@ def test_the_real_geometry(width, depth, sms, dtype, monkeypatch):
     args = sample_inputs(1, **sizes, dtype=dtype)
     got = on_cuda(ops.ddpm_sample, *args)
     if dtype == torch.float32:
-        with native.cpu_isa("portable"), ops.backend("cpu"):
+        with cpu.cpu_isa("portable"), ops.backend("cpu"):
             assert torch.equal(got, ops.ddpm_sample(*args))
     widened = (*args[:3], [weight.float() for weight in args[3]], *args[4:])
     exact = reference.head.ddpm_sample(*widened)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import native, registry
+from marfast.ops import choice
 from marfast.ops.head import HeadShape, example_weights
+from marfast.ops.op import OPS
+from marfast.ops.runtime import cpu
 from tests.helpers import assert_as_accurate
 from tests.ops.test_attention import inputs, written_out
 
@@ -33,10 +35,10 @@ def in_float64(args: tuple[Any, ...]) -> tuple[Any, ...]:
 def assert_right(op: Any, args: tuple[Any, ...], dtype: torch.dtype) -> None:
     """float32: the portable CPU kernels' bits. Others: near float64, as the dtype allows."""
     actual = on_cuda(op, *args)
-    with registry.backend("reference"):
+    with choice.backend("reference"):
         exact = op(*in_float64(args))
-    if dtype == torch.float32 and native.available()[0]:
-        with native.cpu_isa("portable"), registry.backend("cpu"):
+    if dtype == torch.float32 and cpu.is_built()[0]:
+        with cpu.cpu_isa("portable"), choice.backend("cpu"):
             assert torch.equal(actual, op(*args))
     bound = {torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 4e-3}[dtype]
     assert actual.shape == exact.shape
@@ -114,7 +116,7 @@ def test_attention(dtype: torch.dtype) -> None:
         inputs(**{"heads": 2, **shape}, dtype=dtype, seed=seed)
         for seed, shape in enumerate(ATTENTION)
     ]
-    reference = registry.OPS["attention"].reference
+    reference = OPS["attention"].reference
     assert_as_accurate(lambda *args: on_cuda(ops.attention, *args), reference, cases)
 
 
@@ -128,7 +130,7 @@ def test_attention_stays_as_accurate_over_many_keys() -> None:
             inputs(batch=1, length=1000, heads=1, wanted=8, seed=seed) for seed in range(8)
         )
     ]
-    reference = registry.OPS["attention"].reference
+    reference = OPS["attention"].reference
     assert_as_accurate(lambda *args: on_cuda(ops.attention, *args), reference, cases)
 
 
@@ -152,8 +154,8 @@ def test_attention_takes_any_layout(dtype: torch.dtype) -> None:
 
 @pytest.mark.usefixtures("emulated")
 def test_attention_says_what_it_cannot_run() -> None:
-    with registry.backend("cuda"):
-        with pytest.raises(registry.BackendUnavailable, match="heads of 136; the kernel takes 128"):
+    with choice.backend("cuda"):
+        with pytest.raises(choice.BackendUnavailable, match="heads of 136; the kernel takes 128"):
             ops.attention(torch.zeros(1, 2, 3, 1, 136))
-        with pytest.raises(registry.BackendUnavailable, match="float64; the kernel takes float32"):
+        with pytest.raises(choice.BackendUnavailable, match="float64; the kernel takes float32"):
             ops.attention(torch.zeros(1, 2, 3, 1, 8, dtype=torch.float64))

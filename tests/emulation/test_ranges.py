@@ -16,11 +16,12 @@ spec.loader.exec_module(module)
 
 import torch
 from marfast import ops
-from marfast.ops import cuda, registry
+from marfast.ops import choice
+from marfast.ops.runtime import cuda
 from marfast.ops.head import HeadShape, example_weights
 cuda._load = lambda: (module, "")
 cuda.device_verdict = lambda name, tensor: (True, "")
-with registry.backend("cuda"):
+with choice.backend("cuda"):
     weights = example_weights(HeadShape(3, 5, 16, 2, 8), torch.float32, "cpu", torch.Generator())
     ops.denoise(torch.ones(3, 3), torch.ones(3), torch.ones(3, 5), weights)
     x, noise, output = torch.ones(4, 3), torch.ones(4, 3), torch.ones(8, 6)

@@ -12,7 +12,7 @@ import marfast
 from marfast.generation import sample_tokens
 from marfast.generation.randomness import BatchRandomness, Generators, randomness_of_parts
 from marfast.model import FastMAR, Settings
-from marfast.ops import registry
+from marfast.ops.op import OPS
 from tests.models import TINY, tiny_pipeline
 
 LABELS = [3, 1, 4, 1, 5]
@@ -175,7 +175,7 @@ class NoWaiting(TorchDispatchMode):
         assert all(index is None or index.dtype == torch.int64 for index in indices), name
         if func.namespace != "marfast":
             return func(*args, **(kwargs or {}))
-        op = registry.OPS[name]
+        op = OPS[name]
         with self:
             return op.reference(*op.fill(args))
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import torch
 
-from marfast.ops import registry, self_check
+from marfast.ops import self_check
+from marfast.ops.op import OPS
 from tests.ops.heads import sample_inputs
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -20,7 +21,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 def _attention(
     head_dim: int, wanted: int | None, causal: bool, misaligned: bool = False
-) -> registry.Example:
+) -> Example:
     def example(
         dtype: torch.dtype, device: torch.device, generator: torch.Generator
     ) -> tuple[Any, ...]:
@@ -35,7 +36,7 @@ def _attention(
     return example
 
 
-def _sample(tokens: int, width: int, depth: int) -> registry.Example:
+def _sample(tokens: int, width: int, depth: int) -> Example:
     def example(
         dtype: torch.dtype, device: torch.device, generator: torch.Generator
     ) -> tuple[Any, ...]:
@@ -52,7 +53,7 @@ def _sample(tokens: int, width: int, depth: int) -> registry.Example:
     return example
 
 
-MORE: dict[str, dict[str, registry.Example]] = {
+MORE: dict[str, dict[str, Example]] = {
     "attention": {
         "heads of 64": _attention(64, None, False),
         "heads of 80, causal": _attention(80, None, True),
@@ -70,7 +71,7 @@ MORE: dict[str, dict[str, registry.Example]] = {
 
 def outcomes(device: torch.device) -> Iterator[tuple[str, str]]:
     """Each case's name, and why it is wrong or can't run; empty where it is right."""
-    for op in registry.OPS.values():
+    for op in OPS.values():
         for name in self_check.BACKENDS:
             backend = op.backends.get(name)
             examples = {"": op.example, **MORE.get(op.name, {})} if backend else {}

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from marfast import ops, reference
 from marfast.benchmarking.predict import HEADS
-from marfast.ops import cuda_sample, native, registry
+from marfast.ops import choice, cuda_sample
+from marfast.ops.runtime import cpu
 from tests.helpers import assert_as_accurate
 from tests.ops.heads import sample_inputs
 
@@ -32,7 +33,7 @@ def inputs(head: str, tokens: int, dtype: torch.dtype, steps: int = 5) -> tuple[
 
 
 def sampled(*args: Any) -> Tensor:
-    with registry.backend("cuda"):
+    with choice.backend("cuda"):
         return ops.ddpm_sample(*args)
 
 
@@ -47,7 +48,7 @@ def test_as_accurate_as_pytorch(head: str, tokens: int, dtype: torch.dtype) -> N
 @pytest.mark.parametrize("tokens", [1, 5, 40])
 def test_float32_has_the_bits_of_the_portable_build(tokens: int) -> None:
     args = inputs("MAR-B", tokens, torch.float32, steps=2)
-    with native.cpu_isa("portable"), registry.backend("cpu"):
+    with cpu.cpu_isa("portable"), choice.backend("cpu"):
         expected = ops.ddpm_sample(*args)
     difference = (sampled(*on("cuda", args)).cpu() - expected).abs().max()
     # e(t) is the device's own cosine, one unit in the last place off at most.
@@ -59,7 +60,7 @@ def test_a_graph_replays_it_on_other_numbers(tall: bool, monkeypatch: Any) -> No
     if tall:
         monkeypatch.setattr(cuda_sample, "regime", lambda *_: (None, "asked for"))
     args = on("cuda", inputs("MAR-B", 3, torch.bfloat16))
-    with registry.backend("cuda"):
+    with choice.backend("cuda"):
         ops.ddpm_sample(*args)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):

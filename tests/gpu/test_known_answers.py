@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from marfast.ops import registry
+from marfast.ops.op import OPS
 from tests.gpu.known_answers import MORE, outcomes
 
 
@@ -19,7 +19,7 @@ def test_the_cases_are_all_ops_in_all_dtypes() -> None:
     found = dict(outcomes(torch.device("cpu")))
     expected = {
         f"{op.name} {name} {dtype}{more}"
-        for op in registry.OPS.values()
+        for op in OPS.values()
         for name in ("cuda", "triton")
         if name in op.backends
         for dtype in ("float32", "bfloat16", "float16")

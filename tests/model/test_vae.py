@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from marfast import ops
 from marfast.model import CheckpointError, KLTokenizer, load_tokenizer, vae
+from marfast.ops import choice
 from marfast.reference import AutoencoderKL
 from marfast.verification.case import numbers
 from tests.helpers import assert_as_accurate
@@ -62,7 +62,7 @@ def test_encode_is_as_accurate_as_the_reference(ch_mult: tuple[int, ...]) -> Non
 
 
 def test_the_kernel_runs(needs_native: None) -> None:
-    with ops.registry.used() as used:
+    with choice.used() as used:
         KLTokenizer(tiny_autoencoder()).decode(numbers(1, 4, 3, 3))
     assert used == {"group_norm_silu": {"cpu"}}
 

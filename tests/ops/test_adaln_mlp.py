@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import native
 from marfast.ops.adaln_mlp import GROUP
+from marfast.ops.runtime import cpu
 from marfast.reference import head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 
@@ -122,7 +122,7 @@ def test_rows_of_half_precision():
     as_float32 = [arg.float() if i < 6 else arg for i, arg in enumerate(args)]
     actual = ops.adaln_mlp(*args)
     assert_bitwise_equal(actual, ops.adaln_mlp(*as_float32).bfloat16())
-    with native.cpu_isa("portable"), ops.backend("cpu"):
+    with cpu.cpu_isa("portable"), ops.backend("cpu"):
         torch.testing.assert_close(ops.adaln_mlp(*args), actual, rtol=0.02, atol=0.02)
 
 

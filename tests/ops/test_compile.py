@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from marfast import ops
 from marfast.model.block import FastBlock
-from marfast.ops import registry
+from marfast.ops.op import OPS
 from marfast.reference.head import SimpleMLPAdaLN
 from marfast.reference.transformer import Block
 from tests.ops.heads import sample_inputs
@@ -43,11 +43,9 @@ def _no_gradients() -> Any:
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize("name", sorted(registry.OPS))
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_every_op_is_a_single_node(name: str) -> None:
-    args = registry.OPS[name].example(
-        torch.float32, torch.device("cpu"), torch.Generator().manual_seed(0)
-    )
+    args = OPS[name].example(torch.float32, torch.device("cpu"), torch.Generator().manual_seed(0))
     nodes = Nodes()
     compiled = torch.compile(getattr(ops, name), fullgraph=True, backend=nodes)
     assert torch.equal(compiled(*args), getattr(ops, name)(*args))

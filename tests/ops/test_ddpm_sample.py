@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import native
 from marfast.ops.ddpm_sample import PAIRS
 from marfast.ops.head import time_embedding
+from marfast.ops.runtime import cpu
 from marfast.reference import SimpleMLPAdaLN
 from marfast.reference import head as reference
 from marfast.verification.compare import to_double
@@ -125,7 +125,7 @@ def reference_in_noises_dtype(
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_error_against_float64_over_whole_samples(width, dtype, isa):
     cases = [inputs(6, width=width, steps=20, dtype=dtype, seed=seed) for seed in range(8)]
-    with native.cpu_isa(isa):
+    with cpu.cpu_isa(isa):
         assert_as_accurate(ops.ddpm_sample, reference_in_noises_dtype, cases)
 
 
@@ -135,7 +135,7 @@ def test_it_is_the_loop_of_denoise_and_ddpm_step(dtype, isa):
         tokens=4, width=77, channels=5, condition=31, dtype=dtype
     )
     packed = ops.pack_head(weights)
-    with native.cpu_isa(isa):
+    with cpu.cpu_isa(isa):
         expected = ops.ddpm_sample(*args, packed)
         for t, coefficients, noise in zip(timesteps, schedule, step_noise, strict=True):
             output = ops.denoise(x.repeat(2, 1), t.expand(8), cond, weights, packed)
@@ -183,7 +183,7 @@ def test_extreme_inputs_stay_in_their_token(value):
 
 
 def test_ctrl_c_is_heard_between_chunks_of_steps(monkeypatch):
-    run_chunk, calls = native.extension().ddpm_sample, []
+    run_chunk, calls = cpu.extension().ddpm_sample, []
 
     def interrupted(*args: Any) -> None:
         calls.append(args)
@@ -191,7 +191,7 @@ def test_ctrl_c_is_heard_between_chunks_of_steps(monkeypatch):
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(native.extension(), "ddpm_sample", interrupted)
+    monkeypatch.setattr(cpu.extension(), "ddpm_sample", interrupted)
     with pytest.raises(KeyboardInterrupt):
         ops.ddpm_sample(*inputs(PAIRS // 2, steps=8))
     assert len(calls) == 2

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import native, registry
+from marfast.ops.op import OPS
+from marfast.ops.runtime import cpu
 from marfast.reference import diffusion
 from tests.helpers import assert_bitwise_equal, on_every_isa, ulp_distance
 
@@ -80,7 +81,7 @@ def test_sigma_is_within_one_ulp_over_the_whole_range(isa):
     v = torch.linspace(-441, 379, 1_000_003).reshape(1, -1)
     coefficients = torch.tensor([0, 0, 0, 0, 1, 0, 1.0])
     model_output = torch.cat([torch.zeros_like(v), v], dim=1)
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         sigma = sigma_of(model_output, coefficients, 1)
     fraction = (v + 1) / 2
     half = 0.5 * (fraction * 1 + (1 - fraction) * 0)
@@ -94,7 +95,7 @@ def test_sigma_is_within_one_ulp_over_the_whole_range(isa):
 def test_sigma_at_the_special_values(isa):
     v = torch.tensor([[float("nan"), float("inf"), -float("inf"), -417.0, -415.0, 0.0]])
     coefficients = torch.tensor([0, 0, 0, 0, 1, 0, 1.0])
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         sigma = sigma_of(torch.cat([v * 0, v], dim=1), coefficients, 1)[0]
     fraction = (v + 1) / 2
     # inf * 0 is NaN in the reference's log σ² as well.
@@ -108,7 +109,7 @@ def test_sigma_at_the_special_values(isa):
 def test_infinite_log_variance_gives_zero_or_infinity(isa):
     for log_variance, expected in ((-float("inf"), 0.0), (float("inf"), float("inf"))):
         coefficients = torch.tensor([0, 0, 0, 0, log_variance, log_variance, 1.0])
-        with native.cpu_isa(isa), ops.backend("cpu"):
+        with cpu.cpu_isa(isa), ops.backend("cpu"):
             sigma = sigma_of(torch.zeros(1, 2), coefficients, 1)
         assert sigma.item() == expected
 
@@ -129,7 +130,7 @@ def test_every_half_value_is_read_exactly(isa, dtype):
     model_output = torch.cat([every, torch.zeros_like(every)], dim=1)
     zeros = torch.zeros(every.shape)
     coefficients = torch.tensor([0, -1, 1, 0, 0, 0, 0.0])  # out = ε
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         actual = ops.ddpm_step(zeros, model_output, zeros, coefficients, torch.ones(1))
     expected = every.float() + 0  # 0 - (-ε) turns -0 into 0
     assert_bitwise_equal(actual, expected)
@@ -169,7 +170,7 @@ def test_layouts_do_not_change_the_bits(needs_native):
 def test_extreme_inputs_come_out_as_the_reference_says(value, place, clip, isa, monkeypatch):
     args = list(inputs(3, 16))
     args[place][1, 5] = value
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         sigma = sigma_of(args[1], args[3], 3)
         actual = ops.ddpm_step(*args, 1.0, clip)
     assert_bitwise_equal(actual, expected_given(sigma, monkeypatch, *args, 1.0, clip))
@@ -180,7 +181,7 @@ def test_the_callers_floating_point_mode_does_not_matter(isa):
     args[0][:] = 1e-40
     args[1][:] = 0
     args[2][:] = 1e-39
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         expected = ops.ddpm_step(*args)
         assert (expected != 0).all()
         assert (expected.abs() < torch.finfo(torch.float32).tiny).all(), "subnormal"
@@ -233,7 +234,7 @@ def test_a_wrong_argument_is_named(args, kind, message):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_opcheck(dtype, requires_grad):
-    op = registry.OPS["ddpm_step"]
+    op = OPS["ddpm_step"]
     args = op.example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
     args = [a.requires_grad_(requires_grad) if isinstance(a, Tensor) else a for a in args]
     torch.library.opcheck(torch.ops.marfast.ddpm_step.default, args)

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import cuda, native, registry
 from marfast.ops.denoise import GROUP
 from marfast.ops.head import device_time_embedding
+from marfast.ops.op import OPS
+from marfast.ops.runtime import cpu, cuda
 from marfast.reference import SimpleMLPAdaLN, head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 from tests.ops.heads import OnOneDevice
@@ -67,7 +68,7 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(sizes, dtype
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_error_against_float64(dtype, isa):
     cases = [inputs(9, width=150, dtype=dtype, seed=seed) for seed in range(8)]
-    with native.cpu_isa(isa):
+    with cpu.cpu_isa(isa):
         assert_as_accurate(ops.denoise, reference, cases)
 
 
@@ -137,7 +138,7 @@ def test_the_gpus_launches_take_nothing_from_the_host_after_the_first(monkeypatc
     monkeypatch.setattr(cuda, "call", lambda op, *args: launched.append(op))
     x, t, cond, weights = inputs()
     args = (x.to("meta"), t.to("meta"), cond.to("meta"), [w.to("meta") for w in weights], None)
-    run = registry.OPS["denoise"].backends["cuda"].run
+    run = OPS["denoise"].backends["cuda"].run
     run(*args)
     with OnOneDevice():
         out = run(*args)

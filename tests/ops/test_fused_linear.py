@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 from marfast.reference import transformer
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 
@@ -96,7 +96,7 @@ def test_error_against_float64(width, norm, gelu, dtype):
 
 def gelu_of(values: Tensor, isa: str) -> Tensor:
     """The op reduced to its GELU: weight and bias are 1 and 0."""
-    with native.cpu_isa(isa):
+    with cpu.cpu_isa(isa):
         return ops.fused_linear(
             values[:, None], torch.ones(1, 1), torch.zeros(1), gelu=True
         ).flatten()

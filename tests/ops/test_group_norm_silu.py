@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import native, registry
+from marfast.ops.op import OPS
+from marfast.ops.runtime import cpu
 from marfast.reference import vae
 from tests.helpers import (
     assert_as_accurate,
@@ -94,7 +95,7 @@ def test_bit_equal_to_the_definition(channels, groups, side, dtype):
 
 
 def test_no_image_is_no_work(isa):
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         assert ops.group_norm_silu(*inputs(0, 64, 3, 3)).shape == (0, 64, 3, 3)
 
 
@@ -146,7 +147,7 @@ def test_images_far_from_zero_keep_their_accuracy(needs_native):
 def test_extreme_inputs_stay_in_their_group(value, isa):
     x, weight, bias = inputs(2, 64, 9, 9)
     x[1, 5, 8, 8] = value
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         actual = ops.group_norm_silu(x, weight, bias, 32, 1e-6, False)
     assert_bitwise_equal(actual, defined(x, weight, bias, 32))
     rest = [channel for channel in range(64) if channel not in (4, 5)]
@@ -156,7 +157,7 @@ def test_extreme_inputs_stay_in_their_group(value, isa):
 
 def test_a_constant_image_is_its_bias(isa):
     x, weight, bias = inputs(1, 64, 9, 9)
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         actual = ops.group_norm_silu(torch.ones_like(x), weight, bias, silu=False)
     assert_bitwise_equal(actual, bias[None, :, None, None].expand_as(x).contiguous())
 
@@ -253,7 +254,7 @@ def test_gradients_are_the_references_bit_for_bit():
 
 
 def test_the_example_runs_on_the_cpu_backend(needs_native):
-    op = registry.OPS["group_norm_silu"]
+    op = OPS["group_norm_silu"]
     for dtype in DTYPES:
         args = op.example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
         assert ops.which("group_norm_silu", *args) == "cpu"

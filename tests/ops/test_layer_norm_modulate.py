@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import native, registry
+from marfast.ops.op import OPS
+from marfast.ops.runtime import cpu
 from marfast.reference import head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, lane_sum, on_every_isa
 
@@ -65,7 +66,7 @@ def test_bit_equal_to_the_definition(rows, width, dtype, affine):
 def test_weight_and_bias_are_independent(given, isa):
     x, shift, scale, weight, bias = inputs(3, 17)
     args = (x, shift, scale, weight if given[0] else None, bias if given[1] else None, 1e-5)
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         assert_bitwise_equal(ops.layer_norm_modulate(*args), defined(*args))
 
 
@@ -99,7 +100,7 @@ def test_results_are_rounded_to_nearest_even(dtype, isa):
     shift[1:] = (torch.rand(3, 4099, generator=generator) * 1e-5).to(dtype)
     scale[2:] = 0.5
     x = torch.ones(4, 4099, dtype=dtype)
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         actual = ops.layer_norm_modulate(x, shift, scale, None, bias)
     expected = ((0 + bias.float()) * (1 + scale.float()) + shift.float()).to(dtype)
     assert actual.isinf().any()
@@ -112,7 +113,7 @@ def test_results_are_rounded_to_nearest_even(dtype, isa):
 def test_extreme_inputs_stay_in_their_row(value, dtype, isa):
     args = inputs(3, 65, dtype=dtype)
     args[0][1, 64] = value
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         actual = ops.layer_norm_modulate(*args)
     assert_bitwise_equal(actual, defined(*args))
     assert actual[[0, 2]].isfinite().all()
@@ -126,7 +127,7 @@ def test_a_row_that_overflows_float16_squares_is_finite(needs_native):
 
 def test_subnormal_rows(isa):
     args = (inputs(3, 64)[0] * 1e-40, *inputs(3, 64)[1:], 0.0)
-    with native.cpu_isa(isa), ops.backend("cpu"):
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
         assert_bitwise_equal(ops.layer_norm_modulate(*args), defined(*args))
 
 
@@ -216,7 +217,7 @@ def test_gradients_are_the_references_bit_for_bit():
 
 
 def test_the_example_runs_on_the_cpu_backend(needs_native):
-    op = registry.OPS["layer_norm_modulate"]
+    op = OPS["layer_norm_modulate"]
     for dtype in DTYPES:
         args = op.example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
         assert ops.which("layer_norm_modulate", *args) == "cpu"

@@ -9,7 +9,7 @@ CODE = """
 import ctypes, itertools, mmap
 import torch
 from marfast import ops
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 from marfast.ops.head import HeadShape
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -38,12 +38,12 @@ def assert_written(address, count):
     floats = (ctypes.c_float * count).from_address(address)
     assert torch.frombuffer(floats, dtype=torch.float32).isfinite().all()
 
-C = native.extension()
+C = cpu.extension()
 torch.set_num_threads(1)
 dtypes = (torch.float32, torch.bfloat16, torch.float16)
 for isa, dtype, width, at_start in itertools.product(C.isas(), dtypes, WIDTHS, (False, True)):
     C.set_isa(isa)
-    code, guided = native.DTYPE_CODES[dtype], width % 2
+    code, guided = cpu.DTYPE_CODES[dtype], width % 2
     rows = torch.ones(3, width, dtype=dtype)
     x, shift, scale, out = (fenced(rows, at_start) for _ in range(4))
     weight, bias = (fenced(rows[0], at_start) for _ in range(2))
@@ -70,14 +70,14 @@ HEADS = (  # tokens, its sizes, steps, guided, steps at once, threads
 WEIGHTS = (torch.float32, torch.bfloat16)
 for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (False, True)):
     C.set_isa(isa)
-    code = native.packed_code(dtype)
+    code = cpu.packed_code(dtype)
     tokens, shape, steps, guided, chunk, threads = head
     channels, rows = shape.channels, 2 * tokens if guided else tokens
     drawn = [torch.randn(*sizes) * sizes[-1] ** -0.5 for sizes in shape.expected()]
     weights = [fenced(weight.to(dtype), at_start) for weight in drawn]
     size = C.packed_head_size(shape, code)
     packed = nan(size, at_start=at_start)
-    C.pack_head(shape, code, native.DTYPE_CODES[dtype], weights, packed)
+    C.pack_head(shape, code, cpu.DTYPE_CODES[dtype], weights, packed)
     out = nan(tokens, channels, at_start=at_start)
     inputs = (
         torch.randn(tokens, channels), torch.randn(steps, tokens, channels),
@@ -109,7 +109,7 @@ for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (F
 BLOCKS = ((1, 1, 1), (3, 33, 2), (7, 257, 4), (40, 31, 3))  # rows, width, threads
 for isa, dtype, block, at_start in itertools.product(C.isas(), WEIGHTS, BLOCKS, (False, True)):
     C.set_isa(isa)
-    code = native.packed_code(dtype)
+    code = cpu.packed_code(dtype)
     rows, width, threads = block
     group, stride = min(rows, 16), -(-width // 32) * 32 + 32
     out = nan(rows, width, at_start=at_start)
@@ -131,13 +131,13 @@ LINEARS = (  # rows, K, J, with a residual, normed, threads
 )
 for isa, dtype, linear, at_start in itertools.product(C.isas(), WEIGHTS, LINEARS, (False, True)):
     C.set_isa(isa)
-    code = native.packed_code(dtype)
+    code = cpu.packed_code(dtype)
     rows, K, J, with_residual, normed, threads = linear
     group, stride = 14, -(-K // 32) * 32 + 32
     out = nan(rows, J, at_start=at_start)
     layer = [fenced(torch.randn(*sizes).to(dtype), at_start) for sizes in ((J, K), (J,))]
     packed = nan(C.packed_linear_size(K, J, code), at_start=at_start)
-    C.pack_linear(K, J, code, native.DTYPE_CODES[dtype], *layer, packed)
+    C.pack_linear(K, J, code, cpu.DTYPE_CODES[dtype], *layer, packed)
     x = fenced(torch.randn(rows, K), at_start)
     weight, bias = (fenced(torch.ones(K), at_start) if normed else 0 for _ in range(2))
     residual = fenced(torch.ones(rows, J), at_start) if with_residual else 0
@@ -161,7 +161,7 @@ for isa, dtype, norm, at_start in itertools.product(C.isas(), dtypes, NORMS, (Fa
     C.group_norm_silu(
         out, x, weight, bias, *work,
         images, positions, channels, groups, chunks, threads,
-        native.DTYPE_CODES[dtype], True, 1e-6,
+        cpu.DTYPE_CODES[dtype], True, 1e-6,
     )
     if dtype == torch.float32:
         assert_written(out, values.numel())

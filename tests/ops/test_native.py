@@ -4,29 +4,29 @@ import pytest
 import torch
 
 from marfast import ops
-from marfast.ops import native
+from marfast.ops.runtime import cpu
 
 
 @pytest.mark.usefixtures("needs_native")
 def test_portable_kernels_run_only_where_they_are_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    extension = native.extension()
-    monkeypatch.setattr(native, "_asked_for_an_isa", False)
+    extension = cpu.extension()
+    monkeypatch.setattr(cpu, "_asked_for_an_isa", False)
     best = extension.isa()
     x = torch.ones(2, 3)
     try:
         extension.set_isa("portable")  # as on a CPU that has nothing better
-        ok, reason = native.available()
+        ok, reason = cpu.is_built()
         assert not ok
         assert "MARFAST_CPU_ISA=portable" in reason
         assert ops.which("layer_norm_modulate", x, x, x) == "reference"
-        with native.cpu_isa("portable"):
+        with cpu.cpu_isa("portable"):
             assert ops.which("layer_norm_modulate", x, x, x) == "cpu"
     finally:
         extension.set_isa(best)
-    assert native.available() == (True, "")
+    assert cpu.is_built() == (True, "")
 
 
 def test_kernels_get_torchs_threads() -> None:
-    assert native.threads() == torch.get_num_threads()
+    assert cpu.threads() == torch.get_num_threads()

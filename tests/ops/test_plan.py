@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import gpu_plan
 from marfast.benchmarking.predict import table
+from marfast.ops.ddpm_sample.plan import gpu_profiles, head_plan
 from marfast.ops.head import HeadShape
-from marfast.ops.plan import gpu_profiles, head_plan
 
 MARS = {
     "B": HeadShape(16, 768, 1024, 6, 256),

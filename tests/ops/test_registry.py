@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import native, registry
-from marfast.ops.registry import ORDER, Backend, BackendUnavailable, Op
+from marfast.ops.op import OPS, Backend, Op
+from marfast.ops.runtime import cpu
 
 OTHERS = [name for name in ORDER if name != "reference"]
 
@@ -44,7 +44,7 @@ PROBE = Op(
     reference=lambda x, y: x * x * y,
     example=lambda dtype, device, generator: (torch.ones(3, dtype=dtype, device=device),),
 )
-del registry.OPS["_probe"]
+del OPS["_probe"]
 
 
 def who(op: Op) -> str:
@@ -145,7 +145,7 @@ def test_a_tensor_passed_twice_gets_both_gradients():
     x = torch.randn(4, 16, dtype=torch.float64, requires_grad=True)
     (actual,) = torch.autograd.grad(ops.layer_norm_modulate(x, x, x).sum(), x)
     with ops.backend("reference"):
-        y = registry.OPS["layer_norm_modulate"].reference(x, x, x)
+        y = OPS["layer_norm_modulate"].reference(x, x, x)
     (expected,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(actual, expected)
 
@@ -160,9 +160,9 @@ def test_only_wanted_gradients_are_computed():
     assert not PROBE(x.detach()).requires_grad
 
 
-@pytest.mark.parametrize("name", sorted(registry.OPS))
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_every_ops_example_is_valid_on_every_dtype(name):
-    op = registry.OPS[name]
+    op = OPS[name]
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         args = op.example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
         result = op(*args)
@@ -174,9 +174,9 @@ def test_the_table_has_every_op_and_reason(monkeypatch):
     def table() -> dict[tuple[str, str], tuple[bool, str]]:
         return {(row.op, row.backend): (row.can_run, row.reason) for row in ops.backends()}
 
-    assert {op for op, _ in table()} == set(registry.OPS)
+    assert {op for op, _ in table()} == set(OPS)
     assert table()["ddpm_step", "reference"] == (True, "")
-    monkeypatch.setattr(native, "_load", lambda: (None, "it was left at home"))
+    monkeypatch.setattr(cpu, "_load", lambda: (None, "it was left at home"))
     assert table()["ddpm_step", "cpu"] == (False, "it was left at home")
     on_meta = {(r.op, r.backend): r.reason for r in ops.backends("meta")}
     assert on_meta["layer_norm_modulate", "cpu"] == "x is on meta"
@@ -184,13 +184,13 @@ def test_the_table_has_every_op_and_reason(monkeypatch):
 
 def test_which_fills_in_defaults(probe):
     op, reasons = probe
-    registry.OPS["_probe"] = op
+    OPS["_probe"] = op
     try:
         assert ops.which("_probe", torch.ones(1)) == "cuda"
         reasons.update(dict.fromkeys(OTHERS, "no"))
         assert ops.which("_probe", torch.ones(1)) == "reference"
     finally:
-        del registry.OPS["_probe"]
+        del OPS["_probe"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -219,7 +219,7 @@ def test_the_environment_forces_a_backend():
 
 WITHOUT_EXTENSION = """
 import sys, warnings
-sys.modules["marfast._C"] = None  # as if it had not been built
+sys.modules["marfast._cpu"] = None  # as if it had not been built
 import torch
 from marfast import ops
 x = torch.randn(2, 16)
@@ -243,6 +243,6 @@ def test_without_the_extension_everything_runs_and_one_warning_says_so():
     result = run(WITHOUT_EXTENSION)
     assert result.returncode == 0, result.stderr
     warning, forced = result.stdout.splitlines()
-    reason = "the native extension (marfast._C) isn't built"
+    reason = "the native extension (marfast._cpu) isn't built"
     assert warning == str([f"marfast runs in plain PyTorch: {reason}"])
     assert forced == f"backend 'cpu' can't run layer_norm_modulate: {reason}"

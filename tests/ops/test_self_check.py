@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from marfast.ops import BackendUnavailable, registry, self_check
-from marfast.ops.registry import OPS, Backend, Op
+from marfast.ops import BackendUnavailable, choice, self_check
+from marfast.ops.op import OPS, Backend, Op
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +74,7 @@ def test_a_wrong_kernel_is_named_once_and_passed_over(op: Op, install: Any, chan
 def test_a_wrong_kernel_that_is_asked_for_is_an_error(op: Op, install: Any) -> None:
     install(lambda y: y * 1.01, on_request=True)
     with (
-        registry.backend("cuda"),
+        choice.backend("cuda"),
         pytest.warns(RuntimeWarning),
         pytest.raises(BackendUnavailable, match="is off by"),
     ):

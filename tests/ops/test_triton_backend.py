@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from marfast import ops
-from marfast.ops import registry, triton_backend
+from marfast.ops.op import OPS
 
 
 def verdict(name: str, *args: Any) -> tuple[bool, str]:
-    op = registry.OPS[name]
+    op = OPS[name]
     return op.backends["triton"].can_run(*op.fill(args))
 
 
@@ -25,10 +25,10 @@ def interpreting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def example(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
-    return registry.OPS[name].example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
+    return OPS[name].example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
 
 
-@pytest.mark.parametrize("name", sorted(registry.OPS))
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_every_op_has_the_backend_and_takes_it_on_request_only(name, interpreting):
     assert verdict(name, *example(name)) == (True, "")
     assert verdict(name, *example(name, torch.float16)) == (True, "")
@@ -37,7 +37,7 @@ def test_every_op_has_the_backend_and_takes_it_on_request_only(name, interpretin
         assert ops.which(name, *example(name)) == "triton"
 
 
-@pytest.mark.parametrize("name", sorted(registry.OPS))
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_a_cpus_tensors_are_refused(name, monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     ok, reason = verdict(name, *example(name))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from marfast.ops import registry
+from marfast.ops.op import OPS
 from tests.ops import (
     test_adaln_mlp,
     test_attention,
@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
     def args(self, dtype: torch.dtype, seed: int = 0) -> Args:
         """All its arguments."""
-        return registry.OPS[self.op].fill(self.make(dtype=dtype, seed=seed))
+        return OPS[self.op].fill(self.make(dtype=dtype, seed=seed))
 
     def __str__(self) -> str:
         return f"{self.op}: {self.sizes}"

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from triton.runtime import interpreter
 
-from marfast.ops import triton_backend
+from marfast.ops.runtime import triton
 
 BUILDER = interpreter.InterpreterBuilder
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from marfast import ops
-from marfast.ops import registry
+from marfast.ops.op import OPS
 from marfast.verification.compare import to_double
 
 
@@ -39,7 +39,7 @@ def errors() -> None:
     rows = []
     for case in (*ACCURACY, *WIDE):
         for dtype in DTYPES:
-            op = registry.OPS[case.op]
+            op = OPS[case.op]
             cases = [case.args(dtype, seed) for seed in range(8)]
             exact = [op.reference(*to_double(args)) for args in cases]
             with ops.backend("triton"):

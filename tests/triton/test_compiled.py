@@ -13,7 +13,6 @@ from tests.triton.versions import why_not
 if reason := why_not():
     pytest.skip(reason, allow_module_level=True)
 
-from marfast.ops import triton_backend
 from marfast.reference.mar import mask_lengths
 from marfast.triton import graphs, tiles
 from marfast.triton.attention import attention

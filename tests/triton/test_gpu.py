@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import registry
+from marfast.ops.op import OPS
 from tests.helpers import assert_as_accurate, assert_bitwise_equal
 from tests.ops.heads import sample_inputs
 from tests.ops.test_ddpm_step import inputs
@@ -25,7 +25,7 @@ def on_gpu(value: Any) -> Any:
 @pytest.mark.parametrize("case", [*ACCURACY, *WIDE], ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_error_against_float64(case: Case, dtype: torch.dtype) -> None:
-    op = registry.OPS[case.op]
+    op = OPS[case.op]
 
     def run(*args: Any) -> Tensor:
         with ops.backend("triton"):

@@ -10,7 +10,13 @@
 
 namespace marfast {
 
-// R = N rows of model_output, or 2N when guided (conditional rows first).
+// How the head is sampled, beside its tensors: marfast/reference/diffusion.py's HeadOptions.
+struct HeadOptions {
+  bool guided;  // R = 2N rows, conditional ones first, else R = N
+  float temperature;
+  bool clip_denoised;
+};
+
 struct DdpmStep {
   float* out;                 // [N, C]
   const float* x;             // [N, C]
@@ -24,9 +30,7 @@ struct DdpmStep {
   int64_t model_output_stride;
   int64_t noise_stride;
   DType model_output_dtype;
-  bool guided;
-  float temperature;
-  bool clip_denoised;
+  HeadOptions options;
 };
 
 struct AdalnMlp {
@@ -136,7 +140,7 @@ struct DdpmSample {
   float* out;                   // [N, C], written when step_end = S
   const float* noise;           // [N, C]
   const float* step_noise;      // [S, N, C]
-  const float* condition;       // [R, D], R = N or 2N (guided: conditional rows first)
+  const float* condition;       // [R, D]
   const float* packed;          // pack_head's buffer
   const float* schedule;        // [S, 7], ddpm_step's coefficients
   const float* time_embedding;  // [S, frequencies]
@@ -151,9 +155,7 @@ struct DdpmSample {
   int64_t step_noise_stride;  // between steps
   DType weight_dtype;         // of the packed weights: f32 or bf16
   int threads;
-  bool guided;
-  float temperature;
-  bool clip_denoised;
+  HeadOptions options;
 };
 
 }  // namespace marfast

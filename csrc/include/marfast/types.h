@@ -4,7 +4,6 @@
 
 namespace marfast {
 
-// The values are known to marfast/ops/native.py.
 enum class DType : int32_t { f32 = 0, bf16 = 1, f16 = 2 };
 
 struct bfloat16 {

@@ -1,8 +1,6 @@
 """Tests of this folder run the kernels under the interpreter, in a process of their own
 (tests/triton/test_interpreter.py): TRITON_INTERPRET is read when triton is imported."""
 
-from marfast.ops import triton_backend
-
 collect_ignore_glob = [] if triton_backend.interpreting() else ["test_*.py"]
 
 if triton_backend.interpreting():

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import registry
+from marfast.ops.op import OPS
 from tests.helpers import assert_as_accurate
 from tests.triton.cases import ACCURACY, DTYPES, Case
 
@@ -15,7 +15,7 @@ from tests.triton.cases import ACCURACY, DTYPES, Case
 @pytest.mark.parametrize("case", ACCURACY, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_error_against_float64(case: Case, dtype: torch.dtype) -> None:
-    op = registry.OPS[case.op]
+    op = OPS[case.op]
 
     def run(*args: Any) -> Tensor:
         with ops.backend("triton"):

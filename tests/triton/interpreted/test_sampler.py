@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import registry
+from marfast.ops import choice
 from marfast.reference import head
 from marfast.triton import graphs
 from marfast.triton.ddpm_sample import sample
@@ -108,7 +108,7 @@ def test_a_graph_made_in_inference_mode_serves_outside(monkeypatch):
 
 def test_a_whole_model_generates(monkeypatch):
     pipeline = tiny_pipeline(steps=2, num_iter=2)
-    with ops.backend("triton"), registry.used() as used:
+    with ops.backend("triton"), choice.used() as used:
         images = pipeline.generate(labels=[1, 2], seed=0)
     assert used["ddpm_sample"] == {"triton"}
     with ops.backend("reference"):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops import registry
+from marfast.ops.op import OPS, Op
 from marfast.verification.compare import to_double
 from tests.helpers import assert_bitwise_equal
 from tests.triton.cases import HOSTILE, Case
@@ -37,7 +37,7 @@ def largest(found: Tensor, exact: Tensor) -> Tensor:
     return (found.double() - exact).abs().max()
 
 
-def on_triton(op: registry.Op, args: tuple[Any, ...]) -> Tensor:
+def on_triton(op: Op, args: tuple[Any, ...]) -> Tensor:
     with ops.backend("triton"):
         return op(*args)
 
@@ -46,7 +46,7 @@ def on_triton(op: registry.Op, args: tuple[Any, ...]) -> Tensor:
 @pytest.mark.parametrize("dtype", BOUNDS, ids=str)
 @pytest.mark.usefixtures("guarded_outputs")
 def test_it_is_the_reference_in_any_layout(case: Case, dtype: torch.dtype) -> None:
-    op, args = registry.OPS[case.op], case.args(dtype)
+    op, args = OPS[case.op], case.args(dtype)
     actual, expected = on_triton(op, args), op.reference(*args)
     assert actual.shape == expected.shape
     assert actual.dtype == expected.dtype

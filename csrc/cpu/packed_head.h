@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "marfast/head_weights.h"
 #include "marfast/ops.h"
 #include "packed_linear.h"
 
@@ -16,9 +17,9 @@ struct BlockWeights {
 };
 
 // Where every part lies in a packed buffer.
-class HeadWeights {
+class PackedHead {
  public:
-  HeadWeights(const HeadShape& shape, DType dtype, const float* packed);
+  PackedHead(const HeadShape& shape, DType dtype, const float* packed);
 
   Linear time_in, time_out, condition, input, modulation, final;
   BlockWeights block(int64_t index) const;
@@ -31,9 +32,9 @@ class HeadWeights {
   int64_t before_blocks_, block_size_;
 };
 
-// `weights` are the dense tensors of a SimpleMLPAdaLN, of type `from`, in the order of its
-// state_dict; those of its products are stored as dtype (f32 or bf16), the rest as float32.
-void pack_head(const HeadShape& shape, DType dtype, DType from, const void* const* weights,
+// `weights` are dense and of type `from`; those of products are stored as dtype (f32 or bf16), the
+// rest as float32.
+void pack_head(const HeadShape& shape, DType dtype, DType from, const HeadWeights& weights,
                float* packed);
 
 }  // namespace marfast

@@ -8,13 +8,11 @@ from typing import NamedTuple
 
 import torch
 
-from marfast.ops import checks, cuda, native
 from marfast.ops.head import HeadShape
+from marfast.ops.runtime import DTYPES, cpu, cuda, short_dtype
 
 MODULATION_BUDGET = 1 << 30
 """Bytes that the hoisted modulation may take; past it, it is computed for fewer steps at a time."""
-
-REGIMES = ("persistent", "tall")
 
 
 class GpuProfile(NamedTuple):
@@ -63,7 +61,7 @@ class HeadPlan(NamedTuple):
 @functools.cache
 def gpu_profiles() -> dict[str, GpuProfile]:
     """The GPUs that the model knows, by name."""
-    return {values[0]: GpuProfile(*values) for values in native.extension().gpu_profiles}
+    return {gpu["name"]: GpuProfile(**gpu) for gpu in cpu.extension().gpu_profiles}
 
 
 def head_plan(
@@ -86,33 +84,37 @@ def head_plan(
             raise ValueError(f"{name} is {value}; it must be at least 1")
     if shape.width % 32 or not 32 <= shape.width <= 2048:
         raise ValueError(f"width is {shape.width}; allowed are multiples of 32 from 32 to 2048")
-    if dtype not in native.DTYPE_CODES:
-        names = " or ".join(map(checks.short_dtype, native.DTYPE_CODES))
-        raise TypeError(f"dtype is {checks.short_dtype(dtype)}; it must be {names}")
-    regime, *rest = native.extension().head_plan(
-        tuple(gpu), tuple(shape), native.DTYPE_CODES[dtype], rows, steps, modulation_budget
+    if dtype not in DTYPES:
+        names = " or ".join(map(short_dtype, DTYPES))
+        raise TypeError(f"dtype is {short_dtype(dtype)}; it must be {names}")
+    plan = cpu.extension().head_plan(
+        gpu=gpu,
+        shape=shape,
+        dtype=dtype,
+        rows=rows,
+        steps=steps,
+        modulation_budget=modulation_budget,
     )
-    return HeadPlan(REGIMES[regime], *rest)
+    return HeadPlan(**plan)
 
 
 @functools.cache
 def profile_of(device: torch.device) -> GpuProfile:
     """This GPU: its own sizes, and the rates of the nearest that the model knows, by SM."""
-    sms, shared_bytes, l2_bytes = cuda.device_sizes(device)
+    with cuda.on(device):
+        sizes = cuda.module().device_sizes()
 
     def distance(known: GpuProfile) -> tuple[int, int, int]:
         return (
-            abs(known.shared_bytes - shared_bytes),
-            abs(known.sms - sms),
-            abs(known.l2_bytes - l2_bytes),
+            abs(known.shared_bytes - sizes["shared_bytes"]),
+            abs(known.sms - sizes["sms"]),
+            abs(known.l2_bytes - sizes["l2_bytes"]),
         )
 
     known = min(gpu_profiles().values(), key=distance)
-    share = sms / known.sms
+    share = sizes["sms"] / known.sms
     rates = ("memory_rate", "l2_rate", "half_rate", "float_rate")
     return known._replace(
-        sms=sms,
-        shared_bytes=shared_bytes,
-        l2_bytes=l2_bytes,
+        **sizes,
         **{rate: getattr(known, rate) * share for rate in rates},
     )

@@ -1,6 +1,6 @@
 // Compiled without any instruction-set flag.
 
-#include "head_weights.h"
+#include "packed_head.h"
 
 #include <sys/mman.h>
 
@@ -49,7 +49,7 @@ void use_huge_pages(float* data, int64_t size) {
 
 }  // namespace
 
-HeadWeights::HeadWeights(const HeadShape& shape, DType dtype, const float* packed)
+PackedHead::PackedHead(const HeadShape& shape, DType dtype, const float* packed)
     : shape_(shape), dtype_(dtype) {
   Cursor cursor{dtype, packed};
   const int64_t w = shape.width;
@@ -65,36 +65,35 @@ HeadWeights::HeadWeights(const HeadShape& shape, DType dtype, const float* packe
   block_size_ = cursor.used - before_blocks_;
 }
 
-BlockWeights HeadWeights::block(int64_t index) const {
+BlockWeights PackedHead::block(int64_t index) const {
   return Cursor{dtype_, blocks_ + index * block_size_}.block(shape_.width);
 }
 
-int64_t HeadWeights::size() const { return before_blocks_ + shape_.depth * block_size_; }
+int64_t PackedHead::size() const { return before_blocks_ + shape_.depth * block_size_; }
 
-void pack_head(const HeadShape& shape, DType dtype, DType from, const void* const* weights,
+void pack_head(const HeadShape& shape, DType dtype, DType from, const HeadWeights& weights,
                float* packed) {
-  HeadWeights head(shape, dtype, packed);
+  PackedHead head(shape, dtype, packed);
   use_huge_pages(packed, head.size());
   std::memset(packed, 0, sizeof(float) * head.size());
-  const auto next = [&weights] { return *weights++; };
-  const auto pack_next = [&](const Linear& layer, int64_t first, int64_t outputs) {
-    const void* weight = next();
-    pack(layer, dtype, first, outputs, from, weight, next());
+  const auto pack_as = [&](const Linear& layer, int64_t first, int64_t outputs, Layer given) {
+    pack(layer, dtype, first, outputs, from, given.weight, given.bias);
   };
-  const int64_t w = shape.width;
-  for (const Linear& layer : {head.time_in, head.time_out, head.condition, head.input}) {
-    pack_next(layer, 0, w);
-  }
-  for (int64_t b = 0; b < shape.depth; ++b) {
+  const int64_t w = shape.width, d = shape.depth;
+  pack_as(head.time_in, 0, w, weights.time_in());
+  pack_as(head.time_out, 0, w, weights.time_out());
+  pack_as(head.condition, 0, w, weights.condition());
+  pack_as(head.input, 0, w, weights.input());
+  for (int64_t b = 0; b < d; ++b) {
     const BlockWeights block = head.block(b);
-    unpack(w, from, next(), const_cast<float*>(block.norm_weight));
-    unpack(w, from, next(), const_cast<float*>(block.norm_bias));
-    pack_next(block.in, 0, w);
-    pack_next(block.out, 0, w);
-    pack_next(head.modulation, 3 * w * b, 3 * w);
+    unpack(w, from, weights.norm(b).weight, const_cast<float*>(block.norm_weight));
+    unpack(w, from, weights.norm(b).bias, const_cast<float*>(block.norm_bias));
+    pack_as(block.in, 0, w, weights.in(b));
+    pack_as(block.out, 0, w, weights.out(b));
+    pack_as(head.modulation, 3 * w * b, 3 * w, weights.modulation(b));
   }
-  pack_next(head.final, 0, 2 * shape.channels);
-  pack_next(head.modulation, 3 * w * shape.depth, 2 * w);
+  pack_as(head.final, 0, 2 * shape.channels, weights.final());
+  pack_as(head.modulation, 3 * w * d, 2 * w, weights.final_modulation());
 }
 
 }  // namespace marfast

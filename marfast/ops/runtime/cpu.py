@@ -1,4 +1,4 @@
-"""The way to the native extension `marfast._C`, loaded at its first use; it may be missing.
+"""The CPU's kernels, `marfast._cpu`, loaded at their first use; they may be missing.
 
 MARFAST_CPU_ISA, or `cpu_isa`, forces an instruction set below the best that this CPU has.
 """
@@ -8,18 +8,22 @@ import functools
 import importlib
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-"""The values of `marfast::DType` (csrc/include/marfast/types.h)."""
+from marfast.errors import ArgumentError
+from marfast.ops.runtime import DTYPES, Verdict, takes
 
-WEIGHTS = (torch.float32, torch.bfloat16, torch.float16)
-"""The dtypes of weights that products take (`packed_code`)."""
+ON_REQUEST = False
+
+PANEL = 32
+"""Outputs of a panel of packed weights (csrc/cpu/packed_linear.h)."""
+
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 _asked_for_an_isa = False
 _forked = False
@@ -28,16 +32,16 @@ _forked = False
 @functools.cache
 def _load() -> tuple[ModuleType | None, str]:
     try:
-        module = importlib.import_module("marfast._C")
+        module = importlib.import_module("marfast._cpu")
     except ModuleNotFoundError:
-        return None, "the native extension (marfast._C) isn't built"
+        return None, "the native extension (marfast._cpu) isn't built"
     except ImportError as error:
         return None, f"the native extension can't be loaded: {error}"
     if forced := os.environ.get("MARFAST_CPU_ISA"):
         try:
             _ask_for_isa(module, forced)
         except ValueError as error:
-            raise ValueError(f"MARFAST_CPU_ISA: {error}") from None
+            raise ArgumentError("MARFAST_CPU_ISA", error) from None
     return module, ""
 
 
@@ -47,7 +51,7 @@ def _ask_for_isa(module: ModuleType, name: str) -> None:
     _asked_for_an_isa = True
 
 
-def available() -> tuple[bool, str]:
+def is_built() -> Verdict:
     """Whether the kernels are to be used, and if not, why."""
     module, reason = _load()
     if module is not None and module.isa() == "portable" and not _asked_for_an_isa:
@@ -58,23 +62,49 @@ def available() -> tuple[bool, str]:
     return reason == "", reason
 
 
-def can_run(
-    given: dict[str, Tensor], dtypes: Sequence[torch.dtype] = (torch.float32,)
-) -> tuple[bool, str]:
-    """Whether kernels take these tensors, by name, here and now; if not, why."""
-    for name, tensor in given.items():
-        if tensor.device.type != "cpu":
-            return False, f"{name} is on {tensor.device}"
-        if tensor.dtype not in dtypes:
-            names = " or ".join(str(dtype)[6:] for dtype in dtypes)
-            return False, f"{name} is {str(tensor.dtype)[6:]}; the kernel takes {names}"
-    return available()
+def reaches(name: str, device: torch.device) -> Verdict:
+    """Whether the backend runs on the device that the tensor of this name is on; if not, why."""
+    return device.type == "cpu", f"{name} is on {device}"
 
 
-def packed_code(dtype: torch.dtype) -> int:
+def why_not(weight: Tensor) -> str:
+    """Why kernels would not run on weights such as this one, here and now; empty if they would."""
+    for ok, reason in (reaches("weight", weight.device), takes({"weight": weight}, DTYPES)):
+        if not ok:
+            return reason
+    return is_built()[1]
+
+
+def extension() -> Any:
+    """`marfast._cpu`; ImportError with the reason if it is missing."""
+    module, reason = _load()
+    if module is None:
+        raise ImportError(reason)
+    return module
+
+
+def packed_dtype(dtype: torch.dtype) -> torch.dtype:
     """What weights of this dtype are packed as: bfloat16 as it is, float32 and float16 as float32,
     which loses nothing."""
-    return DTYPE_CODES[dtype if dtype == torch.bfloat16 else torch.float32]
+    return dtype if dtype == torch.bfloat16 else torch.float32
+
+
+def empty(*sizes: int) -> Tensor:
+    """Memory for a kernel: float32 on the CPU, whatever the caller's defaults are."""
+    return torch.empty(sizes, dtype=torch.float32, device="cpu")
+
+
+def rows(tensor: MaybeTensor) -> MaybeTensor:
+    """`tensor` as kernels read it: elements of a row adjacent, rows at any stride."""
+    if tensor is None or tensor.stride(-1) == 1:
+        return tensor
+    return tensor.contiguous()
+
+
+def row_stride(size: int) -> int:
+    """Floats from a row of scratch to the next: whole panels, and one more, so that rows don't fall
+    into the same cache sets."""
+    return -(-size // PANEL) * PANEL + PANEL
 
 
 def threads() -> int:
@@ -101,11 +131,6 @@ def _note_fork() -> None:
     _forked = True
 
 
-def empty(*sizes: int) -> Tensor:
-    """Memory for a kernel: float32 on the CPU, whatever the caller's defaults are."""
-    return torch.empty(sizes, dtype=torch.float32, device="cpu")
-
-
 def describe() -> str:
     """One line: the instruction set in use and those usable, or why there is no extension."""
     module, reason = _load()
@@ -117,17 +142,9 @@ def describe() -> str:
 @functools.cache
 def warn_if_missing() -> None:
     """Says, once, that marfast runs in plain PyTorch if the extension is missing."""
-    ok, reason = available()
+    ok, reason = is_built()
     if not ok:
         warnings.warn(f"marfast runs in plain PyTorch: {reason}", RuntimeWarning, stacklevel=2)
-
-
-def extension() -> Any:
-    """`marfast._C`; ImportError with the reason if it is missing."""
-    module, reason = _load()
-    if module is None:
-        raise ImportError(reason)
-    return module
 
 
 @contextlib.contextmanager
@@ -146,11 +163,6 @@ def cpu_isa(name: str) -> Iterator[None]:
     finally:
         module.set_isa(before[0])
         _asked_for_an_isa = before[1]
-
-
-def rows(tensor: Tensor) -> Tensor:
-    """`tensor` as kernels read it: elements of a row adjacent, rows at any stride."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
 
 
 if hasattr(os, "register_at_fork"):

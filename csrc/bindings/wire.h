@@ -1,0 +1,248 @@
+#pragma once
+
+// How a call's arguments come from Python: by name, one at a time, into the fields of its struct.
+//
+// Tensors arrive whole and are read through their own attributes (data_ptr, shape, stride, dtype),
+// so that no version of torch is compiled in. Each is checked against the sizes, dtype and layout
+// that its field means; marfast/ops has told the user long before, so an error here is a defect of
+// ours, and no kernel reads past a buffer because of it. FIELD and ROWS take a field's name and the
+// field itself from one word: two that are swapped differ in name, and a name that nobody asked
+// for is an error.
+
+#include <pybind11/pybind11.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "marfast/ops.h"
+
+namespace marfast::wire {
+
+namespace py = pybind11;
+
+#define FIELD(name) #name, a.name
+#define ROWS(name) #name, a.name, a.name##_stride
+
+enum class Element { f32, bf16, f16, i64 };  // DType's, and int64
+
+constexpr bool is(Element element, DType dtype) {
+  return static_cast<int>(element) == static_cast<int>(dtype);
+}
+
+// A tensor as C++ reads it; strides count elements.
+struct View {
+  static constexpr int kMostDims = 5;
+  void* data;
+  int dims;
+  int64_t sizes[kMostDims];
+  int64_t strides[kMostDims];
+  Element element;
+
+  DType dtype() const {
+    if (element == Element::i64) throw std::invalid_argument("a tensor of int64 has no dtype here");
+    return static_cast<DType>(element);
+  }
+
+  int64_t count() const {
+    int64_t product = 1;
+    for (int i = 0; i < dims; ++i) product *= sizes[i];
+    return product;
+  }
+  // Whether the elements of the dimensions from `first` on lie side by side.
+  bool dense(int first = 0) const {
+    int64_t expected = 1;
+    for (int i = dims - 1; i >= first; --i) {
+      if (sizes[i] != 1 && strides[i] != expected) return count() == 0;
+      expected *= sizes[i];
+    }
+    return true;
+  }
+};
+
+inline Element element_of(PyObject* dtype) {
+  static const std::vector<PyObject*> known = [] {
+    const py::module_ torch = py::module_::import("torch");
+    std::vector<PyObject*> dtypes;
+    for (const char* name : {"float32", "bfloat16", "float16", "int64"}) {
+      dtypes.push_back(py::object(torch.attr(name)).release().ptr());
+    }
+    return dtypes;
+  }();
+  for (size_t i = 0; i < known.size(); ++i) {
+    if (known[i] == dtype) return static_cast<Element>(i);
+  }
+  throw std::invalid_argument("dtype is not one that kernels know");
+}
+
+inline View view_of(py::handle tensor) {
+  static PyObject* const names[] = {
+      PyUnicode_InternFromString("data_ptr"), PyUnicode_InternFromString("shape"),
+      PyUnicode_InternFromString("stride"), PyUnicode_InternFromString("dtype")};
+  const auto own = [](PyObject* result) {
+    if (result == nullptr) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(result);
+  };
+  View view{};
+  view.element = element_of(own(PyObject_GetAttr(tensor.ptr(), names[3])).ptr());
+  const py::object sizes = own(PyObject_GetAttr(tensor.ptr(), names[1]));
+  const py::object strides = own(PyObject_CallMethodNoArgs(tensor.ptr(), names[2]));
+  view.dims = static_cast<int>(PyTuple_GET_SIZE(sizes.ptr()));
+  if (view.dims > View::kMostDims) throw std::invalid_argument("a tensor has too many dimensions");
+  for (int i = 0; i < view.dims; ++i) {
+    view.sizes[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(sizes.ptr(), i));
+    view.strides[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(strides.ptr(), i));
+  }
+  const py::object data = own(PyObject_CallMethodNoArgs(tensor.ptr(), names[0]));
+  view.data = PyLong_AsVoidPtr(data.ptr());
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return view;
+}
+
+// Whether a field of type T* may point to such elements; `dtype` says it where T is void.
+template <class T>
+constexpr bool points_to(Element element, DType dtype) {
+  using Pointed = std::remove_const_t<T>;
+  if constexpr (std::is_void_v<Pointed>) {
+    return is(element, dtype);
+  } else if constexpr (std::is_same_v<Pointed, float>) {
+    return element == Element::f32;
+  } else {
+    static_assert(sizeof(Pointed) == sizeof(int64_t), "fields point to float, int64 or void");
+    return element == Element::i64;
+  }
+}
+
+// Records: structs whose fields are the attributes of a Python object.
+template <class Visit>
+void fields(HeadShape& a, Visit visit) {
+  visit(FIELD(channels));
+  visit(FIELD(condition));
+  visit(FIELD(width));
+  visit(FIELD(depth));
+  visit(FIELD(frequencies));
+}
+
+template <class Visit>
+void fields(HeadOptions& a, Visit visit) {
+  visit(FIELD(guided));
+  visit(FIELD(temperature));
+  visit(FIELD(clip_denoised));
+}
+
+// A call's arguments by name, each taken once.
+class Given {
+ public:
+  Given(const char* op, const py::kwargs& values) : op_(op), values_(values) {}
+
+  // Sizes that others are checked against.
+  void sizes(const char* name, std::initializer_list<int64_t*> sizes) const {
+    const View view = view_of(find(name));
+    expect(view.dims == static_cast<int>(sizes.size()), name, "has other dimensions");
+    int i = 0;
+    for (int64_t* size : sizes) *size = view.sizes[i++];
+  }
+  DType dtype(const char* name) const { return view_of(find(name)).dtype(); }
+  bool has(const char* name) { return !find(name).is_none() || !++taken_; }
+
+  // Rows at any stride, of elements side by side. `dtype` is that of fields that point to void.
+  template <class T>
+  void rows(const char* name, T*& data, int64_t& stride, int64_t rows, int64_t columns,
+            DType dtype = DType::f32) {
+    const View view = checked<T>(name, {rows, columns}, dtype, 1);
+    data = static_cast<T*>(view.data);
+    stride = rows == 1 ? columns : view.strides[0];
+  }
+  template <class T>
+  void dense(const char* name, T*& data, std::initializer_list<int64_t> sizes,
+             DType dtype = DType::f32) {
+    data = static_cast<T*>(checked<T>(name, sizes, dtype, 0).data);
+  }
+  // Room for `least` elements, of any shape.
+  template <class T>
+  void buffer(const char* name, T*& data, int64_t least, DType dtype = DType::f32) {
+    const View view = taken(name);
+    expect(points_to<T>(view.element, dtype), name, "has another dtype");
+    expect(view.dense() && view.count() >= least, name, "is too small, or not contiguous");
+    data = static_cast<T*>(view.data);
+  }
+  View view(const char* name) { return taken(name); }
+  std::vector<View> views(const char* name) {
+    std::vector<View> found;
+    for (const py::handle tensor : take(name)) found.push_back(view_of(tensor));
+    return found;
+  }
+
+  template <class T>
+  void value(const char* name, T& field) {
+    if constexpr (std::is_same_v<T, DType>) {
+      field = static_cast<DType>(element_of(take(name).ptr()));
+    } else {
+      field = take(name).template cast<T>();
+    }
+  }
+  template <class Struct>
+  void record(const char* name, Struct& record) {
+    const py::handle from = take(name);
+    fields(record, [from](const char* field, auto& value) {
+      using Value = std::decay_t<decltype(value)>;
+      const py::object found = from.attr(field);
+      if constexpr (std::is_same_v<Value, const char*>) {
+        value = PyUnicode_AsUTF8(found.ptr());  // the record's own, while the call lasts
+      } else {
+        value = found.cast<Value>();
+      }
+    });
+  }
+
+  void finish() const {
+    if (taken_ != static_cast<int64_t>(values_.size())) {
+      throw std::invalid_argument(std::string(op_) + ": some argument is none of its own");
+    }
+  }
+  void expect(bool holds, const char* name, const char* otherwise) const {
+    if (!holds) throw std::invalid_argument(std::string(op_) + ": " + name + " " + otherwise);
+  }
+
+ private:
+  py::handle find(const char* name) const {
+    PyObject* const found = PyDict_GetItemString(values_.ptr(), name);
+    expect(found != nullptr, name, "is missing");
+    return found;
+  }
+  py::handle take(const char* name) {
+    ++taken_;
+    return find(name);
+  }
+  View taken(const char* name) { return view_of(take(name)); }
+
+  template <class T>
+  View checked(const char* name, std::initializer_list<int64_t> sizes, DType dtype,
+               int first_dense) {
+    const View view = taken(name);
+    bool same = view.dims == static_cast<int>(sizes.size());
+    int i = 0;
+    for (const int64_t size : sizes) same = same && view.sizes[i++] == size;
+    expect(same, name, "has another shape");
+    expect(points_to<T>(view.element, dtype), name, "has another dtype");
+    expect(view.dense(first_dense), name, "has elements apart");
+    return view;
+  }
+
+  const char* op_;
+  const py::kwargs& values_;
+  int64_t taken_ = 0;
+};
+
+// A record for Python, as a dictionary.
+template <class Struct>
+py::dict record_of(Struct record) {
+  py::dict found;
+  fields(record, [&found](const char* field, auto& value) { found[field] = value; });
+  return found;
+}
+
+}  // namespace marfast::wire

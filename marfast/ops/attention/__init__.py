@@ -1,0 +1,73 @@
+"""`attention`: softmax(QKᵀ/√hd)V from a packed QKV projection."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marfast.ops import checks
+from marfast.ops.op import Args, Draw, op
+from marfast.ops.runtime import DTYPES, short_dtype
+from marfast.reference import transformer
+
+
+@op(backends=("cuda", "triton", "cpu"), library=("cpu",))
+def attention(qkv: Tensor, queries: Tensor | None = None, causal: bool = False) -> Tensor:
+    """Multi-head self-attention, as a packed projection gives it and the next projection takes it.
+
+    Args:
+        qkv: [B, L, 3, H, hd] float32, bfloat16, float16 or float64: queries, keys and values of H
+            heads.
+        queries: [B, Lq] int64, the positions whose results are wanted (0 to L - 1); None for all.
+        causal: whether a position attends to itself and those before it alone.
+
+    Returns:
+        [B, Lq, H·hd], qkv's dtype; Lq = L without `queries`.
+
+    Raises:
+        TypeError: a dtype that is not allowed.
+        ValueError: a shape or device that is not allowed.
+
+    Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2. MAR's last decoder block needs the
+    positions to predict alone.
+    """
+
+
+def wanted(a: Args) -> int:
+    """Lq."""
+    count: int = a.qkv.shape[1] if a.queries is None else a.queries.shape[1]
+    return count
+
+
+@attention.check
+def _check(a: Args) -> None:
+    qkv, queries = a.qkv, a.queries
+    if qkv.dtype not in (*DTYPES, torch.float64):
+        raise TypeError(
+            f"qkv has dtype {short_dtype(qkv.dtype)}; "
+            "it must be float32, bfloat16, float16 or float64"
+        )
+    if qkv.dim() != 5 or qkv.shape[2] != 3 or 0 in qkv.shape[3:]:
+        raise ValueError(f"qkv has shape {list(qkv.shape)}; it must be [B, L, 3, H, hd]")
+    if queries is not None:
+        sizes = (qkv.shape[0], queries.shape[1] if queries.dim() == 2 else 0)
+        checks.like("queries", queries, "B, Lq", sizes, (torch.int64,), qkv, "qkv")
+
+
+@attention.fake
+def _fake(a: Args) -> Tensor:
+    batch, _, _, heads, head_dim = a.qkv.shape
+    sizes = (batch, wanted(a), heads * head_dim)
+    return torch.empty(sizes, dtype=a.qkv.dtype, device=a.qkv.device)
+
+
+@attention.reference
+def _reference(a: Args) -> Tensor:
+    return transformer.attention(a.qkv, queries=a.queries, causal=a.causal)
+
+
+@attention.example
+def _example(draw: Draw) -> dict[str, Any]:
+    """The last decoder block of MAR-B for 4 tokens to predict: 320 positions, 12 heads of 64."""
+    qkv = draw.normal(2, 320, 3, 12, 64).to(draw.dtype)
+    return {"qkv": qkv, "queries": draw.integers(320, 2, 4)}

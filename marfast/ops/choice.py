@@ -1,0 +1,107 @@
+"""Which backend runs a call: the first able one in ORDER, or the one that is forced."""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from marfast.errors import ArgumentError
+from marfast.ops import self_check
+from marfast.ops.runtime import cpu
+
+if TYPE_CHECKING:
+    from marfast.ops.op import Backend, Op
+
+ORDER = ("cuda", "triton", "cpu", "reference")
+"""Every backend's name, the preferred first."""
+
+
+class BackendUnavailable(RuntimeError):
+    """A forced backend can't run the op with these arguments."""
+
+
+Watch = Callable[["Op[Any]", Any, "Backend"], object]
+"""Is told of a run: the op, its bound arguments, the chosen backend."""
+
+_FORCED: ContextVar[str] = ContextVar(
+    "marfast_backend", default=os.environ.get("MARFAST_BACKEND") or "auto"
+)
+_WATCH: ContextVar[Watch | None] = ContextVar("marfast_watch", default=None)
+
+
+def choose(op: "Op[Any]", a: Any) -> "Backend":
+    """The first backend, in ORDER, that can run the op with its bound arguments."""
+    forced = _known(_FORCED.get())
+    for name in ORDER if forced == "auto" else (forced,):
+        backend = op.backends.get(name)
+        if backend is None:
+            ok, reason = False, "this version has no such kernel for it"
+        elif backend.on_request and forced == "auto":
+            ok, reason = False, "it runs on request only"
+        else:
+            ok, reason = backend.can_run(a)
+            if ok and (reason := self_check.verdict(op, backend, a)):
+                ok = False
+        if backend is not None and ok:
+            if name == "reference" and forced == "auto":
+                cpu.warn_if_missing()
+            if (watch := _WATCH.get()) is not None:
+                watch(op, a, backend)
+            return backend
+    raise BackendUnavailable(f"backend {forced!r} can't run {op.name}: {reason}")
+
+
+def verdicts(op: "Op[Any]", a: Any) -> dict[str, str]:
+    """Why each backend would not run the op with its bound arguments, the preferred first; empty
+    where it could."""
+    table = {}
+    for name in ORDER:
+        if (backend := op.backends.get(name)) is not None:
+            ok, reason = backend.can_run(a)
+            table[name] = reason if not ok else "on request only" * backend.on_request
+    return table
+
+
+def _known(name: str) -> str:
+    if name != "auto" and name not in ORDER:
+        raise ArgumentError("backend", repr(name), f"known are auto, {', '.join(ORDER)}")
+    return name
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Forces one backend ("cuda", "triton", "cpu" or "reference") for every op called inside.
+
+    Holds for the calling thread (a context variable). A forced backend that can't run a call raises
+    `BackendUnavailable` with the reason; "auto" chooses freely again. The environment variable
+    MARFAST_BACKEND does the same for a process.
+    """
+    token = _FORCED.set(_known(name))
+    try:
+        yield
+    finally:
+        _FORCED.reset(token)
+
+
+def forced() -> str:
+    """The name of the backend that is forced here, or "auto"."""
+    return _FORCED.get()
+
+
+@contextlib.contextmanager
+def watched(watch: Watch) -> Iterator[None]:
+    """Calls watch(op, bound arguments, backend) before each run of an op inside the block."""
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
+
+
+@contextlib.contextmanager
+def used() -> Iterator[dict[str, set[str]]]:
+    """Records, for every op that runs inside the block, which backends ran it."""
+    record: dict[str, set[str]] = {}
+    with watched(lambda op, _, chosen: record.setdefault(op.name, set()).add(chosen.name)):
+        yield record

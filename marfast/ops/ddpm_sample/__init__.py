@@ -1,0 +1,124 @@
+"""`ddpm_sample`: all denoising steps of the per-token head, as one op."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marfast.ops import checks
+from marfast.ops.head import HeadShape
+from marfast.ops.op import Args, Draw, op
+from marfast.reference import diffusion, head
+from marfast.reference.diffusion import HeadOptions
+
+
+@op(backends=("cuda", "triton", "cpu"), differentiable=False)
+def ddpm_sample(
+    noise: Tensor,
+    step_noise: Tensor,
+    cond: Tensor,
+    weights: Sequence[Tensor],
+    schedule: Tensor,
+    timesteps: Tensor,
+    guidance: Tensor,
+    temperature: float = 1.0,
+    clip_denoised: bool = False,
+    packed: Tensor | None = None,
+) -> Tensor:
+    """N tokens from their condition vectors: the S denoising steps of the per-token head.
+
+    Args:
+        noise: [N, C] float32, the initial noise.
+        step_noise: [S, N, C] float32, each step's noise.
+        cond: [R, D] float32, the condition vectors z; R = N, or 2N under guidance (conditional rows
+            first).
+        weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order; noise's dtype, bfloat16 or
+            float16. With bfloat16, what enters a product is rounded to it, too; all else (sums,
+            LayerNorm, SiLU, the residual stream, the update) stays float32.
+        schedule: [S, 7] float32, and
+        timesteps: [S] int64, as `reference.GaussianDiffusion.sampling_schedule` gives them.
+        guidance: [1] float32, the guidance scale; read only when R = 2N.
+        temperature: scales the step noise.
+        clip_denoised: clamp x_0 to [-1, 1] in each step.
+        packed: `ops.pack_head(weights)`, to save packing them in each call.
+
+    Returns:
+        [N, C] float32. docs/numerics.md has the order of operations.
+
+    Raises:
+        TypeError: a dtype that is not allowed.
+        ValueError: a shape or device that is not allowed.
+
+    Source: MAR (arXiv 2406.11838), section 3.2; LTH14/mar's `DiffLoss.sample`.
+    """
+
+
+def options_of(a: Args) -> HeadOptions:
+    return HeadOptions(len(a.cond) != len(a.noise), a.temperature, a.clip_denoised)
+
+
+@ddpm_sample.check
+def _check(a: Args) -> None:
+    shape, noise = HeadShape.of(a.weights), a.noise
+    tokens, channels = checks.first("noise", noise, "N, C", (torch.float32, torch.float64))
+    if a.timesteps.dim() != 1 or len(a.timesteps) == 0:
+        raise ValueError(
+            f"timesteps has shape {list(a.timesteps.shape)}; it must be [S], at least one step"
+        )
+    steps, rows = len(a.timesteps), a.cond.shape[0] if a.cond.dim() else 0
+    if rows not in (tokens, 2 * tokens):
+        raise ValueError(
+            f"cond has {rows} rows; it must have N = {tokens} (noise's rows), "
+            f"or 2N = {2 * tokens} under guidance"
+        )
+    for name, letters, sizes, dtype in (
+        ("noise", "N, C", (tokens, shape.channels), noise.dtype),
+        ("step_noise", "S, N, C", (steps, tokens, channels), noise.dtype),
+        ("cond", "R, D", (rows, shape.condition), noise.dtype),
+        ("schedule", "S, 7", (steps, 7), noise.dtype),
+        ("timesteps", "S", (steps,), torch.int64),
+        ("guidance", "1", (1,), noise.dtype),
+    ):
+        checks.like(name, getattr(a, name), letters, sizes, (dtype,), noise, "noise")
+    checks.packed(a.packed, noise, "noise")
+    first, allowed = a.weights[0], (noise.dtype, torch.bfloat16, torch.float16)
+    checks.like("weights[0]", first, "outputs, inputs", first.shape, allowed, noise, "noise")
+
+
+@ddpm_sample.fake
+def _fake(a: Args) -> Tensor:
+    return torch.empty(a.noise.shape, dtype=a.noise.dtype, device=a.noise.device)
+
+
+@ddpm_sample.reference
+def _reference(a: Args) -> Tensor:
+    return head.ddpm_sample(
+        a.noise,
+        a.step_noise,
+        a.cond,
+        a.weights,
+        a.schedule,
+        a.timesteps,
+        a.guidance,
+        options_of(a),
+    )
+
+
+@ddpm_sample.example
+def _example(draw: Draw) -> dict[str, Any]:
+    """3 guided tokens of 16 channels, 2 blocks 96 wide, 5 steps; dtype is the weights'."""
+    tokens, steps = 3, 5
+    shape = HeadShape(16, condition=64, width=96, depth=2, frequencies=256)
+    process = diffusion.GaussianDiffusion(diffusion.space_timesteps(1000, str(steps)))
+    schedule, timesteps = process.sampling_schedule()
+    return {
+        "noise": draw.normal(tokens, shape.channels),
+        "step_noise": draw.normal(steps, tokens, shape.channels),
+        "cond": draw.normal(2 * tokens, shape.condition),
+        "weights": [draw.weight(*sizes).to(draw.dtype) for sizes in shape.expected()],
+        "schedule": schedule.to(draw.device),
+        "timesteps": timesteps.to(draw.device),
+        "guidance": torch.tensor([2.9], device=draw.device),
+        "clip_denoised": True,
+    }

@@ -1,0 +1,61 @@
+"""`ddpm_sample` by csrc/cpu/ddpm_sample.h: tokens in groups, and steps in chunks whose modulation
+is one tall product."""
+
+import torch
+from torch import Tensor
+
+from marfast import profiling
+from marfast.ops.ddpm_sample import options_of
+from marfast.ops.head import HeadShape
+from marfast.ops.head.cpu import packed_head, time_embedding
+from marfast.ops.op import Args
+from marfast.ops.runtime import DTYPES, Verdict, cpu, takes
+
+PAIRS = 224
+"""(step, row) pairs whose modulation is computed at once: rows enough for a tall product."""
+
+
+def can_run(a: Args) -> Verdict:
+    ok, reason = takes({"noise": a.noise})
+    return takes({"weights": a.weights[0]}, DTYPES) if ok else (ok, reason)
+
+
+def run(a: Args) -> Tensor:
+    shape, options, extension = HeadShape.of(a.weights), options_of(a), cpu.extension()
+    packed = packed_head(a.weights, shape, a.packed)
+    step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
+    noise, schedule = a.noise.contiguous(), a.schedule.contiguous()
+    embedding = time_embedding(tuple(a.timesteps.tolist()), shape.frequencies)
+    tokens, steps = len(noise), len(schedule)
+    rows = 2 if options.guided else 1  # of a token
+    group = min(max(1, tokens), PAIRS // rows)
+    chunks = -(-steps // (PAIRS // (group * rows)))
+    chunk = -(-steps // chunks)
+    sizes = {"tokens": group, "steps": steps, "chunk": chunk}
+    workspace = cpu.empty(extension.ddpm_sample_workspace(shape=shape, options=options, **sizes))
+    out: Tensor = noise.new_empty(noise.shape)
+    for first in range(0, tokens, group):
+        members = slice(first, min(tokens, first + group))
+        condition = torch.cat([part[members] for part in a.cond.split(tokens)])
+        for i in range(chunks):  # Ctrl-C is heard between them
+            begin, end = steps * i // chunks, steps * (i + 1) // chunks
+            with profiling.range(f"steps {begin}-{end - 1}", len(condition)):
+                extension.ddpm_sample(
+                    out=out[members],
+                    noise=noise[members],
+                    step_noise=step_noise[:, members],
+                    condition=condition,
+                    packed=packed,
+                    schedule=schedule,
+                    time_embedding=embedding,
+                    guidance=a.guidance,
+                    workspace=workspace,
+                    shape=shape,
+                    options=options,
+                    step_begin=begin,
+                    step_end=end,
+                    chunk=chunk,
+                    weight_dtype=cpu.packed_dtype(a.weights[0].dtype),
+                    threads=cpu.threads(),
+                )
+    return out

@@ -1,0 +1,25 @@
+"""`ddpm_step` by csrc/cpu/ddpm_step.h."""
+
+from torch import Tensor
+
+from marfast.ops.ddpm_step import options_of
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict, cpu, takes
+
+
+def can_run(a: Args) -> Verdict:
+    return takes({"x": a.x})
+
+
+def run(a: Args) -> Tensor:
+    out: Tensor = a.x.new_empty(a.x.shape)
+    cpu.extension().ddpm_step(
+        out=out,
+        x=cpu.rows(a.x),
+        model_output=cpu.rows(a.model_output),
+        noise=cpu.rows(a.noise),
+        coefficients=a.coefficients.contiguous(),
+        guidance=a.guidance,
+        options=options_of(a),
+    )
+    return out

@@ -1,0 +1,38 @@
+"""`denoise` by csrc/cpu/denoise.h."""
+
+from torch import Tensor
+
+from marfast.ops.head import HeadShape
+from marfast.ops.head.cpu import packed_head, time_embedding
+from marfast.ops.op import Args
+from marfast.ops.runtime import DTYPES, Verdict, cpu, takes
+
+GROUP = 128  # rows whose modulation is kept at a time
+
+
+def can_run(a: Args) -> Verdict:
+    return takes({"x": a.x, "weights": a.weights[0]}, DTYPES)
+
+
+def run(a: Args) -> Tensor:
+    shape, rows = HeadShape.of(a.weights), len(a.x)
+    packed = packed_head(a.weights, shape, a.packed)
+    x, cond = a.x.float().contiguous(), a.cond.float().contiguous()
+    group = min(rows, GROUP)
+    workspace = cpu.empty(cpu.extension().denoise_workspace(shape=shape, rows=group))
+    out = x.new_empty((rows, 2 * shape.channels))
+    for first in range(0, rows, GROUP):
+        members = slice(first, min(rows, first + GROUP))
+        cpu.extension().denoise(
+            out=out[members],
+            x=x[members],
+            condition=cond[members],
+            time_embedding=time_embedding(tuple(a.t[members].tolist()), shape.frequencies),
+            packed=packed,
+            workspace=workspace,
+            shape=shape,
+            weight_dtype=cpu.packed_dtype(a.weights[0].dtype),
+            threads=cpu.threads(),
+        )
+    result: Tensor = out.to(a.x.dtype)
+    return result

@@ -1,0 +1,267 @@
+"""States ops: a decorated, annotated function is an op of torch.library's namespace `marfast`.
+
+The function gives name, schema, defaults and documentation; its body stays empty. The rest is told
+by the op's own decorators, and gets the arguments bound by name, as `a.x` and `a.times`:
+
+    @op(backends=("triton", "cpu"))
+    def double(x: Tensor, times: int = 1) -> Tensor:
+        \"\"\"x, doubled so many times.\"\"\"
+
+    @double.check           raises ValueError or TypeError on arguments that no backend takes
+    @double.fake            an empty tensor with the result's shape and dtype
+    @double.reference       the definition, plain PyTorch; also what gradients are taken of
+    @double.example         random arguments by name, from a `Draw`
+
+A backend is a file of the folder, `cpu.py`, with `can_run(a)`, which has no side effect and is the
+only place that knows a limit, and `run(a)`. It is imported at its first use.
+"""
+
+import functools
+import importlib
+import inspect
+import math
+from collections import namedtuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, ParamSpec
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from marfast.errors import ArgumentError
+from marfast.ops import choice
+from marfast.ops.runtime import Verdict, cpu, cuda, triton
+
+P = ParamSpec("P")
+Args = Any
+"""An op's arguments, bound: a named tuple of the statement's parameters."""
+
+
+class Draw(NamedTuple):
+    """Random numbers for an op's example, the same for every device."""
+
+    dtype: torch.dtype
+    """What the example is asked for in, where an op takes several."""
+    device: torch.device
+    generator: torch.Generator
+
+    def normal(self, *sizes: int) -> Tensor:
+        """float32."""
+        drawn = torch.randn(sizes, generator=self.generator, device=self.generator.device)
+        return drawn.to(self.device)
+
+    def weight(self, *sizes: int) -> Tensor:
+        """float32, of variance 1 / the last size: a product with it keeps values near 1."""
+        return self.normal(*sizes) / math.sqrt(sizes[-1])
+
+    def integers(self, below: int, *sizes: int) -> Tensor:
+        """int64."""
+        source = self.generator.device
+        drawn = torch.randint(0, below, sizes, generator=self.generator, device=source)
+        return drawn.to(self.device)
+
+
+Example = Callable[[Draw], dict[str, Any]]
+"""Gives arguments that every backend is meant to take."""
+
+OPS: dict[str, "Op[Any]"] = {}
+_LIBRARY = torch.library.Library("marfast", "DEF")
+_RUNTIMES: dict[str, Any] = {"cpu": cpu, "cuda": cuda, "triton": triton}
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an op."""
+
+    name: str
+    can_run: Callable[[Args], Verdict]
+    run: Callable[[Args], Tensor]
+    on_request: bool = False  # taken only when forced
+    own_kernel: bool = True  # or the library's
+
+    @classmethod
+    def in_folder(cls, folder: str, name: str, own_kernel: bool) -> "Backend":
+        """The file `name` of an op's folder, where the backend's runtime is."""
+        runtime = _RUNTIMES[name]
+
+        @functools.cache
+        def file() -> Any:
+            return importlib.import_module(f"{folder}.{name}")
+
+        def can_run(a: Args) -> Verdict:
+            verdict: Verdict = runtime.reaches(a._fields[0], a[0].device)
+            if verdict[0] and own_kernel:
+                verdict = runtime.is_built()
+            return file().can_run(a) if verdict[0] else verdict
+
+        def run(a: Args) -> Tensor:
+            result: Tensor = file().run(a)
+            return result
+
+        return cls(name, can_run, run, runtime.ON_REQUEST, own_kernel)
+
+
+class Op(Generic[P]):
+    """An op, called as the function that states it.
+
+    Args:
+        statement: annotated as torch.library.infer_schema reads it, one tensor returned.
+        backends: what can run it besides the reference.
+        differentiable: whether gradients flow; an op that samples has none.
+    """
+
+    def __init__(
+        self,
+        statement: Callable[P, Tensor],
+        backends: Sequence[Backend] = (),
+        differentiable: bool = True,
+    ) -> None:
+        functools.update_wrapper(self, statement)
+        self.name = statement.__name__
+        parameters = inspect.signature(statement).parameters.values()
+        names = [parameter.name for parameter in parameters]
+        defaults = [p.default for p in parameters if p.default is not p.empty]
+        self.bind: Callable[..., Args] = namedtuple(self.name, names, defaults=defaults)  # type: ignore[misc]
+        table = (*backends, Backend("reference", lambda _: (True, ""), self._run_reference))
+        self.backends = {backend.name: backend for backend in table}
+
+        schema = torch.library.infer_schema(statement, mutates_args=())
+        _LIBRARY.define(self.name + schema)
+        qualified = f"marfast::{self.name}"
+        self._overload: Any = getattr(torch.ops.marfast, self.name).default
+        _LIBRARY.impl(self.name, self._run, "CompositeExplicitAutograd")
+        torch.library.register_fake(qualified, self._run_fake, lib=_LIBRARY)
+        if differentiable:
+            torch.library.register_autograd(
+                qualified, self._backward, setup_context=_keep_inputs, lib=_LIBRARY
+            )
+        OPS[self.name] = self
+
+    def check(self, function: Callable[[Args], None]) -> Callable[[Args], None]:
+        self._check = function
+        return function
+
+    def fake(self, function: Callable[[Args], Tensor]) -> Callable[[Args], Tensor]:
+        self._fake = function
+        return function
+
+    def reference(self, function: Callable[[Args], Tensor]) -> Callable[[Args], Tensor]:
+        self._reference = function
+        return function
+
+    def example(self, function: Example) -> Example:
+        self._example = function
+        return function
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
+        result: Tensor = self._overload(*args, **kwargs)
+        return result
+
+    def plain(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the reference gives for these arguments, outside of the dispatcher."""
+        return self._reference(self.bind(*args, **kwargs))
+
+    def example_args(
+        self,
+        dtype: torch.dtype,
+        device: torch.device,
+        generator: torch.Generator,
+        example: Example | None = None,
+    ) -> Args:
+        """The bound arguments of the op's example, or of another one."""
+        return self.bind(**(example or self._example)(Draw(dtype, device, generator)))
+
+    def _run(self, *args: Any) -> Tensor:
+        a = self.bind(*args)  # with the defaults, which torch's dispatcher leaves out
+        self._check(a)
+        return choice.choose(self, a).run(a)
+
+    def _run_reference(self, a: Args) -> Tensor:
+        return self._reference(a)
+
+    def _run_fake(self, *args: Any) -> Tensor:
+        a = self.bind(*args)
+        self._check(a)
+        return self._fake(a)
+
+    def _backward(self, ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The reference's vector-Jacobian product, by recomputation; differentiable again."""
+        values = list(ctx.values)
+        needed = tree_leaves(ctx.needs_input_grad)
+        create_graph = torch.is_grad_enabled()
+        with torch.enable_grad():
+            for place, tensor in zip(ctx.tensor_places, ctx.saved_tensors, strict=True):
+                # A view each: a tensor passed twice gets a gradient for each place.
+                values[place] = tensor.view_as(tensor)
+            wanted = [place for place in ctx.tensor_places if needed[place]]
+            gradients = torch.autograd.grad(
+                self.plain(*tree_unflatten(values, ctx.structure)),
+                [values[place] for place in wanted],
+                grad,
+                create_graph=create_graph,
+                allow_unused=True,
+            )
+        result: list[Tensor | None] = [None] * len(values)
+        for place, gradient in zip(wanted, gradients, strict=True):
+            result[place] = gradient
+        # as many as arguments were given: the dispatcher leaves defaults out
+        return tuple(tree_unflatten(result, ctx.structure)[: len(ctx.needs_input_grad)])
+
+
+def op(
+    backends: Sequence[str] = (), library: Sequence[str] = (), differentiable: bool = True
+) -> Callable[[Callable[P, Tensor]], Op[P]]:
+    """Makes the op that a function states, in the file of an op's folder that it stands in.
+
+    Args:
+        backends: the folder's other files.
+        library: those of them that call the library, and have no kernel of ours.
+        differentiable: as for `Op`.
+    """
+
+    def stated(statement: Callable[P, Tensor]) -> Op[P]:
+        files = [
+            Backend.in_folder(statement.__module__, name, name not in library) for name in backends
+        ]
+        return Op(statement, files, differentiable)
+
+    return stated
+
+
+def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """Arguments are flattened, because some are lists of tensors."""
+    values, ctx.structure = tree_flatten(inputs)
+    ctx.tensor_places = [i for i, value in enumerate(values) if isinstance(value, Tensor)]
+    ctx.save_for_backward(*(values[i] for i in ctx.tensor_places))
+    ctx.values = [None if isinstance(value, Tensor) else value for value in values]
+
+
+def which(op: str, *args: Any) -> str:
+    """The name of the backend that would run this call."""
+    if op not in OPS:
+        raise ArgumentError("op", repr(op), f"known are {', '.join(OPS)}")
+    chosen = OPS[op]
+    return choice.choose(chosen, chosen.bind(*args)).name
+
+
+class Availability(NamedTuple):
+    """A line of `backends()`: whether a backend can run an op's example here, and if not, why."""
+
+    op: str
+    backend: str
+    can_run: bool
+    reason: str
+
+
+def backends(device: str | torch.device = "cpu") -> list[Availability]:
+    """Every op x every backend of this version: can it run the op's float32 example here?"""
+    where = torch.device(device)
+    table = []
+    for op in OPS.values():
+        a = op.example_args(torch.float32, where, torch.Generator().manual_seed(0))
+        for name in choice.ORDER:
+            if name in op.backends:
+                ok, reason = op.backends[name].can_run(a)
+                table.append(Availability(op.name, name, ok, reason))
+    return table
