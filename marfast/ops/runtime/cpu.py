@@ -96,7 +96,7 @@ def empty(*sizes: int) -> Tensor:
 
 def rows(tensor: MaybeTensor) -> MaybeTensor:
     """`tensor` as kernels read it: elements of a row adjacent, rows at any stride."""
-    if tensor is None or tensor.stride(-1) == 1:
+    if tensor is None or tensor.is_contiguous() or tensor.stride(-1) == 1:
         return tensor
     return tensor.contiguous()
 
