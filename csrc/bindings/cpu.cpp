@@ -74,6 +74,7 @@ int64_t packed_linear_size(int64_t inputs, int64_t outputs, DType dtype) {
 
 void fill(Given& given, AdalnMlp& a) {
   given.sizes("x", {&a.rows, &a.width});
+  given.record(FIELD(options));
   given.value(FIELD(group));
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
@@ -133,6 +134,7 @@ void fill(Given& given, DdpmStep& a) {
 void fill(Given& given, Denoise& a) {
   given.sizes("x", {&a.rows, &a.shape.channels});
   given.record(FIELD(shape));
+  given.record(FIELD(options));
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
   const HeadShape& s = a.shape;
