@@ -1,6 +1,6 @@
 """Quality beside the original's: LTH14/mar and marfast generate from the same weights and seed.
 
-    python benchmarks/quality/against_original.py --original PATH --checkpoint FILE.pth
+    python -m benchmarks.studies.quality.against_original --original PATH --checkpoint FILE.pth
 
 Four times the same images, 100 of each class, at the model's default settings: by the original's
 code (in a subprocess, see marfast/verification), by its model after `marfast.accelerate`, by
@@ -22,13 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 import marfast
+from benchmarks.studies import RESULTS
+from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
+from benchmarks.studies.quality.measure import evaluate_images, real_accuracy, real_frechet_distance
 from marfast.benchmarking.results import write_rows
-from marfast.evaluation import (
-    CLASS_NAMES,
-    evaluate_images,
-    real_accuracy,
-    real_frechet_distance,
-)
 from marfast.model.checkpoint import load_weights, read_checkpoint
 from marfast.model.presets import get_preset
 from marfast.verification.case import Case, Implementation, Result, seed_all
@@ -38,8 +35,6 @@ from marfast.verification.original import (
     require_checkout,
     require_packages,
 )
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 MODEL = "fashion-mnist"
 REQUEST = "MARFAST_SAMPLE_REQUEST"  # from this process to the original's: checkpoint, labels, seed
@@ -81,7 +76,7 @@ def original_images(
     """Images [N, 1, 28, 28] by the original's code, or by its accelerated model."""
     os.environ[REQUEST] = json.dumps(request)
     case = int(accelerated)
-    with RunningOriginal(original, "against_original", [case], threads) as process:
+    with RunningOriginal(original, __spec__.name, [case], threads) as process:
         result = process.result(case)
     if "error" in result:
         raise RuntimeError(f"the original failed: {result['error']}")

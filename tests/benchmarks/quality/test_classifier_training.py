@@ -2,7 +2,7 @@
 
 import torch
 
-from marfast.evaluation import train_classifier
+from benchmarks.studies.quality.classifier_training import train_classifier
 
 
 def stripes(n: int) -> tuple[torch.Tensor, torch.Tensor]:

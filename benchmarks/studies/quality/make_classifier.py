@@ -1,9 +1,9 @@
-"""Makes the classifier that comes with marfast: weights, statistics of real images, model card.
+"""Makes the classifier: weights, statistics of real images, model card.
 
-    python benchmarks/quality/make_classifier.py            train (about 10 minutes on two cores)
-    python benchmarks/quality/make_classifier.py --keep     only the statistics and the card anew
+    python -m benchmarks.studies.quality.make_classifier           # ten minutes on two cores
+    python -m benchmarks.studies.quality.make_classifier --keep    # only statistics and card anew
 
-Needs the Fashion-MNIST data set (see marfast/evaluation/fashion_mnist.py).
+Needs the Fashion-MNIST data set (fashion_mnist.py).
 """
 
 import argparse
@@ -13,16 +13,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from marfast.evaluation import (
-    CLASS_NAMES,
-    Classifier,
-    fit_gaussian,
-    frechet_distance,
-    read_fashion_mnist,
-    to_model_range,
-    train_classifier,
-)
-from marfast.evaluation.classifier import ASSETS
+from benchmarks.studies.quality.classifier import ASSETS, Classifier
+from benchmarks.studies.quality.classifier_training import train_classifier
+from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
+from benchmarks.studies.quality.frechet import fit_gaussian, frechet_distance
 
 COUNTS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 60_000)
 MOST_SUBSETS = 20
@@ -30,11 +24,11 @@ MOST_SUBSETS = 20
 CARD = """\
 # fashion-mnist-classifier
 
-The classifier by which marfast measures generated Fashion-MNIST images (`marfast.evaluation`).
+The classifier by which marfast measures generated Fashion-MNIST images.
 
 - **Input**: images [N, 1, 28, 28] in [-1, 1] (x / 127.5 - 1), background -1. **Output**: logits [N, 10] and 128 features.
 - **Network**: three 3×3 convolutions with batch normalisation, ReLU and max pooling, 32–64–128 channels; a linear layer and ReLU give the features, another linear layer the logits. {parameters:,} parameters, float32.
-- **Training**: the 60,000 training images of Fashion-MNIST (Zalando Research, MIT licence, arXiv 1708.07747), 12 epochs of batches of 100, AdamW, learning rate one cycle up to 4e-3, weight decay 0.02, each image randomly flipped and shifted by up to two pixels, seed 0 (`marfast/evaluation/classifier_training.py`).
+- **Training**: the 60,000 training images of Fashion-MNIST (Zalando Research, MIT licence, arXiv 1708.07747), 12 epochs of batches of 100, AdamW, learning rate one cycle up to 4e-3, weight decay 0.02, each image randomly flipped and shifted by up to two pixels, seed 0 (`classifier_training.py`).
 - **Accuracy on the 10,000 test images: {accuracy:.2%}**
 
 | class | accuracy |
@@ -49,7 +43,7 @@ The classifier by which marfast measures generated Fashion-MNIST images (`marfas
 
 The distance falls with n because few images estimate a covariance badly; compare only equal n. It is no FID: other features, other images.
 
-Made by `benchmarks/quality/make_classifier.py`.
+Made by `python -m benchmarks.studies.quality.make_classifier`.
 """  # noqa: E501
 
 
@@ -80,7 +74,7 @@ def main() -> None:
 
 
 def real_statistics(classifier, train, test) -> dict[str, torch.Tensor]:
-    """The tensors that marfast.evaluation.RealImages describes."""
+    """The tensors that RealImages describes."""
     train_features = classifier.judge(to_model_range(train.images)).features
     logits, test_features = classifier.judge(to_model_range(test.images))
     test_gaussian, train_gaussian = fit_gaussian(test_features), fit_gaussian(train_features)

@@ -1,20 +1,18 @@
-"""The classifier that comes with marfast, its stored statistics, and the measure built on both."""
+"""The trained classifier, its stored statistics, and the measure built on both."""
 
 import math
 
 import pytest
 import torch
 
-from marfast.evaluation import (
-    CLASS_NAMES,
+from benchmarks.studies.quality.classifier import load_classifier
+from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
+from benchmarks.studies.quality.frechet import frechet_distance
+from benchmarks.studies.quality.measure import (
     evaluate_images,
-    frechet_distance,
-    load_classifier,
-    read_fashion_mnist,
     real_accuracy,
     real_frechet_distance,
     real_images,
-    to_model_range,
 )
 
 LEAST_ACCURACY = 0.925  # of the classifier on the real test images

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from marfast.evaluation.fashion_mnist import CLASS_NAMES, IMAGE_SIZE
+from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, IMAGE_SIZE
 
 FEATURES = 128
-ASSETS = Path(__file__).parent.parent / "assets" / "fashion-mnist-classifier"
+ASSETS = Path(__file__).parent / "fashion-mnist-classifier"
 
 
 class Judgement(NamedTuple):
@@ -57,7 +57,7 @@ def check_images(images: torch.Tensor) -> None:
 
 
 def load_classifier(folder: Path = ASSETS) -> Classifier:
-    """The trained classifier that comes with marfast, in evaluation mode on the CPU."""
+    """The trained classifier, in evaluation mode on the CPU."""
     classifier = Classifier()
     classifier.load_state_dict(load_file(folder / "model.safetensors"))
     return classifier.eval()

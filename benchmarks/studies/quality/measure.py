@@ -1,8 +1,8 @@
 """Quality of generated Fashion-MNIST images: do they show what was asked, and look like the rest.
 
 Accuracy is how often the classifier sees the intended label. The Fréchet distance, in the
-classifier's features, is taken to the 10,000 test images; their statistics come with marfast, so
-measuring needs no data set.
+classifier's features, is taken to the 10,000 test images; their statistics are stored beside the
+classifier, so measuring needs no data set.
 
 The Fréchet distance is biased: the fewer images, the larger, by about a constant over their
 number. Compare only figures from equal numbers of images, and read each beside what that many
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from marfast.evaluation.classifier import ASSETS, Classifier, load_classifier
-from marfast.evaluation.fashion_mnist import CLASS_NAMES
-from marfast.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
+from benchmarks.studies.quality.classifier import ASSETS, Classifier, load_classifier
+from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
+from benchmarks.studies.quality.frechet import Gaussian, fit_gaussian, frechet_distance
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Quality:
 
 @dataclass(frozen=True)
 class RealImages:
-    """What comes with marfast about real images.
+    """What is stored about real images.
 
     ``test`` and ``train``: the features of the 10,000 test and the 60,000 training images.
     ``test_accuracy`` [10]: the classifier's accuracy on the test images of each class.

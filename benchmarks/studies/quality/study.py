@@ -1,8 +1,8 @@
 """How quality follows the settings of the embedded model: iterations, steps, guidance, temperature.
 
-    python benchmarks/quality/study.py                         one setting at a time
-    python benchmarks/quality/study.py --vary all --num-iter 16,24 --steps 50 --cfg 1.5,2,2.5 \\
-        --cfg-schedule linear --temperature 1 --images 10000 --seed 1        every combination
+    python -m benchmarks.studies.quality.study                         # one setting at a time
+    python -m benchmarks.studies.quality.study --vary all --num-iter 16,24 --steps 50 \\
+        --cfg 1.5,2,2.5 --cfg-schedule linear --temperature 1 --images 10000 --seed 1
 
 Each row: N images, equally many of each class, their accuracy and Fréchet distance, and the cost.
 Rows are kept in benchmarks/results/quality-fashion-mnist.json and never measured again, so an
@@ -23,15 +23,10 @@ from rich.console import Console
 from rich.table import Table
 
 import marfast
+from benchmarks.studies import RESULTS
+from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
+from benchmarks.studies.quality.measure import evaluate_images, real_accuracy, real_frechet_distance
 from marfast.benchmarking.results import read_rows, write_rows
-from marfast.evaluation import (
-    CLASS_NAMES,
-    evaluate_images,
-    real_accuracy,
-    real_frechet_distance,
-)
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 BLOCK = 500  # images generated at a time
 
