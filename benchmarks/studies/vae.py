@@ -1,7 +1,7 @@
 """KL-16's decoder with random weights: marfast beside the reference, or beside the original.
 
-    python benchmarks/vae.py                            # a 256 x 256 image; 16 in chunks
-    python benchmarks/vae.py --original path/to/mar     # with LTH14/mar's own, too
+    python -m benchmarks.studies.vae                            # a 256 x 256 image; 16 in chunks
+    python -m benchmarks.studies.vae --original path/to/mar     # with LTH14/mar's own, too
 
 All decode the same latents with the same weights in turn, round by round, in one process, after a
 run of each in which results are compared: the original must equal the reference bit for bit,
@@ -26,12 +26,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.studies import RESULTS, ROOT, instruction_set
 from marfast.benchmarking.results import commit, write_rows
 from marfast.model import KLTokenizer
-from marfast.ops import native
 from marfast.reference import AutoencoderKL
-
-RESULTS = Path(__file__).parent / "results"
 
 Decode = Callable[[torch.Tensor], torch.Tensor]
 TOLERANCE = 1e-4  # of the reference's largest value
@@ -76,9 +74,8 @@ def peak_elsewhere(who: str, batch: int, arguments: argparse.Namespace) -> dict[
     """`peak`, in a process of its own."""
     options = ["--peak", who, "--batches", str(batch)]
     options += ["--original", arguments.original] if arguments.original else []
-    done = subprocess.run(
-        [sys.executable, __file__, *options], stdout=subprocess.PIPE, text=True, check=True
-    )
+    command = [sys.executable, "-m", "benchmarks.studies.vae", *options]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -117,9 +114,7 @@ def main() -> None:
     if arguments.peak:
         print(json.dumps(peak(arguments.peak, int(arguments.batches), arguments.original)))
         return
-    ok, reason = native.available()
-    if not ok:
-        raise SystemExit(f"no kernel to time: {reason}")
+    isa = instruction_set()
 
     names = ["marfast", "reference", *(["original"] if arguments.original else [])]
     batches = [int(batch) for batch in arguments.batches.split(",")]
@@ -143,14 +138,14 @@ def main() -> None:
     ours, theirs = rows[0], rows[len(names) - 1]
     baseline = names[-1]
     facts = {
-        "instruction_set": native.extension().isa(),
+        "instruction_set": isa,
         "rounds": arguments.rounds,
         "difference": difference,
         "baseline": baseline,
         "ratio": round(theirs["seconds"] / ours["seconds"], 3),
         "peak_memory_ratio": round(ours["peak_mb"] / theirs["peak_mb"], 3),
     }
-    write_rows(RESULTS / f"vae-{facts['instruction_set']}.json", rows, commit=commit(), **facts)
+    write_rows(RESULTS / f"vae-{isa}.json", rows, commit=commit(), **facts)
     table = Table("decoder", "images", "seconds", "peak memory")
     for row in rows:
         figures = (f"{row['seconds']:.2f}", f"{row['peak_mb']:.0f} MB")

@@ -1,9 +1,7 @@
 """The pictures of docs/sampler.md: one image of `fashion-mnist`, from its order to its pixels.
 
-python docs/images/make_sampler.py
+python -m benchmarks.studies.sampler
 """
-
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 import marfast
+from benchmarks.studies import IMAGES
 from marfast import ops
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
@@ -19,7 +18,6 @@ from marfast.reference.mar import guidance_scale, mask_lengths
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-FOLDER = Path(__file__).parent
 LABEL, SEED = 7, 3  # a sneaker
 MASKED, KNOWN, NOW = 0.15, 0.75, 1.0
 GREY = {"cmap": "gray", "vmin": -1, "vmax": 1}
@@ -131,7 +129,7 @@ def schedules(shown: Shown) -> None:
 
 
 def save(figure: "pyplot.Figure", name: str) -> None:
-    figure.savefig(FOLDER / name, dpi=90, metadata={"Software": None})
+    figure.savefig(IMAGES / name, dpi=90, metadata={"Software": None})
 
 
 def main() -> None:

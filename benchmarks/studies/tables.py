@@ -1,25 +1,21 @@
-"""The tables of speed in README and docs/performance.md, from the raw results: nobody types a
-figure.
+"""The figures of README, docs/performance.md and docs/quality.md, from the raw results: nobody
+types one.
 
-python benchmarks/tables.py            # rewrites what stands between the markers
-python benchmarks/tables.py --check    # exit status 1 if that would change anything
+python -m benchmarks.studies.tables            # rewrites what stands between the markers
+python -m benchmarks.studies.tables --check    # exit status 1 if that would change anything
 """
 
 import argparse
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
-ROOT = Path(__file__).parents[1]
-IMAGES = ROOT / "docs" / "images"
-MARKED = re.compile(
-    r"(<!-- benchmarks/tables\.py: begin ?(\w*) -->\n).*?(<!-- benchmarks/tables\.py: end -->\n)",
-    re.DOTALL,
-)
+from benchmarks.studies import IMAGES, RESULTS, ROOT
+
+MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- tables: end -->\n)", re.DOTALL)
 MACHINES = {
     "avx512_amx": "Two Intel Xeon cores with AMX",
     "avx512_bf16": "Two AMD EPYC cores with AVX-512 BF16",
@@ -63,16 +59,39 @@ def images(isa: str, document: dict[str, Any]) -> Iterator[str]:
     yield "| K | who | transformers | head | image | against eager | transformers, of peak |\n"
     yield "| --- | --- | --- | --- | --- | --- | --- |\n"
     for row in document["rows"]:
-        phases = row["phases"]
-        transformers = sum(phases.get(p, 0.0) for p in ("transformers", "encoder", "decoder"))
         share = row.get("transformers_share_of_peak")
         cells = [
-            *(str(row["iterations"]), row["who"], f"{transformers:.1f}", f"{phases['head']:.1f}"),
+            *(str(row["iterations"]), row["who"], f"{transformers(row):.1f}"),
+            f"{row['phases']['head']:.1f}",
             f"{row['seconds_p20_p50_p80'][1]:.1f}",
             f"{row['ratio_to']['eager']:.2f}x",
             "" if share is None else f"{100 * share:.0f} %",
         ]
         yield f"| {' | '.join(cells)} |\n"
+
+
+def transformers(row: dict[str, Any]) -> float:
+    """Seconds of encoder and decoder."""
+    return sum(row["phases"].get(phase, 0.0) for phase in ("transformers", "encoder", "decoder"))
+
+
+def headline() -> str:
+    """README's first sentence."""
+    document = read("image-avx512_bf16")
+    assert document is not None
+    rows = {row["who"]: row for row in document["rows"] if row["iterations"] == 64}
+    seconds = {who: row["seconds_p20_p50_p80"][1] for who, row in rows.items()}
+    ratio = {who: row["ratio_to"]["original"] for who, row in rows.items()}
+    ours, half = "marfast float32", "marfast bfloat16"
+    sentence = (
+        "marfast makes [MAR](https://arxiv.org/abs/2406.11838), the image generator that predicts"
+        " continuous tokens by diffusion, fast: one 256 × 256 image of MAR-B, in 64 iterations,"
+        f" takes [the original](https://github.com/LTH14/mar) **{seconds['original']:.0f} s** on"
+        f" two AMD EPYC cores, and marfast **{seconds[ours]:.0f} s** in float32"
+        f" ({ratio[ours]:.1f}x) or **{seconds[half]:.0f} s** in bfloat16 ({ratio[half]:.1f}x),"
+        " from the same weights and the same seed."
+    )
+    return textwrap.fill(sentence, 110, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def throughput(isa: str, document: dict[str, Any]) -> Iterator[str]:
@@ -139,24 +158,6 @@ def lines(document: dict[str, Any], loop: bool) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
-def points(document: dict[str, Any], loop: bool) -> Iterator[str]:
-    """Every point that was measured."""
-    yield "| of | | dtype | p20, ms | p50 | p80 | GFLOP | weights, MB | floor, ms | of floor |\n"
-    yield f"|{' --- |' * 10}\n"
-    for row in document["rows"]:
-        if (row["workload"] != "head") is not loop:
-            continue
-        cells = [
-            f"{row['workload']}, {UNITS[row['unit']]}",
-            f"{row['axis']} {row['x']}",
-            row["dtype"],
-            *(f"{time:.3g}" for time in row["ms_p20_p50_p80"]),
-            *(f"{row[name]:.3g}" for name in ("gflop", "weights_mb", "floor_ms")),
-            f"{100 * row['share_of_floor']:.0f} %",
-        ]
-        yield f"| {' | '.join(cells)} |\n"
-
-
 def kernels(isa: str, document: dict[str, Any]) -> Iterator[str]:
     yield f"{MACHINES[isa]} (`roofline-{isa}.json`):\n"
     yield "| op | sizes | dtype | backend | µs | FLOP a byte | GFLOP/s | GB/s |\n"
@@ -170,26 +171,27 @@ def kernels(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
-def runs(isa: str, document: dict[str, Any]) -> Iterator[str]:
-    count = len(next(iter(times(document["rows"][0]))))
-    yield f"{MACHINES[isa]} (`five-runs-{isa}.json`), {count} runs of "
-    yield f"`marfast bench {' '.join(document['bench'])}`:\n"
-    yield "| case | medians, fastest to slowest | they differ by | within p20 to p80 |\n"
-    yield f"|{' --- |' * 4}\n"
-    for row in document["rows"]:
-        size = f"R = {row['rows']}" if "rows" in row else f"B = {row['batch']}"
-        medians = sorted(p50 for _, p50, _ in next(iter(times(row))))
-        unit = "ms a step" if "rows" in row else "s"
-        cells = [
-            f"{row['workload']}, {size}, {row['who']}",
-            f"{medians[0]:.4g} to {medians[-1]:.4g} {unit}",
-            *(f"{100 * row['spread_of_medians']:.1f} %", f"{row['within']} of {row['of']}"),
-        ]
-        yield f"| {' | '.join(cells)} |\n"
+def quality() -> str:
+    """Fashion-MNIST by the classifier: the original's images, ours, real ones."""
+    from benchmarks.studies.quality.measure import real_accuracy, real_frechet_distance
 
-
-def times(row: dict[str, Any]) -> Iterator[Any]:
-    return (value for name, value in row.items() if name.endswith("_p20_p50_p80"))
+    beside, study = read("quality-against-original"), read("quality-fashion-mnist")
+    assert beside is not None
+    assert study is not None
+    settings = {name: beside["settings"][name] for name in ("num_iter", "steps", "cfg")}
+    settings |= {name: beside["settings"][name] for name in ("cfg_schedule", "temperature")}
+    most = max(row["n"] for row in study["rows"])
+    [row] = [row for row in study["rows"] if row["n"] == most and settings.items() <= row.items()]
+    lines = ["| images | count | accuracy | Fréchet distance |", "| --- | --- | --- | --- |"]
+    for measured in (*beside["rows"], row | {"what": "marfast, embedded model"}):
+        accuracy, distance = measured["accuracy"], measured["frechet_distance"]
+        lines.append(
+            f"| {measured['what']} | {measured['n']:,} | {100 * accuracy:.1f} % | {distance:.2f} |"
+        )
+    lines.append(f"| real test images | 10,000 | {100 * real_accuracy():.1f} % | |")
+    for n in (1_000, most):
+        lines.append(f"| real training images | {n:,} | | {real_frechet_distance(n):.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 Table = Callable[[str, dict[str, Any]], Iterator[str]]
@@ -214,7 +216,7 @@ def tables(chosen: tuple[tuple[str, Table], ...]) -> str:
 
 
 def scaling(loop: bool) -> str:
-    """Picture, lines and, folded, all points, for each machine that has them."""
+    """Picture and lines for each machine that has them."""
     part, parts = "loop" if loop else "head", []
     for isa, machine in MACHINES.items():
         if (document := read(f"scaling-{isa}")) is None:
@@ -222,8 +224,6 @@ def scaling(loop: bool) -> str:
         parts += [f"{machine} (`scaling-{isa}.json`):\n"]
         parts += [picture(f"scaling-{part}-{isa}", f"Scaling of the {part}, {machine}")]
         parts += ["".join(lines(document, loop))]
-        parts += ["<details><summary>All points</summary>\n", "".join(points(document, loop))]
-        parts += ["</details>\n"]
     return "\n".join(filter(None, parts))
 
 
@@ -242,27 +242,21 @@ def picture(name: str, text: str) -> str:
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
-    "": lambda: tables(SPEED),
-    "phases": lambda: pictures("image-b-phases", "fashion-mnist-phases"),
+    "headline": headline,
+    "speed": lambda: tables(SPEED),
+    "phases": lambda: pictures("image-b", "fashion-mnist-phases"),
     "batch": lambda: pictures("head-b", "head-b-throughput", "fashion-mnist-throughput"),
     "head": lambda: scaling(loop=False),
     "loop": lambda: scaling(loop=True),
-    "roofline": lambda: "\n".join(
-        filter(None, (pictures("roofline"), tables((("roofline", kernels),))))
-    ),
-    "runs": lambda: tables((("five-runs", runs),)),
+    "roofline": lambda: "\n".join((pictures("roofline"), tables((("roofline", kernels),)))),
+    "quality": quality,
 }
-PAGES = (ROOT / "README.md", ROOT / "docs" / "performance.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("performance", "quality")))
 
 
 def rewritten(page: str) -> str:
     """The page with what stands between each pair of markers made anew."""
-
-    def section(found: re.Match[str]) -> str:
-        made = SECTIONS[found[2]]() or "(Not measured yet.)\n"
-        return f"{found[1]}\n{made}\n{found[3]}"
-
-    return MARKED.sub(section, page)
+    return MARKED.sub(lambda found: f"{found[1]}\n{SECTIONS[found[2]]()}\n{found[3]}", page)
 
 
 def main() -> None:
@@ -270,12 +264,12 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
     for page in PAGES:
-        before = page.read_text()
+        before = page.read_text(encoding="utf-8")
         after = rewritten(before)
         if check and before != after:
             sys.exit(f"{page} is not made from the results")
         if not check:
-            page.write_text(after)
+            page.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from benchmarks import counts
+from benchmarks.studies import counts
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["operators", "instructions"])
 def test_the_work_is_what_was_committed(kind: str) -> None:
-    command = (sys.executable, "-m", "benchmarks.counts", kind)
+    command = (sys.executable, "-m", "benchmarks.studies.counts", kind)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     if done.returncode == 77:
         pytest.skip(done.stdout.strip())

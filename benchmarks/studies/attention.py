@@ -1,7 +1,7 @@
 """`attention` at MAR's shapes: every backend that can run it beside PyTorch's own kernel, which is
 given no more queries than are wanted.
 
-    python benchmarks/attention.py [--device cuda] [--out FILE]
+    python -m benchmarks.studies.attention [--device cuda] [--out FILE]
 
 All take turns. On a GPU a run is a CUDA graph of 20 calls: the times are the device's, not the
 launches'. A backend whose result is less accurate than PyTorch's own is refused.

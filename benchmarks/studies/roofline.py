@@ -1,6 +1,6 @@
 """How near each CPU kernel comes to the machine's roofs: arithmetic for a byte against FLOP/s.
 
-    python benchmarks/roofline.py            # a minute or two
+    python -m benchmarks.studies.roofline    # a minute or two
 
 The sizes are MAR-B's and KL-16's. Bytes are those that nobody gets round: inputs, outputs and
 weights once; of the head's loop the MLPs' weights in every step and adaLN's once. Arithmetic of
@@ -11,18 +11,17 @@ The roofs are measured in the same run. Writes benchmarks/results/roofline-<inst
 
 import argparse
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from benchmarks.studies import BUILD, RESULTS, instruction_set
 from marfast import ops
 from marfast.benchmarking import floors, heads, timing
 from marfast.benchmarking.results import commit, write_rows
-from marfast.ops import native, registry
+from marfast.ops import registry
 
-HERE = Path(__file__).parent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1}  # RMS, of the result's own
 SHORTEST = 0.02  # seconds of a timed run
@@ -148,15 +147,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="few rows and rounds, into build/")
     options = parser.parse_args()
-    ok, reason = native.available()
-    if not ok:
-        raise SystemExit(f"no kernels to time: {reason}")
-    isa = native.extension().isa()
+    isa = instruction_set()
     sizes, rounds = ((2, 8), 2) if options.quick else ((2, 8, 32, 128, 512), 9)
     rows = measure([*kernels(sizes)], rounds)
     limits = floors.measure()
-    folder = HERE.parent / "build" if options.quick else HERE / "results"
-    out = folder / f"roofline-{isa}.json"
+    out = (BUILD if options.quick else RESULTS) / f"roofline-{isa}.json"
     write_rows(out, rows, commit=commit(), isa=isa, floors=limits.to_dict())
     for row in rows:
         print(f"{row['op']} {row['case']} {row['dtype']}: {row['gflops_a_second']:.1f} GFLOP/s")

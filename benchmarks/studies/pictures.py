@@ -1,7 +1,6 @@
-"""Pictures of docs/performance.md, from the raw results: nothing is measured.
+"""Pictures of README and docs/performance.md, from the raw results: nothing is measured.
 
-python benchmarks/pictures.py                          # docs/images/
-python benchmarks/pictures.py --results build --out build/pictures
+python -m benchmarks.studies.pictures [--out FOLDER]
 """
 
 import argparse
@@ -13,17 +12,56 @@ import matplotlib
 import numpy as np
 from matplotlib import pyplot
 from matplotlib.ticker import LogLocator
-from scaling import QUANTITIES, series
-from tables import UNITS
 
+from benchmarks.studies import IMAGES, RESULTS
+from benchmarks.studies.scaling import QUANTITIES, series
+from benchmarks.studies.tables import MACHINES, UNITS, transformers
 from marfast.benchmarking.plots import plot, save
 from marfast.benchmarking.results import Row, read_document
 
-HERE = Path(__file__).parent
 COLOURS = {"float32": "#1f77b4", "bfloat16": "#d6604d"}
 SYMBOLS = {"rows": "R", "steps": "S", "width": "w", "depth": "d"}
 SYMBOLS |= {"batch": "B", "iterations": "K", "threads": "n"}
+PHASES = {"transformers": "#7497c8", "head": "#e08214"}
+CONTENDERS = {
+    "original": "original, float32",
+    "eager": "plain PyTorch, float32",
+    "compile": "torch.compile, float32",
+    "autocast": "plain PyTorch, bfloat16 autocast",
+    "marfast float32": "marfast, float32",
+    "marfast bfloat16": "marfast, bfloat16",
+}
 TEXT: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8}
+
+
+def image(document: dict[str, Any], isa: str, file: Path, iterations: int = 64) -> Path:
+    """A bar for each contender: seconds for one image, and what of them the head takes."""
+    rows = {row["who"]: row for row in document["rows"] if row["iterations"] == iterations}
+    rows = {who: rows[who] for who in CONTENDERS if who in rows}
+    seconds = [row["seconds_p20_p50_p80"][1] for row in rows.values()]
+    of_transformers = [transformers(row) for row in rows.values()]
+    of_head = [row["phases"]["head"] for row in rows.values()]
+    figure, axis = pyplot.subplots(figsize=(8, 1.5 + 0.4 * len(rows)), layout="constrained")
+    labels = [CONTENDERS[who] for who in rows]
+    axis.barh(labels, of_transformers, color=PHASES["transformers"], label="transformers")
+    axis.barh(labels, of_head, left=of_transformers, color=PHASES["head"], label="diffusion head")
+    for place, (who, total) in enumerate(zip(rows, seconds, strict=True)):
+        ratio = seconds[0] / total
+        text = f"{total:.0f} s" + (f", {ratio:.1f}x" if who.startswith("marfast") else "")
+        weight = "bold" if who.startswith("marfast") else "normal"
+        end = of_transformers[place] + of_head[place]
+        axis.text(end + 0.01 * max(seconds), place, text, va="center", weight=weight)
+        axis.get_yticklabels()[place].set_fontweight(weight)
+    first = next(iter(rows.values()))
+    settings = f"{iterations} iterations, {first['steps']} steps, guidance {first['guidance']}"
+    machine = MACHINES[isa][0].lower() + MACHINES[isa][1:]
+    title = f"One image of MAR-B in float32 and bfloat16, {machine}"
+    figure.suptitle(f"{title}\n{settings}", fontsize=11)
+    axis.set(xlabel="seconds", xlim=(0, 1.14 * max(seconds)))
+    axis.invert_yaxis()
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.legend(ncols=2, loc="outside lower center", frameon=False)
+    return save(figure, file)
 
 
 def scaling(document: dict[str, Any], workloads: Sequence[str], file: Path) -> Path:
@@ -133,26 +171,26 @@ def roofline(document: dict[str, Any], file: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=HERE / "results", metavar="FOLDER")
-    parser.add_argument("--out", type=Path, default=HERE.parent / "docs" / "images")
-    options = parser.parse_args()
+    parser.add_argument("--out", type=Path, default=IMAGES)
+    out = parser.parse_args().out
     matplotlib.use("Agg")
-    options.out.mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     written = []
-    for file in sorted(options.results.glob("*-avx*.json")):
+    for file in sorted(RESULTS.glob("*-avx*.json")):
         what, _, isa = file.stem.rpartition("-")
         document = read_document(file)
         rows = document["rows"]
-        if what == "scaling":
-            written.append(scaling(document, ["head"], options.out / f"scaling-head-{isa}.png"))
-            if any(row["workload"] != "head" for row in rows):
-                loop = ["fashion-mnist", "image-b"]
-                written.append(scaling(document, loop, options.out / f"scaling-loop-{isa}.png"))
+        if what == "image":
+            written.append(image(document, isa, out / f"image-b-{isa}.png"))
+        elif what == "scaling":
+            written.append(scaling(document, ["head"], out / f"scaling-head-{isa}.png"))
+            loop = ["fashion-mnist", "image-b"]
+            written.append(scaling(document, loop, out / f"scaling-loop-{isa}.png"))
         elif what == "roofline":
-            written.append(roofline(document, options.out / f"{file.stem}.png"))
-        elif what in ("head", "image", "fashion-mnist"):
+            written.append(roofline(document, out / f"{file.stem}.png"))
+        elif what in ("head", "fashion-mnist"):
             mine = [row for row in rows if row["workload"] not in ("head-l", "head-h")]
-            written += plot(mine, options.out, f"-{isa}")
+            written += plot(mine, out, f"-{isa}")
     print(*written, sep="\n")
 
 

@@ -1,8 +1,8 @@
 """How time grows: of the head with rows R, steps S, width w, depth d and threads; of the loop with
 iterations K, batch B and threads.
 
-    python benchmarks/scaling.py             # ten minutes on two cores
-    python benchmarks/scaling.py --quick     # two minutes, few points, into build/
+    python -m benchmarks.studies.scaling             # ten minutes on two cores
+    python -m benchmarks.studies.scaling --quick     # two minutes, few points, into build/
 
 Along an axis one thing changes, and all points, in float32 and bfloat16, take turns, round by
 round. Beside each median stand p20 and p80, the arithmetic and the bytes of weights that nobody
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 
 import marfast
+from benchmarks.studies import BUILD, RESULTS, instruction_set
 from marfast import ops
 from marfast.benchmarking import floors, heads, images, timing
 from marfast.benchmarking.fits import fit
@@ -33,10 +34,8 @@ from marfast.benchmarking.floors import Floors
 from marfast.benchmarking.results import Row, commit, machine, read_document, write_rows
 from marfast.generation import Pipeline
 from marfast.model import get_preset
-from marfast.ops import native
 from marfast.reference.mar import mask_lengths
 
-HERE = Path(__file__).parent
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 SHORTEST = 0.02  # seconds of a timed run: shorter ones are repeated
 HEAD = {"rows": 8, "steps": 25, "width": 1024, "depth": 6}  # MAR-B's, two images' last tokens
@@ -300,12 +299,8 @@ def main() -> None:
     parser.add_argument("--again", action="store_true", help="run finished axes, too")
     parser.add_argument("--out", type=Path, metavar="FILE")
     options = parser.parse_args()
-    ok, reason = native.available()
-    if not ok:
-        raise SystemExit(f"no kernels to time: {reason}")
-    isa = native.extension().isa()
-    folder = HERE.parent / "build" if options.quick else HERE / "results"
-    out = options.out or folder / f"scaling-{isa}.json"
+    isa = instruction_set()
+    out = options.out or (BUILD if options.quick else RESULTS) / f"scaling-{isa}.json"
     rows = [] if options.again else resumed(out)
     finished = {(row["workload"], row["axis"]) for row in rows}
     limits: dict[int, Floors] = {}

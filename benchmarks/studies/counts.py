@@ -1,7 +1,8 @@
 """Work as counts, which no busy machine blurs: against the committed figures, or to commit.
 
-    python -m benchmarks.counts                          # both kinds; exit status 1 out of range
-    python -m benchmarks.counts --update [instructions]  # rewrites benchmarks/results/counts.json
+    python -m benchmarks.studies.counts              # both kinds; exit status 1 out of range
+    python -m benchmarks.studies.counts --update     # rewrites benchmarks/results/counts.json
+    python -m benchmarks.studies.counts instructions
 
 operators: calls that torch's profiler sees, nested ones included, in a `generate` of the embedded
 model and in `sample_tokens` of an accelerated module. instructions: those of the head's C++ driver
@@ -20,9 +21,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-FILE = ROOT / "benchmarks" / "results" / "counts.json"
-BUILD = ROOT / "build" / "counts"
+from benchmarks.studies import BUILD, RESULTS, ROOT
+
+FILE = RESULTS / "counts.json"
+PROGRAM = BUILD / "counts"
 RANGE = {"operators": 0.01, "instructions": 0.03}
 LEFT_OUT = 77
 
@@ -77,12 +79,12 @@ def instructions() -> tuple[str, Callable[[], Figures]]:
     cpuinfo = Path("/proc/cpuinfo")
     if not cpuinfo.exists() or " avx2 " not in cpuinfo.read_text():
         raise Unavailable("no Linux on a processor with AVX2")
-    BUILD.mkdir(parents=True, exist_ok=True)
+    PROGRAM.mkdir(parents=True, exist_ok=True)
     cmake = (sys.executable, "-m", "cmake")
     options = ("-GNinja", "-DMARFAST_BUILD=driver", "-DCMAKE_CXX_FLAGS=-g")
-    run(*cmake, "-S", ROOT, "-B", BUILD, *options)
-    run(*cmake, "--build", BUILD, "--target", "counts")
-    compiler = run(BUILD / "counts").stdout.strip()
+    run(*cmake, "-S", ROOT, "-B", PROGRAM, *options)
+    run(*cmake, "--build", PROGRAM, "--target", "counts")
+    compiler = run(PROGRAM / "counts").stdout.strip()
 
     def count() -> Figures:
         return {k: n for name, case in CASES.items() for k, n in _instructions(name, *case).items()}
@@ -95,7 +97,7 @@ def _instructions(name: str, *case: object) -> Figures:
     file = profile_of(name)
     run(
         *("valgrind", "--tool=callgrind", f"--callgrind-out-file={file}"),
-        *("--collect-atstart=no", "--toggle-collect=counted", BUILD / "counts", *case),
+        *("--collect-atstart=no", "--toggle-collect=counted", PROGRAM / "counts", *case),
     )
     function, names, inclusive = "", dict[str, str](), False
     figures = {f"{name}: products": 0, f"{name}: the rest": 0}
@@ -113,7 +115,7 @@ def _instructions(name: str, *case: object) -> Figures:
 
 def profile_of(name: str) -> Path:
     """Where callgrind leaves what it saw in a case."""
-    return BUILD / f"callgrind.{re.sub('[^a-zA-Z0-9]+', '-', name)}.out"
+    return PROGRAM / f"callgrind.{re.sub('[^a-zA-Z0-9]+', '-', name)}.out"
 
 
 def run(*command: object) -> subprocess.CompletedProcess[str]:

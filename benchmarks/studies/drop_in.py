@@ -1,6 +1,6 @@
 """The original's own `sample_tokens`, before and after `marfast.accelerate`, in one process.
 
-    python benchmarks/drop_in.py --original path/to/mar
+    python -m benchmarks.studies.drop_in --original path/to/mar
 
 MAR-B at full size: one image, 24 iterations, 50 steps, guidance 2.9, float32, the same weights and
 seeds; twice as it is and twice accelerated, in turn. Then through backend="reference", which must
@@ -18,14 +18,12 @@ from rich.console import Console
 from rich.table import Table
 
 import marfast
+from benchmarks.studies import RESULTS, instruction_set
 from marfast.benchmarking.results import commit, write_rows
 from marfast.benchmarking.timing import in_turn
 from marfast.model import get_preset
-from marfast.ops import native
 from marfast.verification import original
 from marfast.verification.runner import load_original, patch_process
-
-RESULTS = Path(__file__).parent / "results"
 
 LABEL = torch.tensor([207])
 
@@ -123,8 +121,7 @@ def main() -> None:
             f"{row['difference']:.1e}",
         )
     Console().print(table)
-    isa = native.extension().isa()
-    file = RESULTS / f"drop-in-{isa}.json"
+    file = RESULTS / f"drop-in-{instruction_set()}.json"
     found = original.commit(checkout)
     write_rows(file, rows, commit=commit(), original_commit=found, steps=options.steps)
 
