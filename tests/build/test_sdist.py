@@ -6,7 +6,10 @@ import tarfile
 
 from tests.build.tree import BUILD_INPUTS, copy_repository
 
-MORE = ("CHANGELOG.md", "MANIFEST.in", "Makefile", "benchmarks", "constraints.txt", "docs", "tests")
+MORE = (
+    *("CHANGELOG.md", "CONTRIBUTING.md", "MANIFEST.in", "Makefile", "benchmarks"),
+    *("constraints.txt", "docs", "tests"),
+)
 
 
 def test_the_sdist_has_every_source_and_nothing_built(tmp_path):
