@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from marfast.benchmarking.results import Row, commit, write_rows
+from marfast.bench.results import Row, commit, write_rows
 from marfast.ops import native
 
 HERE = Path(__file__).parent

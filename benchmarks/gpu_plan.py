@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from marfast.benchmarking.predict import NOTE, table
+from marfast.bench.predict import NOTE, table
 
 
 def markdown(entries: list[dict[str, Any]]) -> str:

@@ -19,9 +19,9 @@ from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
 import marfast
-from marfast.benchmarking.results import commit, write_rows
-from marfast.verification import original
-from marfast.verification.runner import load_original, patch_process
+from marfast.bench.results import commit, write_rows
+from marfast.verifying import original
+from marfast.verifying.runner import load_original, patch_process
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -16,8 +16,8 @@ from matplotlib.ticker import LogLocator
 from scaling import QUANTITIES, series
 from tables import UNITS
 
-from marfast.benchmarking.plots import plot, save
-from marfast.benchmarking.results import Row, read_document
+from marfast.bench.plots import plot, save
+from marfast.bench.results import Row, read_document
 
 HERE = Path(__file__).parent
 COLOURS = {"float32": "#1f77b4", "bfloat16": "#d6604d"}

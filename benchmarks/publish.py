@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from marfast.benchmarking.results import commit
+from marfast.bench.results import commit
 from marfast.ops import native
 
 HERE = Path(__file__).parent

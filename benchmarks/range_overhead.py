@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from marfast import profiling
-from marfast.benchmarking.images import random_module
-from marfast.benchmarking.results import commit, write_rows
+from marfast.bench.images import random_module
+from marfast.bench.results import commit, write_rows
 from marfast.generation import Pipeline
 from marfast.model import FastMAR, get_preset
 from marfast.ops import native

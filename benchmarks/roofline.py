@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.benchmarking import floors, heads, timing
-from marfast.benchmarking.results import commit, write_rows
+from marfast.bench import floors, heads, timing
+from marfast.bench.results import commit, write_rows
 from marfast.ops import native, registry
 
 HERE = Path(__file__).parent

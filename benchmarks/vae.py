@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from marfast.benchmarking.results import commit, write_rows
+from marfast.bench.results import commit, write_rows
 from marfast.model import KLTokenizer
 from marfast.ops import native
 from marfast.reference import AutoencoderKL

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from marfast.ops import backend, native
-from marfast.verification.compare import to_double
-from marfast.verification.op_table import OWN_PRODUCTS
+from marfast.verifying.compare import to_double
+from marfast.verifying.op_table import OWN_PRODUCTS
 
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import marfast
-from marfast.benchmarking.results import read_rows, write_rows
+from marfast.bench.results import read_rows, write_rows
 from marfast.evaluation import (
     CLASS_NAMES,
     evaluate_images,

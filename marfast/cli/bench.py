@@ -10,18 +10,17 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from marfast.benchmarking import floors, heads, images, measure, predict
-from marfast.benchmarking.plots import plot
-from marfast.benchmarking.results import Row, commit, write_rows
-from marfast.benchmarking.timing import AT_MOST_BUSY
+from marfast.bench import floors, heads, images, measure, predict
+from marfast.bench.plots import plot
+from marfast.bench.results import Row, commit, write_rows
+from marfast.bench.timing import AT_MOST_BUSY
+from marfast.cli.console import print_table, progress_bar
+from marfast.cli.errors import bad, check_environment, reported_as
+from marfast.cli.values import whole
 from marfast.generation import load
 from marfast.model import Architecture, get_preset
-from marfast.verification import original as checkouts
-from marfast.verification.runner import load_original, patch_process
-
-from .console import print_table, progress_bar
-from .errors import bad, check_environment, reported_as
-from .values import whole
+from marfast.verifying import original as checkouts
+from marfast.verifying.runner import load_original, patch_process
 
 SIZES = {"b": "mar_base", "l": "mar_large", "h": "mar_huge"}
 ALLOWED = (

@@ -5,11 +5,10 @@ from typing import Annotated
 
 import typer
 
-from marfast.verification.report import OpRow, Report
-from marfast.verify import verify as gather
-
-from .console import print_table, progress_bar
-from .errors import check_environment, reported_as
+from marfast.cli.console import print_table, progress_bar
+from marfast.cli.errors import check_environment, reported_as
+from marfast.verifying import verify as gather
+from marfast.verifying.report import OpRow, Report
 
 
 def verify(

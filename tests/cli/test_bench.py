@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from marfast.benchmarking import floors, heads, measure
-from marfast.benchmarking.floors import Floors
-from marfast.benchmarking.timing import in_turn, percentiles
+from marfast.bench import floors, heads, measure
+from marfast.bench.floors import Floors
+from marfast.bench.timing import in_turn, percentiles
 from tests.cli.program import invoke
 
 QUICK = ("--rounds=2", "--steps=2")
@@ -139,7 +139,7 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
 def test_bad_input_is_one_line(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from marfast.benchmarking import images
+    from marfast.bench import images
     from tests.models import tiny_pipeline
 
     monkeypatch.setattr(images, "random_module", lambda *_: tiny_pipeline().model.module)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops, reference
-from marfast.benchmarking.predict import HEADS
+from marfast.bench.predict import HEADS
 from marfast.ops import cuda_sample, native, registry
 from tests.helpers import assert_as_accurate
 from tests.ops.heads import sample_inputs

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import gpu_plan
-from marfast.benchmarking.predict import table
+from marfast.bench.predict import table
 from marfast.ops.head import HeadShape
 from marfast.ops.plan import gpu_profiles, head_plan
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from marfast.verification.report import Difference, OpRow, Report, Row
+from marfast.verifying.report import Difference, OpRow, Report, Row
 
 __all__ = ["Difference", "OpRow", "Report", "Row", "verify"]
 
@@ -54,14 +54,14 @@ def verify(
     start = time.perf_counter()
     versions = {"torch": str(torch.__version__)}
     if original is None:
-        from marfast.verification import op_table
+        from marfast.verifying import op_table
 
         with _process_untouched(None):
             ops = op_table.rows(report)
         return Report(ops=ops, versions=versions, seconds=time.perf_counter() - start)
 
-    from marfast.verification import against_original
-    from marfast.verification import original as checkout
+    from marfast.verifying import against_original
+    from marfast.verifying import original as checkout
 
     root = checkout.require_checkout(original)
     checkout.require_packages()

@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ..case import Case, Implementation, Result, generator_states, seed_all
-from .models import UNEQUAL, VARIANTS, tiny
+from marfast.verifying.case import Case, Implementation, Result, generator_states, seed_all
+from marfast.verifying.cases.models import UNEQUAL, VARIANTS, tiny
 
 GUIDED = {"cfg": 2.5, "num_iter": 4}
 CONSTANT = GUIDED | {"cfg_schedule": "constant"}

@@ -16,14 +16,13 @@ import torch
 from torch import Tensor
 
 from marfast import ops
+from marfast.bench import heads, images
+from marfast.bench.floors import Floors, measure
+from marfast.bench.memory import working_mb
+from marfast.bench.results import Row
+from marfast.bench.timing import AT_MOST_BUSY, Run, Timing, in_turn, joined, percentiles
 from marfast.model import Architecture, Settings
 from marfast.reference import SimpleMLPAdaLN
-
-from . import heads, images
-from .floors import Floors, measure
-from .memory import working_mb
-from .results import Row
-from .timing import AT_MOST_BUSY, Run, Timing, in_turn, joined, percentiles
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 HEAD_TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}  # of samples of order 1, over a whole loop
@@ -48,7 +47,7 @@ class Options:
     rounds: int = 9
     device: str = "cpu"
     compile: bool = False  # torch.compile, too
-    original: Any = None  # verification's Implementation of a checkout
+    original: Any = None  # verifying.case's Implementation of a checkout
 
 
 def quiet_timing(runs: Mapping[str, Run], rounds: int) -> Timing:

@@ -15,11 +15,10 @@ import pytest
 import torch
 
 from marfast.ops import registry
-from marfast.verification import compare, op_table, original
-from marfast.verification.cases import all_cases
-from marfast.verification.original import OriginalError
-from marfast.verification.report import Difference, OpRow, Report, Row
-from marfast.verify import verify
+from marfast.verifying import compare, op_table, original, verify
+from marfast.verifying.cases import all_cases
+from marfast.verifying.original import OriginalError
+from marfast.verifying.report import Difference, OpRow, Report, Row
 from tests.helpers import assert_as_accurate
 
 STAND_IN = {

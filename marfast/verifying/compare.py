@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .case import Result
+from marfast.verifying.case import Result
 
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 

@@ -54,7 +54,7 @@ def outcome(case: Case, implementation: Implementation) -> Result:
 
 def reference() -> Implementation:
     """marfast's own definition."""
-    from ..reference import diffusion, head, mar, vae
+    from marfast.reference import diffusion, head, mar, vae
 
     return Implementation(
         mar=mar.MAR,

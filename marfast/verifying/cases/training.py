@@ -6,9 +6,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..case import Case, Implementation, Result, fill, generator_states, numbers, seed_all
-from .head import C, D
-from .models import VARIANTS, tiny
+from marfast.verifying.case import (
+    Case,
+    Implementation,
+    Result,
+    fill,
+    generator_states,
+    numbers,
+    seed_all,
+)
+from marfast.verifying.cases.head import C, D
+from marfast.verifying.cases.models import VARIANTS, tiny
 
 
 def gradients(module: nn.Module) -> Result:

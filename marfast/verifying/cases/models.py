@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import nn
 
-from ..case import Implementation, fill
+from marfast.verifying.case import Implementation, fill
 
 TINY: dict[str, Any] = {
     "img_size": 16,

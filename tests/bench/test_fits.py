@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from marfast.benchmarking.fits import fit
+from marfast.bench.fits import fit
 
 
 def test_a_line_is_recovered_over_decades() -> None:

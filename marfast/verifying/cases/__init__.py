@@ -1,7 +1,7 @@
 """All that the reference must share with the original, bit for bit."""
 
-from ..case import Case
-from . import autoencoder, exact, head, sampling, sizes, training, transformer
+from marfast.verifying.case import Case
+from marfast.verifying.cases import autoencoder, exact, head, sampling, sizes, training, transformer
 
 
 def all_cases() -> list[Case]:

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from marfast import ops
+from marfast.bench import timing
 from marfast.ops import native
 from marfast.ops.head import HeadShape
 from marfast.reference import create_diffusion
-
-from . import timing
 
 LEVELS = [1 << 18, 1 << 20, 1 << 23, 3 << 23, 3 << 24, 1 << 27, 1 << 28]
 """Bytes: in L2, in L3, in memory, on the machines at hand."""

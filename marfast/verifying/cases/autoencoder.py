@@ -6,7 +6,15 @@ from typing import Any
 
 import torch
 
-from ..case import Case, Implementation, Result, fill, generator_states, numbers, seed_all
+from marfast.verifying.case import (
+    Case,
+    Implementation,
+    Result,
+    fill,
+    generator_states,
+    numbers,
+    seed_all,
+)
 
 # latents' channels, and widths of the levels in multiples of 128
 SIZES: dict[str, tuple[int, tuple[int, ...]]] = {

@@ -14,7 +14,7 @@ from types import TracebackType
 
 import torch
 
-from .case import Result
+from marfast.verifying.case import Result
 
 TIMM = "0.9.12"
 FILES = (
@@ -31,7 +31,7 @@ COMMIT_FINGERPRINT = "15e4f8ba87944d1b5abf848f275abca37c3941c971cc81afdf02463718
 
 _BOOTSTRAP = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from marfast.verification.runner import main; main(*sys.argv[2:])"
+    "from marfast.verifying.runner import main; main(*sys.argv[2:])"
 )
 
 

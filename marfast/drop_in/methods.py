@@ -64,6 +64,16 @@ class FastMethod(ABC):
         return nullcontext() if self.backend == "auto" else ops.backend(self.backend)
 
 
+def installed(module: nn.Module) -> list[tuple[nn.Module, FastMethod]]:
+    """What `accelerate` has put into a module and its parts, each with its owner."""
+    return [
+        (part, method)
+        for part in module.modules()
+        for method in vars(part).values()
+        if isinstance(method, FastMethod)
+    ]
+
+
 def _on_this_machine(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return own(*args, **kwargs)

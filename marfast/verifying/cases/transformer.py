@@ -5,8 +5,8 @@ from typing import Any
 
 import torch
 
-from ..case import Case, Implementation, Result, generator_states, numbers, seed_all
-from .models import VARIANTS, tiny
+from marfast.verifying.case import Case, Implementation, Result, generator_states, numbers, seed_all
+from marfast.verifying.cases.models import VARIANTS, tiny
 
 
 def _mask(batch: int, seq_len: int, masked: int) -> torch.Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .case import Implementation, outcome
+from marfast.verifying.case import Implementation, outcome
 
 
 class _AnyAttribute(type):

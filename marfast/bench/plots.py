@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .images import PHASES
-from .results import Row
+from marfast.bench.images import PHASES
+from marfast.bench.results import Row
 
 COLOURS = {
     "eager": "#9e9e9e",

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..case import Case, Implementation, Result, generator_states, seed_all
-from .models import TINY, VARIANTS
+from marfast.verifying.case import Case, Implementation, Result, generator_states, seed_all
+from marfast.verifying.cases.models import TINY, VARIANTS
 
 SCHEDULE = (
     "betas",

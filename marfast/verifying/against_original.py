@@ -3,13 +3,13 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from .case import outcome, reference
-from .cases import all_cases
-from .compare import difference
-from .original import RunningOriginal
-from .report import Difference, Row
+from marfast.verifying.case import outcome, reference
+from marfast.verifying.cases import all_cases
+from marfast.verifying.compare import difference
+from marfast.verifying.original import RunningOriginal
+from marfast.verifying.report import Difference, Row
 
-SOURCE = "marfast.verification.cases"
+SOURCE = "marfast.verifying.cases"
 
 
 def rows(

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from marfast.fast_methods import FastMethod, FastSampleTokens
+from marfast.drop_in.methods import FastSampleTokens, installed
 from marfast.generation import Pipeline
 from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of
 from marfast.generation.loop import Loop
@@ -110,15 +110,10 @@ def refresh(model: Pipeline | nn.Module) -> None:
     if isinstance(model, Pipeline):
         model.model.forget()
         return
-    methods = [
-        method
-        for module in model.modules()
-        for method in vars(module).values()
-        if isinstance(method, FastMethod)
-    ]
+    methods = installed(model)
     if not methods:
         raise TypeError(f"{type(model).__name__} is not accelerated: there is nothing to refresh")
-    for method in methods:
+    for _, method in methods:
         method.forget()
 
 

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from marfast.ops import native, registry
-
-from .compare import bit_equal_share, max_ulp, to_double
-from .report import OpRow
+from marfast.verifying.compare import bit_equal_share, max_ulp, to_double
+from marfast.verifying.report import OpRow
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SEEDS = range(8)

@@ -5,8 +5,16 @@ from typing import Any
 
 import torch
 
-from ..case import Case, Implementation, Result, fill, generator_states, numbers, seed_all
-from .training import gradients
+from marfast.verifying.case import (
+    Case,
+    Implementation,
+    Result,
+    fill,
+    generator_states,
+    numbers,
+    seed_all,
+)
+from marfast.verifying.cases.training import gradients
 
 # preset: width, heads, the paper's head (depth, width)
 SIZES = {"base": (768, 12, 6, 1024), "large": (1024, 16, 8, 1280), "huge": (1280, 16, 12, 1536)}

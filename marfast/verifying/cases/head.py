@@ -5,7 +5,15 @@ from typing import Any
 
 import torch
 
-from ..case import Case, Implementation, Result, fill, generator_states, numbers, seed_all
+from marfast.verifying.case import (
+    Case,
+    Implementation,
+    Result,
+    fill,
+    generator_states,
+    numbers,
+    seed_all,
+)
 
 C, D = 16, 24  # channels of a token, width of its condition
 
