@@ -8,13 +8,12 @@ from typing import Annotated, Any
 
 import typer
 
+from marfast.cli.console import print_pairs
+from marfast.cli.errors import reported_as
+from marfast.cli.values import one_of
 from marfast.model.checkpoint import ENTRIES
 from marfast.model.convert import DTYPES
 from marfast.model.convert import convert as write
-
-from .console import print_pairs
-from .errors import reported_as
-from .values import one_of
 
 
 def convert(

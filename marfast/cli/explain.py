@@ -6,13 +6,12 @@ from dataclasses import asdict
 import torch
 import typer
 
+from marfast.cli.console import print_table
+from marfast.cli.errors import bad, check_environment, reported_as
 from marfast.generation import Pipeline, load
 from marfast.generation.explain import Choice, explain
 from marfast.model import FastMAR
 from marfast.model.presets import MAR_PRESETS
-
-from .console import print_table
-from .errors import bad, check_environment, reported_as
 
 
 def print_choices(

@@ -10,19 +10,18 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from marfast.cli.console import print_pairs, progress_bar
+from marfast.cli.errors import bad, check_environment, reported_as
+from marfast.cli.images import CHANNELS
+from marfast.cli.labels import file_names, parse_labels
+from marfast.cli.output import Folder, Output, make_folder, make_grid_file
+from marfast.cli.target import check_target, refuse_to_replace
+from marfast.cli.values import number, one_of, whole
 from marfast.generation import Pipeline, load
 from marfast.generation.load import find_tokenizer
 from marfast.model.find import find_model
 from marfast.model.presets import Preset, get_preset
 from marfast.ops import registry
-
-from .console import print_pairs, progress_bar
-from .errors import bad, check_environment, reported_as
-from .images import CHANNELS
-from .labels import file_names, parse_labels
-from .output import Folder, Output, make_folder, make_grid_file
-from .target import check_target, refuse_to_replace
-from .values import number, one_of, whole
 
 MOST_IMAGES = 100_000
 FOLDER_PARTS = 32  # a folder fills in about so many steps,

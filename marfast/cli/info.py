@@ -11,14 +11,13 @@ import torch
 import typer
 
 from marfast._version import __version__
+from marfast.cli.console import print_pairs, print_table
+from marfast.cli.convert import report_pairs
+from marfast.cli.errors import bad, check_environment, reported_as
+from marfast.cli.explain import print_choices
 from marfast.model.presets import embedded_models, read_config
 from marfast.model.report import inspect
 from marfast.ops import native, registry
-
-from .console import print_pairs, print_table
-from .convert import report_pairs
-from .errors import bad, check_environment, reported_as
-from .explain import print_choices
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Shown where they are set, besides those that begin with MARFAST_."""

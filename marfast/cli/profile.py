@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from marfast import profiling
-
-from .console import print_pairs
-from .errors import bad
+from marfast.cli.console import print_pairs
+from marfast.cli.errors import bad
 
 NSYS = (
     "profile",
@@ -69,7 +68,7 @@ def profile(
 
 
 def _torch_trace(arguments: list[str], trace: Path) -> int:
-    from .app import app
+    from marfast.cli.app import app
 
     status = 0
 

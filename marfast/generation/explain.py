@@ -6,12 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marfast.generation.loop import Loop
+from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.model.mar import FastMAR
 from marfast.model.presets import Settings
 from marfast.ops import native, registry
-
-from .loop import Loop
-from .randomness import BatchRandomness, Generators
 
 
 @dataclass

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from marfast.generation.pipeline import Pipeline
 from marfast.model.checkpoint import load_weights, read_checkpoint
 from marfast.model.find import PresetLike, find_model
 from marfast.model.mar import FastMAR, check_dtype
@@ -11,8 +12,6 @@ from marfast.model.presets import Architecture
 from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer, check_tokenizer
 from marfast.model.vae import load_tokenizer
-
-from .pipeline import Pipeline
 
 TokenizerLike = str | Path | Tokenizer
 

@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.generation.randomness import Randomness
 from marfast.model.mar import FastMAR, Schedule
 from marfast.model.presets import Settings
 from marfast.reference.mar import guidance_scale, mask_lengths
-
-from .randomness import Randomness
 
 Progress = Callable[[int, int], None]
 

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.generation.loop import Progress
+from marfast.generation.randomness import randomness_of_parts
+from marfast.generation.sample import sample_tokens
 from marfast.model.mar import FastMAR
 from marfast.model.presets import Settings
 from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer
-
-from .loop import Progress
-from .randomness import randomness_of_parts
-from .sample import sample_tokens
 
 PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about
 ACTIVATIONS = 16  # vectors of the transformer's width that are live for each position, about

@@ -2,12 +2,11 @@
 
 from torch import Tensor
 
+from marfast.generation.graphs import Graphs, key_of
+from marfast.generation.loop import Loop, Progress
+from marfast.generation.randomness import Randomness
 from marfast.model.mar import FastMAR, Schedule
 from marfast.model.presets import Settings
-
-from .graphs import Graphs, key_of
-from .loop import Loop, Progress
-from .randomness import Randomness
 
 
 def sample_tokens(
