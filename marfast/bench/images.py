@@ -159,7 +159,7 @@ class EagerRun:
             self.encoder()
             self.z = self.decoder().float()
         self.head_arguments = iteration.head_arguments(self.z)
-        who.thin.refresh()
+        who.thin.update()
 
     def head(self) -> Tensor:
         with ops.backend("reference"):
@@ -224,7 +224,7 @@ class OursRun:
     def __init__(self, who: Ours, iteration: Iteration):
         self.who, self.iteration = who, iteration
         with ops.backend(who.backend):
-            who.model.refresh()
+            who.model.update()
             self.loop = iteration.loop_of(who.model)
             self.loop.begin()
             self.loop.orders.copy_(iteration.orders)

@@ -256,7 +256,7 @@ def _results(
 ) -> tuple[Tensor, Tensor]:
     """z, and the head's tokens from the reference's z."""
     with ops.backend(ours.backend):
-        ours.model.refresh()
+        ours.model.update()
         z = iteration.condition(ours.model).float()
         return z, ours.model.sample_head(*eager.head_arguments)
 

@@ -50,7 +50,7 @@ class FastMethod(ABC):
         self.replaced = module.__dict__.get(self.name)
 
     @abstractmethod
-    def forget(self) -> None:
+    def refresh(self) -> None:
         """Take all weights anew at the next call."""
 
     @property
@@ -92,7 +92,7 @@ class _FastHeadMethod(FastMethod):
         self.dtype = dtype
         self.head = FastHead()
 
-    def forget(self) -> None:
+    def refresh(self) -> None:
         self.head = FastHead()
 
 
@@ -110,7 +110,7 @@ class FastForward(_FastHeadMethod):
             output: Tensor = self.own(x, t, c)
             return output
         with self.backend_in_force(), autocast(x.device, self.dtype):
-            self.head.refresh(self.module)
+            self.head.update(self.module)
             if not self.head.plain:
                 output = self.own(x, t, c)
                 return output
@@ -136,7 +136,7 @@ class FastSample(_FastHeadMethod):
         tokens = len(z) // 2 if guided else len(z)
         randomness = BatchRandomness(Generators.global_ones(z.device), 1, range(1))
         with self.backend_in_force(), autocast(z.device, self.dtype):
-            self.head.refresh(module.net)
+            self.head.update(module.net)
             noise = randomness.initial_noise(tokens, module.in_channels)
             step_noise = randomness.step_noise(tokens, module.in_channels, len(timesteps), guided)
             sampled = self.head.sample(
@@ -200,8 +200,8 @@ class FastSampleTokens(FastMethod):
             clip_denoised=getattr(self.module.diffloss, "clip_denoised", False),
         )
 
-    def forget(self) -> None:
-        self.model.forget()
+    def refresh(self) -> None:
+        self.model.refresh()
 
     def _computes_what_the_module_does(self) -> bool:
         """Once: condition vectors of one image, by the module's own encoder and decoder and by the
@@ -218,7 +218,7 @@ class FastSampleTokens(FastMethod):
             # half precision may overflow in the module's own code: not what is asked here
             model = FastMAR(module, torch.float32) if in_force else self.model
             with self.backend_in_force():
-                model.refresh()
+                model.update()
                 embedding = model.class_embedding(torch.full((1,), -1, device=device))
                 ours = model.condition(tokens, known, predict, embedding).float()
             with model.autocast():

@@ -62,7 +62,7 @@ def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warm
     parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
     randomness = [BatchRandomness(generators, batch, rows) for rows in parts]
     with forced, registry.used() as used:
-        fast.refresh()
+        fast.update()
         reason = _capture(fast, randomness, chosen, schedule)
         if reason:
             labels = torch.full((len(parts[0]),), -1, device=fast.device)
@@ -108,13 +108,13 @@ def refresh(model: Pipeline | nn.Module) -> None:
     after writing through `.data`.
     """
     if isinstance(model, Pipeline):
-        model.model.forget()
+        model.model.refresh()
         return
     methods = installed(model)
     if not methods:
         raise TypeError(f"{type(model).__name__} is not accelerated: there is nothing to refresh")
     for _, method in methods:
-        method.forget()
+        method.refresh()
 
 
 def _sample_tokens_of(model: Any) -> FastSampleTokens:

@@ -44,7 +44,7 @@ def explain(model: FastMAR, batch: int, settings: Settings) -> list[Choice]:
         assert isinstance(first, Tensor)
         sizes.setdefault(key, set()).add(tuple(first.shape))
 
-    model.refresh()
+    model.update()
     randomness = BatchRandomness(Generators.seeded(0, model.device), batch, range(batch))
     labels = torch.full((batch,), -1, device=model.device)
     loop = Loop(model, labels, randomness, settings, model.schedule(2))

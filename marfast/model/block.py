@@ -49,7 +49,7 @@ class FastLinear:
     def __init__(self) -> None:
         self._packing = Packing(_pack)
 
-    def refresh(self, linear: nn.Linear, norm: Any = None, gelu: bool = False) -> None:
+    def update(self, linear: nn.Linear, norm: Any = None, gelu: bool = False) -> None:
         """Take these modules' weights as they are now."""
         self.norm, self.gelu = norm, gelu
         (self.weight, self.bias), self._packed = self._packing.of([linear.weight, linear.bias])
@@ -79,7 +79,7 @@ class FastBlock:
         self.qkv, self.proj, self.fc1, self.fc2 = (FastLinear() for _ in range(4))
         self.native = False
 
-    def refresh(self, block: Any) -> None:
+    def update(self, block: Any) -> None:
         """Take this block's weights as they are now. To be called once in each generation."""
         self.block = block
         self.native = (
@@ -88,10 +88,10 @@ class FastBlock:
             and native_kernels_take(block.attn.qkv.weight)
         )
         if self.native:
-            self.qkv.refresh(block.attn.qkv, block.norm1)
-            self.proj.refresh(block.attn.proj)
-            self.fc1.refresh(block.mlp.fc1, block.norm2, gelu=True)
-            self.fc2.refresh(block.mlp.fc2)
+            self.qkv.update(block.attn.qkv, block.norm1)
+            self.proj.update(block.attn.proj)
+            self.fc1.update(block.mlp.fc1, block.norm2, gelu=True)
+            self.fc2.update(block.mlp.fc2)
 
     def __call__(self, x: Tensor, rows: Tensor, queries: Tensor | None = None) -> Tensor:
         if not self.native:

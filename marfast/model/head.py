@@ -51,7 +51,7 @@ class FastHead:
         self._packing = Packing(ops.pack_head)
         self._checked: tuple[Any, bool] | None = None
 
-    def refresh(self, net: Any) -> None:
+    def update(self, net: Any) -> None:
         """Take this module and its weights as they are now. To be called once in each use."""
         self.net = net
         self.weights, self.packed = self._packing.of(head_parameters(net))
