@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from marfast.drop_in.methods import FastSampleTokens, installed
+from marfast.errors import check_whole
 from marfast.generation import Pipeline
 from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of
 from marfast.generation.loop import Loop
@@ -46,8 +47,7 @@ def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warm
 
     Raises TypeError for a model that is neither, ValueError for a setting that is not allowed.
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise ValueError(f"batch: {batch!r}; allowed are whole numbers from 1")
+    check_whole("batch", batch, 1)
     start = time.perf_counter()
     forced: AbstractContextManager[Any] = nullcontext()
     if isinstance(model, Pipeline):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.errors import ArgumentError
 from marfast.ops import native
 from marfast.reference.diffusion import create_diffusion, sampling_schedule
 
@@ -25,7 +26,7 @@ def check_dtype(dtype: torch.dtype | None) -> None:
     """Raise ValueError unless products can be computed in it."""
     if dtype not in (None, *native.WEIGHTS):
         names = ", ".join(map(str, native.WEIGHTS))
-        raise ValueError(f"dtype: {dtype!r}; allowed are None, {names}")
+        raise ArgumentError("dtype", repr(dtype), f"allowed are None, {names}")
 
 
 class FastMAR:

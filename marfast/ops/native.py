@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marfast.errors import ArgumentError
+
 DTYPE_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
 """The values of `marfast::DType` (csrc/include/marfast/types.h)."""
 
@@ -37,7 +39,7 @@ def _load() -> tuple[ModuleType | None, str]:
         try:
             _ask_for_isa(module, forced)
         except ValueError as error:
-            raise ValueError(f"MARFAST_CPU_ISA: {error}") from None
+            raise ArgumentError("MARFAST_CPU_ISA", error) from None
     return module, ""
 
 

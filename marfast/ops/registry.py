@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from marfast.errors import ArgumentError
 from marfast.ops import native, self_check
 
 ORDER = ("cuda", "triton", "cpu", "reference")
@@ -191,7 +192,7 @@ def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _known(name: str) -> str:
     if name != "auto" and name not in ORDER:
-        raise ValueError(f"backend: {name!r}; known are auto, {', '.join(ORDER)}")
+        raise ArgumentError("backend", repr(name), f"known are auto, {', '.join(ORDER)}")
     return name
 
 

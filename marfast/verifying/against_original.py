@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from marfast.errors import ArgumentError
 from marfast.verifying.case import outcome, reference
 from marfast.verifying.cases import all_cases
 from marfast.verifying.compare import difference
@@ -18,11 +19,12 @@ def rows(
     threads: int,
     progress: Callable[[str, int, int], None],
 ) -> tuple[Row, ...]:
-    """A row for each kind of case; ValueError if `only` names one that there isn't."""
+    """A row for each kind of case; ArgumentError if `only` names one that there isn't."""
     cases = all_cases()
     known = list(dict.fromkeys(case.what for case in cases))
     if only is not None and (unknown := set(only) - set(known)):
-        raise ValueError(f"only: {', '.join(sorted(unknown))}; allowed are {', '.join(known)}")
+        allowed = f"allowed are {', '.join(known)}"
+        raise ArgumentError("only", ", ".join(sorted(unknown)), allowed)
     chosen = [i for i, case in enumerate(cases) if only is None or case.what in only]
     found: dict[str, list[Difference | None]] = {cases[i].what: [] for i in chosen}
     implementation = reference()

@@ -214,7 +214,7 @@ def test_the_environment_forces_a_backend():
     assert run(CALL, MARFAST_BACKEND="reference").stdout == "reference\n"
     assert "BackendUnavailable: backend 'triton'" in run(CALL, MARFAST_BACKEND="triton").stderr
     unknown = run(CALL, MARFAST_BACKEND="gpu").stderr
-    assert "ValueError: backend: 'gpu'; known are auto, cuda, triton, cpu, reference" in unknown
+    assert "ArgumentError: backend: 'gpu'; known are auto, cuda, triton, cpu, reference" in unknown
 
 
 WITHOUT_EXTENSION = """
