@@ -1,7 +1,8 @@
 """The paper's heads with inputs for their sampling loop, and whoever runs it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,21 +16,44 @@ from marfast.reference.diffusion import ddpm_step
 Run = Callable[[], Tensor]
 
 
-class HeadWorkload(NamedTuple):
+@dataclass(frozen=True)
+class HeadWorkload:
     """A head and what its sampling loop takes; R rows, guided: R / 2 tokens."""
 
     net: SimpleMLPAdaLN
-    arguments: tuple[Any, ...]  # of ops.ddpm_sample, without `packed`
+    noise: Tensor
+    step_noise: Tensor
+    cond: Tensor
+    weights: list[Tensor]
+    schedule: Tensor
+    timesteps: Tensor
+    guidance: Tensor
+    temperature: float = 1.0
+    clip_denoised: bool = True  # so that random weights keep the sample in bounds
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """Of `ops.ddpm_sample`, without `packed`."""
+        return (
+            self.noise,
+            self.step_noise,
+            self.cond,
+            self.weights,
+            self.schedule,
+            self.timesteps,
+            self.guidance,
+            self.temperature,
+            self.clip_denoised,
+        )
 
     @property
     def weights_a_step(self) -> int:
         """The sequential part: both products of every block."""
         return 2 * self.net.num_res_blocks * self.net.model_channels**2
 
-    def in_dtype(self, dtype: torch.dtype) -> tuple[Any, ...]:
-        """The arguments with the weights in this dtype."""
-        weights = [weight.to(dtype) for weight in self.arguments[3]]
-        return (*self.arguments[:3], weights, *self.arguments[4:])
+    def in_dtype(self, dtype: torch.dtype) -> "HeadWorkload":
+        """With the weights in this dtype."""
+        return replace(self, weights=[weight.to(dtype) for weight in self.weights])
 
     def flops_a_step(self, rows: int) -> int:
         depth, width = self.net.num_res_blocks, self.net.model_channels
@@ -58,7 +82,7 @@ def draw_head(channels: int, width: int, depth: int, condition: int) -> SimpleML
 
 
 def head_workload(net: SimpleMLPAdaLN, rows: int, steps: int) -> HeadWorkload:
-    """R rows under guidance 2.9, x_0 clipped, so that random weights keep the sample in bounds."""
+    """R rows under guidance 2.9; one row is unguided."""
     generator = torch.Generator().manual_seed(rows)
     device = net.cond_embed.weight.device
     guided = rows > 1
@@ -68,17 +92,16 @@ def head_workload(net: SimpleMLPAdaLN, rows: int, steps: int) -> HeadWorkload:
         return torch.randn(sizes, generator=generator).to(device)
 
     schedule, timesteps = create_diffusion(str(steps)).sampling_schedule()
-    arguments = (
-        draw(tokens, net.in_channels),
-        draw(steps, tokens, net.in_channels),
-        draw(2 * tokens if guided else 1, net.cond_embed.in_features),
-        [*net.parameters()],
-        *(schedule.to(device), timesteps.to(device)),
-        torch.tensor([2.9], device=device),
-        1.0,
-        True,
+    return HeadWorkload(
+        net,
+        noise=draw(tokens, net.in_channels),
+        step_noise=draw(steps, tokens, net.in_channels),
+        cond=draw(2 * tokens if guided else 1, net.cond_embed.in_features),
+        weights=[*net.parameters()],
+        schedule=schedule.to(device),
+        timesteps=timesteps.to(device),
+        guidance=torch.tensor([2.9], device=device),
     )
-    return HeadWorkload(net, arguments)
 
 
 def eager(workload: HeadWorkload) -> Run:
@@ -94,8 +117,8 @@ def eager(workload: HeadWorkload) -> Run:
 def warm_autocast(workload: HeadWorkload) -> Run:
     """The same under bfloat16 autocast, its cache of cast weights filled by an earlier run."""
     torch.autocast_increment_nesting()  # so that leaving the context doesn't empty the cache
-    leaves = [weight.detach().requires_grad_() for weight in workload.arguments[3]]
-    arguments = (*workload.arguments[:3], leaves, *workload.arguments[4:])
+    leaves = [weight.detach().requires_grad_() for weight in workload.weights]
+    arguments = replace(workload, weights=leaves).arguments
 
     def run() -> Tensor:
         with torch.autocast(leaves[0].device.type, torch.bfloat16):
@@ -104,20 +127,28 @@ def warm_autocast(workload: HeadWorkload) -> Run:
     return run
 
 
-def compiled(workload: HeadWorkload) -> Run:
+def compiled(work: HeadWorkload) -> Run:
     """The head compiled by torch.compile (with CUDA graphs on a GPU), in the reference's loop;
     compiled by an earlier run."""
-    noise, step_noise, cond, weights, schedule, timesteps, guidance, *options = workload.arguments
-    mode = "reduce-overhead" if noise.is_cuda else None
+    mode = "reduce-overhead" if work.noise.is_cuda else None
     torch.compiler.reset()  # after eight shapes of one function torch would run the rest eagerly
     denoise = torch.compile(head.denoise, fullgraph=True, dynamic=False, mode=mode)
 
     def run() -> Tensor:
-        x: Tensor = noise
-        for coefficients, t, noise_t in zip(schedule, timesteps, step_noise, strict=True):
-            rows: Tensor = x.repeat(cond.shape[0] // x.shape[0], 1)
-            output = denoise(rows, t.expand(rows.shape[0]), cond, weights)
-            x = ddpm_step(x, output, noise_t, coefficients, guidance, *options)
+        x = work.noise
+        steps = zip(work.schedule, work.timesteps, work.step_noise, strict=True)
+        for coefficients, t, noise in steps:
+            rows: Tensor = x.repeat(work.cond.shape[0] // x.shape[0], 1)
+            output = denoise(rows, t.expand(rows.shape[0]), work.cond, work.weights)
+            x = ddpm_step(
+                x,
+                output,
+                noise,
+                coefficients,
+                work.guidance,
+                work.temperature,
+                work.clip_denoised,
+            )
         return x
 
     return run
@@ -125,10 +156,13 @@ def compiled(workload: HeadWorkload) -> Run:
 
 def original(workload: HeadWorkload, implementation: Any) -> Run:
     """The original's own `DiffLoss.sample`, same condition and weights; it draws its noise."""
-    net, cond, steps = workload.net, workload.arguments[2], len(workload.arguments[5])
+    net, cond = workload.net, workload.cond
     diffloss = implementation.diffloss(
-        *(net.in_channels, net.cond_embed.in_features, net.num_res_blocks, net.model_channels),
-        num_sampling_steps=str(steps),
+        target_channels=net.in_channels,
+        z_channels=net.cond_embed.in_features,
+        depth=net.num_res_blocks,
+        width=net.model_channels,
+        num_sampling_steps=str(len(workload.timesteps)),
         clip_denoised=True,
     )
     diffloss.net.load_state_dict(net.state_dict())
@@ -143,9 +177,8 @@ def original(workload: HeadWorkload, implementation: Any) -> Run:
 
 def ours(workload: HeadWorkload, backend: str, dtype: torch.dtype) -> Run:
     """`ops.ddpm_sample` by one backend, its weights packed beforehand where it packs."""
-    arguments = workload.in_dtype(dtype)
-    packed = ops.pack_head(arguments[3]) if backend == "cpu" else None
-    arguments = (*arguments, packed)
+    work = workload.in_dtype(dtype)
+    arguments = (*work.arguments, ops.pack_head(work.weights) if backend == "cpu" else None)
 
     def run() -> Tensor:
         with ops.backend(backend):
@@ -156,7 +189,7 @@ def ours(workload: HeadWorkload, backend: str, dtype: torch.dtype) -> Run:
 
 def backends(workload: HeadWorkload, dtype: torch.dtype) -> list[str]:
     """Ours that can run it here."""
-    op, arguments = registry.OPS["ddpm_sample"], workload.in_dtype(dtype)
-    verdicts = op.verdicts(op.fill(arguments))
+    op = registry.OPS["ddpm_sample"]
+    verdicts = op.verdicts(op.fill(workload.in_dtype(dtype).arguments))
     able = ("", "on request only")
     return [name for name, reason in verdicts.items() if name != "reference" and reason in able]

@@ -21,6 +21,7 @@ from marfast.bench.floors import Floors, measure
 from marfast.bench.memory import working_mb
 from marfast.bench.results import Row
 from marfast.bench.timing import AT_MOST_BUSY, Run, Timing, in_turn, joined, percentiles
+from marfast.errors import ArgumentError
 from marfast.model import Architecture, Settings
 from marfast.reference import SimpleMLPAdaLN
 
@@ -146,9 +147,22 @@ class ImageWorkload:
     name: str
     module: Any
     architecture: Architecture
-    settings: Settings  # with the K and S to measure
-    batch: int
-    timed: int  # of the K iterations
+    settings: Settings
+    batch: int = 1
+    timed: int = 4  # of the K iterations
+
+    def varied(self, batch: int | None, num_iter: int | None, steps: int | None) -> "ImageWorkload":
+        """With another batch, K and S, where they are given, and x_0 clipped where the module
+        clips it."""
+        chosen = self.settings.replace(self.architecture.seq_len, num_iter=num_iter, steps=steps)
+        if not isinstance(chosen.steps, int):
+            raise ArgumentError("steps", repr(chosen.steps), "benchmarks take a number of steps")
+        return replace(
+            self,
+            settings=replace(chosen, clip_denoised=self.module.diffloss.clip_denoised),
+            batch=batch or self.batch,
+            timed=min(self.timed, chosen.num_iter),
+        )
 
 
 def measure_images(what: ImageWorkload, options: Options, peaks: dict[str, float]) -> list[Row]:
@@ -276,22 +290,3 @@ def _rounding(eager: images.EagerRun, who: images.Eager) -> float:
 def _require(case: str, off: float, allowed: float) -> None:
     if not off < allowed:
         raise WrongResult(f"{case}: off by {off:.3g}, {allowed:.3g} is allowed; nothing was timed")
-
-
-def image_workload(
-    name: str,
-    module: Any,
-    architecture: Architecture,
-    settings: Settings,
-    batch: int = 1,
-    timed: int = 4,
-    num_iter: int | None = None,
-    steps: int | None = None,
-) -> ImageWorkload:
-    """The settings as they are, or with another K and S; `timed` of the K iterations are timed."""
-    chosen = settings.replace(architecture.seq_len, num_iter=num_iter, steps=steps)
-    count = chosen.steps if isinstance(chosen.steps, int) else None
-    if count is None:
-        raise ValueError(f"steps: {chosen.steps!r}; benchmarks take a number of steps")
-    clip = replace(chosen, clip_denoised=module.diffloss.clip_denoised)
-    return ImageWorkload(name, module, architecture, clip, batch, min(timed, chosen.num_iter))

@@ -5,12 +5,13 @@ import os
 import platform
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 import typer
 
 from marfast._version import __version__
+from marfast.cli import options
 from marfast.cli.console import print_pairs, print_table
 from marfast.cli.convert import report_pairs
 from marfast.cli.errors import bad, check_environment, reported_as
@@ -31,10 +32,7 @@ def info(
             help="Show what is in this model's file instead; every weight is checked.",
         ),
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="What the file holds, if it does not say."),
-    ] = None,
+    preset: options.Preset = None,
     explain: Annotated[
         bool,
         typer.Option(
@@ -43,13 +41,12 @@ def info(
             "and mar_huge need no file), and why not another.",
         ),
     ] = False,
-    batch: Annotated[int, typer.Option(help="With --explain: images at a time.")] = 1,
-    dtype: Annotated[
-        Literal["bfloat16", "float16"] | None,
-        typer.Option(help="With --explain: what products are computed in; float32 by default."),
-    ] = None,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --explain: images at a time.")
+    ] = 1,
+    dtype: options.HalfPrecision = None,
     device: Annotated[str, typer.Option(help="With --explain: cpu, cuda or cuda:N.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what this machine has and can run.
 

@@ -90,7 +90,7 @@ def test_rows_finished_before_a_wrong_result_are_printed(
 
     def wrong(workload: Any, *rest: Any) -> Any:
         run = right(workload, *rest)
-        return lambda: run() + (1.0 if len(workload.arguments[2]) == 4 else 0.0)
+        return lambda: run() + (1.0 if len(workload.cond) == 4 else 0.0)
 
     monkeypatch.setattr(heads, "ours", wrong)
     result = invoke("bench", "head-b", "--rows=2,4", *QUICK)
@@ -132,7 +132,7 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-b", "--rounds=0"], "--rounds"),
         (["fashion-mnist", "--batch=0"], "'0'; allowed are whole numbers from 1"),
         (["image-b", "--num-iter=257", "--steps=2"], "num-iter"),
-        (["head-b", "--device=tpu"], "allowed are cpu and cuda"),
+        (["head-b", "--device=tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
         (["head-b", "--original=/nowhere"], "no such directory"),
     ],
 )
