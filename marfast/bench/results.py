@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import platform
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 import marfast
+from marfast import hardware
 
 Row = dict[str, Any]
 
@@ -38,15 +38,15 @@ def write_rows(file: Path, rows: list[Row], **facts: Any) -> None:
 
 def machine() -> dict[str, Any]:
     """The processor and the versions of the last run that wrote the file."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "processor": _processor(),
+    found = {
+        "processor": hardware.processor(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        **({"gpus": gpus} if gpus else {}),
         "torch": torch.__version__,
         "marfast": marfast.__version__,
     }
+    gpus = hardware.gpus()
+    return found | ({"gpus": gpus} if gpus else {})
 
 
 @functools.cache
@@ -64,10 +64,3 @@ def _git(*arguments: str) -> str:
         return ""
     done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True)
     return done.stdout.strip()
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

@@ -4,12 +4,12 @@ import json
 import os
 import platform
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
+from marfast import hardware
 from marfast._version import __version__
 from marfast.cli import options
 from marfast.cli.console import print_pairs, print_table
@@ -78,7 +78,7 @@ def info(
 
 def gather() -> dict[str, Any]:
     """Everything that `marfast info` prints, as JSON can say it."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = hardware.gpus()
     return {
         "versions": {
             "marfast": __version__,
@@ -86,7 +86,7 @@ def gather() -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "devices": {
-            "cpu": _cpu_name(),
+            "cpu": hardware.processor(),
             "logical_cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpus": gpus,
@@ -122,15 +122,6 @@ def _native() -> dict[str, Any]:
         "instruction_set": extension.isa(),
         "usable": extension.isas(),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -7,35 +7,35 @@ from torch import Tensor
 
 from marfast.verifying.case import Result
 
-_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+_INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def bits(x: Tensor) -> Tensor:
+    """As integers of the same size."""
+    return x.detach().contiguous().view(_INTEGERS[x.element_size()])
 
 
 def bit_equal(a: Tensor, b: Tensor) -> bool:
     """Same type, same shape, same bits (so 0.0 is not −0.0, and a NaN equals itself)."""
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    a, b = (x.detach().contiguous().reshape(-1).view(torch.uint8) for x in (a, b))
-    return torch.equal(a, b)
-
-
-def _bits(x: Tensor) -> Tensor:
-    return x.detach().contiguous().view(_INTEGERS[x.element_size()]).long()
+    return torch.equal(bits(a), bits(b))
 
 
 def bit_equal_share(a: Tensor, b: Tensor) -> float:
     """The share of floats whose bits are equal."""
-    return float((_bits(a) == _bits(b)).double().mean())
+    return float((bits(a) == bits(b)).double().mean())
 
 
-def max_ulp(a: Tensor, b: Tensor) -> int:
-    """The largest distance of two floats, counted in floats of their type, through zero."""
+def ulp_distance(a: Tensor, b: Tensor) -> Tensor:
+    """How many floats of their type apart, element by element, through zero and up to infinity."""
 
     def place(x: Tensor) -> Tensor:
-        bits = _bits(x)
-        magnitude = bits & (2 ** (8 * x.element_size() - 1) - 1)
-        return torch.where(bits < 0, -magnitude, magnitude)
+        raw = bits(x).long()
+        magnitude = raw & (2 ** (8 * x.element_size() - 1) - 1)
+        return torch.where(raw < 0, -magnitude, magnitude)
 
-    return int((place(a) - place(b)).abs().max())
+    return (place(a) - place(b)).abs()
 
 
 def to_double(value: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import native, registry
-from marfast.verifying.compare import bit_equal_share, max_ulp, to_double
+from marfast.verifying.compare import bit_equal_share, to_double, ulp_distance
 from marfast.verifying.report import OpRow
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -97,7 +97,7 @@ def _row(subject: _Subject, variant: _Variant) -> OpRow:
         *named,
         compared_with=PORTABLE if portable else "reference",
         bit_equal=share,
-        max_ulp=max_ulp(ours, theirs),
+        max_ulp=int(ulp_distance(ours, theirs).max()),
         error_max=error_max,
         error_rms=error_rms,
         eager_max=eager_max,
