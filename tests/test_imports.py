@@ -18,7 +18,7 @@ LAYERS = (
     ("generation",),
     ("model",),
     ("ops",),
-    ("triton", "_C", "reference", "_version", "profiling", "errors", "hardware"),
+    ("triton", "_C", "reference", "_version", "profiling", "errors", "files", "hardware"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -1,12 +1,12 @@
 """Pictures of measured rows."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from marfast.bench.images import PHASES
 from marfast.bench.results import Row
+from marfast.files import replacing
 
 COLOURS = {
     "eager": "#9e9e9e",
@@ -28,7 +28,6 @@ def plot(rows: Sequence[Row], folder: Path, suffix: str = "") -> list[Path]:
     except ImportError:
         raise ImportError("pictures need matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
     heads = [row for row in rows if "rows" in row]
     images = [row for row in rows if "phases" in row]
     written = []
@@ -137,11 +136,10 @@ def _phases(rows: Sequence[Row], file: Path) -> Path:
 
 
 def save(figure: Any, file: Path) -> Path:
-    """By a temporary name; the figure is closed."""
+    """As PNG; the figure is closed."""
     from matplotlib import pyplot
 
-    part = file.with_suffix(".png.part")
-    figure.savefig(part, dpi=120, format="png")
+    with replacing(file) as unfinished:
+        figure.savefig(unfinished, dpi=120, format="png")
     pyplot.close(figure)
-    os.replace(part, file)
     return file

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from marfast.files import replacing
 from marfast.ops.head import HeadShape
 from marfast.ops.plan import gpu_profiles, head_plan
 
@@ -34,8 +35,9 @@ def table(
     ]
 
 
-def plot(entries: list[dict[str, Any]], path: str | Path) -> None:
-    """Predicted time and floor over rows, a panel for each head. ImportError without matplotlib."""
+def plot(entries: list[dict[str, Any]], path: Path) -> None:
+    """Predicted time and floor over rows, a panel for each head, as PNG. ImportError without
+    matplotlib."""
     from matplotlib.figure import Figure
 
     heads = list(dict.fromkeys(entry["head"] for entry in entries))
@@ -51,4 +53,5 @@ def plot(entries: list[dict[str, Any]], path: str | Path) -> None:
     figure.axes[0].set_ylabel(f"ms for {entries[0]['steps']} steps; dotted: floor")
     figure.axes[0].legend()
     figure.suptitle(f"ddpm_sample in bfloat16: {NOTE}")
-    figure.savefig(path)
+    with replacing(path) as unfinished:
+        figure.savefig(unfinished, format="png")

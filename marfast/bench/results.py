@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 import marfast
 from marfast import hardware
+from marfast.files import replacing
 
 Row = dict[str, Any]
 
@@ -28,12 +28,10 @@ def read_rows(file: Path) -> list[Row]:
 
 
 def write_rows(file: Path, rows: list[Row], **facts: Any) -> None:
-    """Rows, what they were measured on, and any further facts, by a temporary name."""
-    file.parent.mkdir(parents=True, exist_ok=True)
+    """Rows, what they were measured on, and any further facts."""
     document = {"machine": machine(), **facts, "rows": rows}
-    temporary = file.with_suffix(".json.part")
-    temporary.write_text(json.dumps(document, indent=1) + "\n")
-    os.replace(temporary, file)
+    with replacing(file) as unfinished:
+        unfinished.write_text(json.dumps(document, indent=1) + "\n")
 
 
 def machine() -> dict[str, Any]:

@@ -199,7 +199,6 @@ def _predict(workloads: list[str], asked: _Asked, plots: Path | None, as_json: b
     entries = predict.table(names, asked.rows, steps=asked.steps or 25)
     if plots is not None:
         with reported_as("--plot"):
-            plots.mkdir(parents=True, exist_ok=True)
             predict.plot(entries, plots / "predicted.png")
     if as_json:
         typer.echo(json.dumps(entries))
