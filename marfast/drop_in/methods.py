@@ -5,14 +5,15 @@ import functools
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from marfast import ops
+from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
 from marfast.model.binding import autocast
@@ -140,10 +141,14 @@ class FastSample(_FastHeadMethod):
             noise = randomness.initial_noise(tokens, module.in_channels)
             step_noise = randomness.step_noise(tokens, module.in_channels, len(timesteps), guided)
             sampled = self.head.sample(
-                *(noise.to(z.device), step_noise.to(z.device), z, schedule, timesteps),
-                torch.as_tensor(cfg, dtype=torch.float32, device=z.device).reshape(1),
-                float(temperature),
-                getattr(module, "clip_denoised", False),
+                noise=noise.to(z.device),
+                step_noise=step_noise.to(z.device),
+                cond=z,
+                schedule=schedule,
+                timesteps=timesteps,
+                guidance=torch.as_tensor(cfg, dtype=torch.float32, device=z.device).reshape(1),
+                temperature=float(temperature),
+                clip_denoised=getattr(module, "clip_denoised", False),
             )
         return torch.cat([sampled, sampled]) if guided else sampled
 
@@ -179,7 +184,7 @@ class FastSampleTokens(FastMethod):
         if labels is None:
             labels = torch.full((bsz,), -1, device=model.device)
         randomness = BatchRandomness(Generators.global_ones(model.device), bsz, range(bsz))
-        with self.backend_in_force(), _Bar(num_iter, progress) as report:
+        with self.backend_in_force(), _bar(num_iter) if progress else nullcontext() as report:
             tokens = sample_tokens(model, labels, randomness, settings, model.schedule(), report)
         images: Tensor = module.unpatchify(tokens)
         return images
@@ -235,21 +240,10 @@ class FastSampleTokens(FastMethod):
         return self._trusted
 
 
-class _Bar:
-    """The original's progress bar, where it is asked for."""
+@contextmanager
+def _bar(total: int) -> Iterator[Progress]:
+    """The original's progress bar."""
+    from tqdm.auto import tqdm
 
-    def __init__(self, total: int, wanted: bool):
-        self.total = total
-        self.wanted = wanted
-        self.bar: Any = None
-
-    def __enter__(self) -> Callable[[int, int], None]:
-        if self.wanted:
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(total=self.total)
-        return lambda done, of: None if self.bar is None else self.bar.update()
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
+    with tqdm(total=total) as bar:
+        yield lambda done, of: bar.update()

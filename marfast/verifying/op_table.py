@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -79,11 +79,16 @@ def _errors(found: Tensor, exact: Tensor) -> tuple[float, float]:
 
 def _row(subject: _Subject, variant: _Variant) -> OpRow:
     op, dtype = subject.op, subject.dtype
-    short_dtype = str(dtype).removeprefix("torch.")
-    named = (op.name, variant.backend, variant.isa, subject.device, short_dtype)
+    row = OpRow(
+        op=op.name,
+        backend=variant.backend,
+        isa=variant.isa,
+        device=subject.device,
+        dtype=str(dtype).removeprefix("torch."),
+    )
     can_run, reason = op.backends[variant.backend].can_run(*subject.examples[0])
     if not can_run:
-        return OpRow(*named, reason=reason)
+        return replace(row, reason=reason)
     portable = variant.isa is not None and variant.isa != PORTABLE
     baseline = _Variant("cpu", PORTABLE) if portable else _Variant("reference")
     ours, theirs = subject.results(variant), subject.results(baseline)
@@ -93,8 +98,8 @@ def _row(subject: _Subject, variant: _Variant) -> OpRow:
     share = bit_equal_share(ours, theirs)
     own_bits = variant.isa in OWN_PRODUCTS and dtype == torch.bfloat16
     accurate = error_max <= ALLOWED_MAX * eager_max and error_rms <= ALLOWED_RMS * eager_rms
-    return OpRow(
-        *named,
+    return replace(
+        row,
         compared_with=PORTABLE if portable else "reference",
         bit_equal=share,
         max_ulp=int(ulp_distance(ours, theirs).max()),
@@ -108,7 +113,7 @@ def _row(subject: _Subject, variant: _Variant) -> OpRow:
 
 def rows(progress: Callable[[str, int, int], None]) -> tuple[OpRow, ...]:
     """A row for each op, backend, instruction set, device and dtype there is here."""
-    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     jobs = []
     for op, device in product(registry.OPS.values(), devices):
         subjects = [_Subject(op, device, dtype) for dtype in DTYPES]

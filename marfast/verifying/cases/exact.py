@@ -21,10 +21,9 @@ SCHEDULE = (
     "posterior_mean_coef1",
     "posterior_mean_coef2",
 )
-RESPACINGS: tuple[Any, ...] = (
-    *("", "1000", "250", "100", "25", "2", "ddim5", "ddim50", "ddim250", "4,3,1"),
-    *("10,15,20", "1,1,1,1,1,1,1", "333,333,333", [7, 5]),
-)
+COUNTS = ("", "1000", "250", "100", "25", "2", "ddim5", "ddim50", "ddim250")
+SECTIONS = ("4,3,1", "10,15,20", "1,1,1,1,1,1,1", "333,333,333", [7, 5])
+RESPACINGS: tuple[Any, ...] = COUNTS + SECTIONS
 IMPOSSIBLE = ("1001", "ddim300", "334,333,333", "400,300,300", "ddim0", "fast")
 # tokens: the numbers of iterations tried
 GRIDS = {4: range(1, 5), 16: range(1, 17), 49: range(1, 50), 256: (1, 2, 8, 16, 32, 64, 100, 256)}
