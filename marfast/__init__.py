@@ -4,7 +4,7 @@ from marfast import ops, reference
 from marfast._version import __version__
 from marfast.drop_in import accelerate, findings, restore
 from marfast.drop_in.warmup import refresh, warmup
-from marfast.generation import load
+from marfast.generation.load import load
 from marfast.ops.registry import backend
 from marfast.verifying import verify
 

@@ -17,7 +17,7 @@ from marfast.bench.timing import AT_MOST_BUSY
 from marfast.cli import options
 from marfast.cli.console import print_table, progress_bar
 from marfast.cli.errors import bad, check_device, check_environment, reported_as
-from marfast.generation import load
+from marfast.generation.load import load
 from marfast.model import Architecture, get_preset
 from marfast.verifying import original as checkouts
 from marfast.verifying.runner import load_original, patch_process

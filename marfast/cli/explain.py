@@ -8,8 +8,9 @@ import typer
 
 from marfast.cli.console import print_table
 from marfast.cli.errors import check_device, check_environment, reported_as
-from marfast.generation import Pipeline, load
+from marfast.generation import Pipeline
 from marfast.generation.explain import Choice, explain
+from marfast.generation.load import load
 from marfast.model import FastMAR
 from marfast.model.presets import MAR_PRESETS
 

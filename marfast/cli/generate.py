@@ -17,8 +17,8 @@ from marfast.cli.images import CHANNELS
 from marfast.cli.labels import file_names, parse_labels
 from marfast.cli.output import Folder, Output, make_folder, make_grid_file
 from marfast.cli.target import check_target, refuse_to_replace
-from marfast.generation import Pipeline, load
-from marfast.generation.load import find_tokenizer
+from marfast.generation import Pipeline
+from marfast.generation.load import find_tokenizer, load
 from marfast.model.find import find_model
 from marfast.model.presets import Preset, get_preset
 from marfast.ops import registry
