@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
-
-from .binding import Packing, native_kernels_take
+from marfast.model.binding import Packing, native_kernels_take
 
 
 def _pack(weights: Any) -> Tensor:
     return ops.pack_linear(*weights)
+
+
+def _parts(owner: Any, *names: str) -> list[Any]:
+    return [getattr(owner, name, None) for name in names]
 
 
 def _is_identity(module: Any) -> bool:
@@ -21,17 +24,14 @@ def _is_identity(module: Any) -> bool:
 def is_plain_block(block: Any) -> bool:
     """Whether `block` has the parts of `reference.transformer.Block`, by its names, and no others
     that act (the reference's block, or timm's without its options), and nobody hooked into it."""
-    attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
-    linears = [
-        *(getattr(attention, name, None) for name in ("qkv", "proj")),
-        *(getattr(mlp, name, None) for name in ("fc1", "fc2")),
-    ]
-    norms = [getattr(block, name, None) for name in ("norm1", "norm2")]
+    attention, mlp = _parts(block, "attn", "mlp")
+    linears = [*_parts(attention, "qkv", "proj"), *_parts(mlp, "fc1", "fc2")]
+    norms = _parts(block, "norm1", "norm2")
     activation = getattr(mlp, "act", None)
     extras = [
-        *(getattr(attention, name, None) for name in ("q_norm", "k_norm")),
-        *(getattr(block, name, None) for name in ("ls1", "ls2", "drop_path1", "drop_path2")),
         getattr(mlp, "norm", None),
+        *_parts(attention, "q_norm", "k_norm"),
+        *_parts(block, "ls1", "ls2", "drop_path1", "drop_path2"),
     ]
     return (
         all(type(linear) is nn.Linear and linear.bias is not None for linear in linears)

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.errors import ArgumentError
+from marfast.model.binding import autocast
+from marfast.model.block import FastBlock
+from marfast.model.head import FastHead
 from marfast.ops import native
 from marfast.reference.diffusion import create_diffusion, sampling_schedule
-
-from .binding import autocast
-from .block import FastBlock
-from .head import FastHead
 
 Schedule = tuple[Tensor, Tensor]
 
