@@ -115,8 +115,7 @@ def eager(workload: HeadWorkload) -> Run:
 
 
 def warm_autocast(workload: HeadWorkload) -> Run:
-    """The same under bfloat16 autocast, its cache of cast weights filled by an earlier run."""
-    torch.autocast_increment_nesting()  # so that leaving the context doesn't empty the cache
+    """The same under bfloat16 autocast, for a block of `cast_weights_kept`."""
     leaves = [weight.detach().requires_grad_() for weight in workload.weights]
     arguments = replace(workload, weights=leaves).arguments
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from marfast.bench import floors, heads, images, measure, predict
+from marfast.bench.head_rows import head_floors, measure_head
+from marfast.bench.image_rows import ImageWorkload, measure_images
 from marfast.bench.plots import plot
 from marfast.bench.results import Row, commit, write_rows
 from marfast.bench.timing import AT_MOST_BUSY
@@ -161,9 +163,9 @@ def _measure(
     kind, _, size = name.partition("-")
     if kind == "head":
         net = heads.make_head(SIZES[size], how.device)
-        limits = measure.head_floors(net, how.device)
+        limits = head_floors(net, how.device)
         for rows in asked.rows:
-            yield measure.measure_head(name, net, rows, asked.steps or 25, how, limits)
+            yield measure_head(name, net, rows, asked.steps or 25, how, limits)
         return
     workload = _image_workload(name, preset, asked)
     workload.module.to(how.device)
@@ -172,10 +174,10 @@ def _measure(
     for count, batch in itertools.product(asked.num_iter, asked.batch):
         with reported_as("--num-iter"):
             varied = workload.varied(batch, num_iter=count, steps=asked.steps)
-        yield measure.measure_images(varied, how, peaks)
+        yield measure_images(varied, how, peaks)
 
 
-def _image_workload(name: str, preset: str | None, asked: _Asked) -> measure.ImageWorkload:
+def _image_workload(name: str, preset: str | None, asked: _Asked) -> ImageWorkload:
     """A model of the paper with random weights, or one in a file, and what it is meant for."""
     kind, _, size = name.partition("-")
     if kind in ("image", "throughput") and size in SIZES:
@@ -189,7 +191,7 @@ def _image_workload(name: str, preset: str | None, asked: _Asked) -> measure.Ima
         architecture = Architecture(**dict(pipeline.report.architecture))  # type: ignore[arg-type]
         module, settings = pipeline.model.module, pipeline.settings
     batch = 64 if kind == "throughput" else 1
-    return measure.ImageWorkload(name, module, architecture, settings, batch, asked.timed)
+    return ImageWorkload(name, module, architecture, settings, batch, asked.timed)
 
 
 def _predict(workloads: list[str], asked: _Asked, plots: Path | None, as_json: bool) -> None:
