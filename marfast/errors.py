@@ -1,5 +1,7 @@
 """The package's errors that callers tell apart by type, not by their text."""
 
+import math
+
 
 class ArgumentError(ValueError):
     """An argument that is not allowed.
@@ -21,3 +23,11 @@ class ArgumentError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.problem}"
+
+
+def check_whole(
+    name: str, given: object, least: int, most: float = math.inf, allowed: str = ""
+) -> None:
+    """Raise ArgumentError unless an argument is a whole number in a range; `allowed` words it."""
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+        raise ArgumentError(name, repr(given), allowed or f"allowed are whole numbers from {least}")

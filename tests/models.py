@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from marfast.generation import Pipeline
 from marfast.model import Architecture, FastMAR, Settings
 from marfast.reference import AutoencoderKL
-from marfast.verification.case import fill
+from marfast.verifying.case import fill
 
 TINY = Architecture(
     img_size=16,

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from marfast.errors import ArgumentError
+from marfast.generation.pipeline import Pipeline
 from marfast.model.checkpoint import load_weights, read_checkpoint
 from marfast.model.find import PresetLike, find_model
 from marfast.model.mar import FastMAR, check_dtype
@@ -11,8 +13,6 @@ from marfast.model.presets import Architecture
 from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer, check_tokenizer
 from marfast.model.vae import load_tokenizer
-
-from .pipeline import Pipeline
 
 TokenizerLike = str | Path | Tokenizer
 
@@ -61,7 +61,7 @@ def find_tokenizer(vae: TokenizerLike, architecture: Architecture) -> Tokenizer:
     """The tokenizer itself, or the one in a file, for models of this architecture; errors as of
     `load`."""
     if architecture.makes_pixels:
-        raise ValueError("vae: given for a model of pixels, which needs none")
+        raise ArgumentError("vae", "given for a model of pixels, which needs none")
     tokenizer = load_tokenizer(vae) if isinstance(vae, (str, Path)) else vae
     check_tokenizer(tokenizer, architecture)
     return tokenizer

@@ -275,7 +275,7 @@ def test_an_interruption_while_writing_leaves_the_old_file(
         raise KeyboardInterrupt
 
     Path("there.png").write_bytes(b"precious")
-    target = (images.os, "replace") if moment == "replace" else (Image.Image, "save")
+    target = (os, "replace") if moment == "replace" else (Image.Image, "save")
     monkeypatch.setattr(*target, interrupt)
     assert generate("--labels=3", "--out=there.png", "--force").exit_code == 130
     assert files(Path()) == {"there.png": b"precious"}

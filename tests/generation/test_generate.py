@@ -184,7 +184,7 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("seed", [0, [1, 2, 3, 4, 5]])
 def test_the_loop_neither_searches_a_mask_nor_waits_for_data(cfg_schedule: str, seed: Any) -> None:
     pipeline = tiny_pipeline()
-    pipeline.model.refresh()  # its first use compares known answers
+    pipeline.model.update()  # its first use compares known answers
     fill = pipeline.model.refresh
     pipeline.model.refresh = lambda: None  # type: ignore[method-assign]  # a CPU's checksum
     with NoWaiting() as watched:
@@ -202,7 +202,7 @@ def test_no_value_is_read_from_the_models_device(monkeypatch: pytest.MonkeyPatch
         module = TINY.build(steps="3").to("meta")
         model = FastMAR(module)
         model.head._checked = module.diffloss.net, True  # it would compare known answers
-        model.refresh()
+        model.update()
         labels = torch.zeros(2, dtype=torch.int64, device="meta")
         generators = Generators(np.random.RandomState(0), torch.Generator(), torch.Generator())
         randomness = BatchRandomness(generators, 2, range(2))

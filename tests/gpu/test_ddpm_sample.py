@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops, reference
-from marfast.benchmarking.predict import HEADS
+from marfast.bench.predict import HEADS
 from marfast.ops import choice, cuda_sample
 from marfast.ops.runtime import cpu
 from tests.helpers import assert_as_accurate

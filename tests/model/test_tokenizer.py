@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import marfast
 from marfast.model import Architecture, KLTokenizer, Preset, Settings
 from marfast.reference import AutoencoderKL
-from marfast.verification.case import numbers
+from marfast.verifying.case import numbers
 from tests.models import LATENT, TINY, tiny_autoencoder, tiny_weights
 
 PAGE = Path(__file__).parents[2] / "docs" / "tokenizers.md"

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from marfast.model import CheckpointError, KLTokenizer, load_tokenizer, vae
 from marfast.ops import choice
 from marfast.reference import AutoencoderKL
-from marfast.verification.case import numbers
+from marfast.verifying.case import numbers
 from tests.helpers import assert_as_accurate
 from tests.models import tiny_autoencoder
 
