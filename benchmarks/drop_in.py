@@ -20,7 +20,7 @@ from rich.table import Table
 import marfast
 from marfast.benchmarking.results import commit, write_rows
 from marfast.benchmarking.timing import in_turn
-from marfast.model import get_preset
+from marfast.checkpoints import get_preset
 from marfast.ops import native
 from marfast.verification import original
 from marfast.verification.runner import load_original, patch_process

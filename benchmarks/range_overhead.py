@@ -17,8 +17,9 @@ import numpy as np
 from marfast import profiling
 from marfast.benchmarking.images import random_module
 from marfast.benchmarking.results import commit, write_rows
+from marfast.checkpoints import get_preset
 from marfast.generation import Pipeline
-from marfast.model import FastMAR, get_preset
+from marfast.model import FastMAR
 from marfast.ops import native
 
 FOLDER = Path(__file__).parent / "results"

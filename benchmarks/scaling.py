@@ -31,8 +31,8 @@ from marfast.benchmarking import floors, heads, images, timing
 from marfast.benchmarking.fits import fit
 from marfast.benchmarking.floors import Floors
 from marfast.benchmarking.results import Row, commit, machine, read_document, write_rows
+from marfast.checkpoints import get_preset
 from marfast.generation import Pipeline
-from marfast.model import get_preset
 from marfast.ops import native
 from marfast.reference.mar import mask_lengths
 

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from marfast.checkpoints import Settings
 from marfast.fast_methods import FastMethod, FastSampleTokens
 from marfast.generation import Pipeline
 from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators, Randomness
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 from marfast.ops import registry
 
 

@@ -23,14 +23,14 @@ from rich.table import Table
 
 import marfast
 from marfast.benchmarking.results import write_rows
+from marfast.checkpoints import get_preset
+from marfast.checkpoints.read import load_weights, read_checkpoint
 from marfast.evaluation import (
     CLASS_NAMES,
     evaluate_images,
     real_accuracy,
     real_frechet_distance,
 )
-from marfast.model.checkpoint import load_weights, read_checkpoint
-from marfast.model.presets import get_preset
 from marfast.verification.case import Case, Implementation, Result, seed_all
 from marfast.verification.original import (
     RunningOriginal,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.model import get_preset
+from marfast.checkpoints import get_preset
 from marfast.ops import registry
 from marfast.reference import SimpleMLPAdaLN, create_diffusion, head
 from marfast.reference.diffusion import ddpm_step

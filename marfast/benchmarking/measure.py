@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.model import Architecture, Settings
+from marfast.checkpoints import Architecture, Settings
 from marfast.reference import SimpleMLPAdaLN
 
 from . import heads, images

@@ -14,8 +14,8 @@ from marfast.benchmarking import floors, heads, images, measure, predict
 from marfast.benchmarking.plots import plot
 from marfast.benchmarking.results import Row, commit, write_rows
 from marfast.benchmarking.timing import AT_MOST_BUSY
+from marfast.checkpoints import Architecture, get_preset
 from marfast.generation import load
-from marfast.model import Architecture, get_preset
 from marfast.verification import original as checkouts
 from marfast.verification.runner import load_original, patch_process
 

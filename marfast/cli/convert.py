@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from marfast.model.checkpoint import ENTRIES
-from marfast.model.convert import DTYPES
-from marfast.model.convert import convert as write
+from marfast.checkpoints.conversion import DTYPES
+from marfast.checkpoints.conversion import convert as write
+from marfast.checkpoints.read import ENTRIES
 
 from .console import print_pairs
 from .errors import reported_as

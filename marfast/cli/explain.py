@@ -6,10 +6,10 @@ from dataclasses import asdict
 import torch
 import typer
 
+from marfast.checkpoints.presets import MAR_PRESETS
 from marfast.generation import Pipeline, load
 from marfast.generation.explain import Choice, explain
 from marfast.model import FastMAR
-from marfast.model.presets import MAR_PRESETS
 
 from .console import print_table
 from .errors import bad, check_environment, reported_as

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from marfast.checkpoints import Preset, get_preset
+from marfast.checkpoints.checkpoint import find_model
 from marfast.generation import Pipeline, load
 from marfast.generation.load import find_tokenizer
-from marfast.model.find import find_model
-from marfast.model.presets import Preset, get_preset
 from marfast.ops import registry
 
 from .console import print_pairs, progress_bar

@@ -11,8 +11,8 @@ import torch
 import typer
 
 from marfast._version import __version__
-from marfast.model.presets import embedded_models, read_config
-from marfast.model.report import inspect
+from marfast.checkpoints import embedded_models, inspect
+from marfast.checkpoints.presets import read_config
 from marfast.ops import native, registry
 
 from .console import print_pairs, print_table

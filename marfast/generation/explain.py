@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marfast.checkpoints import Settings
 from marfast.model.mar import FastMAR
-from marfast.model.presets import Settings
 from marfast.ops import native, registry
 
 from .loop import Loop

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from marfast.checkpoints import Settings
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 from marfast.ops import registry
 
 from .loop import Loop, Progress

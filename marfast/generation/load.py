@@ -4,13 +4,12 @@ from pathlib import Path
 
 import torch
 
-from marfast.model.checkpoint import load_weights, read_checkpoint
-from marfast.model.find import PresetLike, find_model
+from marfast.checkpoints import Architecture, Report
+from marfast.checkpoints.checkpoint import PresetLike, find_model
+from marfast.checkpoints.read import load_weights, read_checkpoint
+from marfast.model.autoencoder import load_tokenizer
 from marfast.model.mar import FastMAR, check_dtype
-from marfast.model.presets import Architecture
-from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer, check_tokenizer
-from marfast.model.vae import load_tokenizer
 
 from .pipeline import Pipeline
 

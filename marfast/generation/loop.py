@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.checkpoints import Settings
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 from marfast.reference.mar import guidance_scale, mask_lengths
 
 from .randomness import Randomness

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.checkpoints import Report, Settings
 from marfast.model.mar import FastMAR
-from marfast.model.presets import Settings
-from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer
 
 from .loop import Progress

@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from marfast.checkpoints import Settings
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 
 from .graphs import Graphs, key_of
 from .loop import Loop, Progress

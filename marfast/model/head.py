@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
+from marfast.checkpoints.meta import without_storage
 from marfast.ops.head import HeadShape
 from marfast.reference.diffusion import ddpm_step
 from marfast.reference.head import SimpleMLPAdaLN, denoise
 
 from .binding import Packing
-from .meta import without_storage
 
 SAME, SAME_IN_HALF = 1e-3, 5e-2
 """How far, relative to the largest value, rounding may move what a head computes."""

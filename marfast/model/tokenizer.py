@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .presets import Architecture
+from marfast.checkpoints import Architecture
 
 
 class Tokenizer(Protocol):

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import marfast
+from marfast.checkpoints import embedded_models
 from marfast.cli import generate as generate_command
-from marfast.model.presets import embedded_models
 from marfast.ops import native
 from tests.cli.program import files, generate, invoke
 from tests.models import tiny_autoencoder

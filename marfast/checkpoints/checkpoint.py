@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import read_checkpoint
 from .presets import Preset, embedded_models, get_preset, read_config
+from .read import read_checkpoint
 
 PresetLike = str | Path | Mapping[str, Any] | Preset | None
 

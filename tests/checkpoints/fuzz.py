@@ -2,7 +2,7 @@
 
 Run by hand, it writes the corpus to a temporary folder first:
 
-    python -m tests.model.fuzz
+    python -m tests.checkpoints.fuzz
 """
 
 import json
@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 import marfast
-from marfast.model.checkpoint import CheckpointError, load_weights, read_checkpoint
-from tests.model.corpus import ARCHITECTURE, PRESET, WEIGHTS, samples
+from marfast.checkpoints import CheckpointError
+from marfast.checkpoints.read import load_weights, read_checkpoint
+from tests.checkpoints.corpus import ARCHITECTURE, PRESET, WEIGHTS, samples
 
 MEMORY = 192 << 20  # bytes that the process may take beyond what it has when it starts
 SLOW = 2.0  # seconds that one file may take
@@ -38,7 +39,7 @@ def write_corpus(folder: Path) -> None:
 
 def run(folder: Path) -> dict[str, Any]:
     """What came of a written corpus, from a process of its own."""
-    command = [sys.executable, "-m", "tests.model.fuzz", str(folder)]
+    command = [sys.executable, "-m", "tests.checkpoints.fuzz", str(folder)]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
     if done.returncode:

@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from .checkpoint import METADATA, check_weights, own_copy, read_checkpoint
-from .find import PresetLike, find_model
+from .checkpoint import PresetLike, find_model
+from .read import METADATA, check_weights, own_copy, read_checkpoint
 from .report import Report
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}

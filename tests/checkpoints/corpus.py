@@ -22,8 +22,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from marfast.model import Architecture, Preset, Settings
-from marfast.model.checkpoint import METADATA
+from marfast.checkpoints import Architecture, Preset, Settings
+from marfast.checkpoints.read import METADATA
 from tests.models import tiny_weights, training_checkpoint
 
 ARCHITECTURE = Architecture(

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marfast import ops
+from marfast.checkpoints.meta import without_storage
+from marfast.checkpoints.read import load_weights, read_checkpoint
 from marfast.reference.vae import GROUPS, AutoencoderKL, pad_for_stride_2
-
-from .checkpoint import load_weights, read_checkpoint
-from .meta import without_storage
 
 SCALE = 0.2325
 """Of KL-16's latents, to a standard deviation of about 1 (MAR section 5, its `mul_(0.2325)`)."""

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import marfast
-from marfast.model import CheckpointError, Preset, Settings, embedded_models, get_preset
-from marfast.model.presets import read_config
+from marfast.checkpoints import CheckpointError, Preset, Settings, embedded_models, get_preset
+from marfast.checkpoints.presets import read_config
 from tests.models import TINY, tiny_weights, training_checkpoint
 
 PRESET = Preset(TINY, Settings(num_iter=4, steps=3, clip_denoised=True))

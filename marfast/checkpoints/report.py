@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from .checkpoint import Checkpoint, check_weights, read_checkpoint
-from .find import PresetLike, find_model
+from .checkpoint import PresetLike, find_model
 from .presets import Preset
+from .read import Checkpoint, check_weights, read_checkpoint
 
 
 @dataclass(frozen=True)
