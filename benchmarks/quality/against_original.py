@@ -24,7 +24,7 @@ from rich.table import Table
 import marfast
 from marfast.benchmarking.results import write_rows
 from marfast.checkpoints import get_preset
-from marfast.checkpoints.read import load_weights, read_checkpoint
+from marfast.checkpoints.read import read_weights
 from marfast.evaluation import (
     CLASS_NAMES,
     evaluate_images,
@@ -56,8 +56,7 @@ def sample(accelerated: bool, implementation: Implementation) -> Result:
         clip_denoised=settings.pop("clip_denoised"),
         **architecture,
     ).eval()
-    checkpoint = read_checkpoint(Path(request["checkpoint"]))
-    load_weights(checkpoint.weights, module, request["checkpoint"])
+    read_weights(Path(request["checkpoint"])).fill(module)
     labels = torch.tensor(request["labels"])
     if accelerated:
         marfast.accelerate(module)

@@ -1,13 +1,15 @@
 """Files of weights: known models (presets), what a file holds, how it is read and converted."""
 
-from .checkpoint import find_model
+from marfast.errors import CheckpointError
+
+from .checkpoint import Checkpoint, find
 from .conversion import Conversion, convert
 from .presets import Architecture, Preset, Settings, embedded_models, get_preset
-from .read import CheckpointError
 from .report import Report, inspect
 
 __all__ = [
     "Architecture",
+    "Checkpoint",
     "CheckpointError",
     "Conversion",
     "Preset",
@@ -15,7 +17,7 @@ __all__ = [
     "Settings",
     "convert",
     "embedded_models",
-    "find_model",
+    "find",
     "get_preset",
     "inspect",
 ]

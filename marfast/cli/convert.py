@@ -89,6 +89,7 @@ def report_pairs(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         ("file", report["file"]),
         ("entry", report["entry"] or "the whole file"),
+        ("layout", report["layout"]),
         ("preset", report["preset"] or "none of this architecture"),
         ("architecture", architecture),
         ("parameters", f"{report['parameters']:,} ({dtypes}, {report['bytes']:,} bytes)"),

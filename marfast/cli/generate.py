@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from marfast.checkpoints import Preset, get_preset
-from marfast.checkpoints.checkpoint import find_model
+from marfast.checkpoints import Preset, find, get_preset
 from marfast.generation import Pipeline, load
 from marfast.generation.load import find_tokenizer
 from marfast.ops import registry
@@ -161,7 +160,8 @@ def generate(
     with reported_as("--preset"):
         named = None if preset is None else get_preset(preset)
     with reported_as("--model"):
-        file, found = find_model(model, named)
+        checkpoint = find(model, named, weights)
+    found = checkpoint.preset
     settings = {
         "num_iter": num_iter,
         "steps": int(steps) if steps and re.fullmatch("[0-9]{1,9}", steps) else steps,
@@ -190,7 +190,7 @@ def generate(
         tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     with reported_as("--model"):
         half = None if dtype is None else getattr(torch, dtype)
-        pipeline = load(file, found, weights=weights, vae=tokenizer, dtype=half)
+        pipeline = load(checkpoint, vae=tokenizer, dtype=half)
     if threads is not None:
         torch.set_num_threads(threads)
     if part is None and target.is_folder:

@@ -148,7 +148,12 @@ def test_an_argument_is_refused_before_any_work(
         ("weights.safetensors", None, "--preset", "weights.safetensors does not say"),
         ("weights.safetensors", "mar_base", "--model", "makes latents; --vae names the tokenizer"),
         ("weights.safetensors", "two_channels.json", "--model", "2 channels; allowed are 1 or 3"),
-        ("weights.safetensors", "heads.json", "--model", "num_heads"),
+        (
+            "weights.safetensors",
+            "heads.json",
+            "--preset",
+            "num_heads: 5; allowed are divisors",
+        ),
         ("weights.safetensors", "wider.json", "--model", "weights.safetensors: "),
         ("other.safetensors", "fashion-mnist", "--model", "other.safetensors: misses"),
         ("cut.safetensors", "fashion-mnist", "--model", "cut.safetensors: not readable"),
