@@ -2,25 +2,24 @@
 
 import dataclasses
 import json
-import numbers
-import operator
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field
 from torch import nn
 
-from marfast.errors import ArgumentError, CheckpointError, shown
+from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
 from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
 
 from .meta import without_storage
+from .validate import validated
 
 LARGEST_CONFIG = 1 << 20
 """Bytes of a config.json."""
@@ -48,49 +47,6 @@ Size = Annotated[int, Field(ge=1, le=65536)]
 Short = Annotated[int, Field(ge=1, le=1024)]
 Scale = Annotated[float, Field(ge=0, le=1e4)]
 Steps = Annotated[int | str, AfterValidator(_check_steps)]
-
-
-def _plain(number: Any) -> int | float:
-    """A number that JSON doesn't know, such as NumPy's, as Python's."""
-    try:
-        return operator.index(number)
-    except TypeError:
-        if isinstance(number, numbers.Real):
-            return float(number)
-        raise TypeError(f"numbers and strings are allowed, not {reprlib.repr(number)}") from None
-
-
-def _field(data: Any, place: Sequence[int | str]) -> str:
-    """The field that a validation error is about, without the kinds and indices inside it."""
-    names = []
-    for part in place:
-        if not isinstance(data, Mapping):
-            break
-        names.append(shown(part))
-        data = data.get(part)
-    return ".".join(names)
-
-
-@cache
-def _validator(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
-
-
-def _validated(kind: type, data: Mapping[str, Any]) -> Any:
-    """`kind` from plain data; ArgumentError names the field, what was given, what is allowed."""
-    try:
-        return _validator(kind).validate_json(json.dumps(data, default=_plain))
-    except ValidationError as error:
-        first, *others = error.errors(include_url=False)
-        name = _field(data, first["loc"])
-        same = [e["msg"] for e in others if _field(data, e["loc"]) == name]
-        also = [text.removeprefix("Input should be ") for text in same]
-        allowed = " or ".join([first["msg"].removeprefix("Value error, "), *also])
-        if isinstance(first["input"], dict):
-            raise ArgumentError(name, allowed) from None
-        raise ArgumentError(name, reprlib.repr(first["input"]), allowed) from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ArgumentError(kind.__name__.lower(), f"not plain data: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -186,7 +142,7 @@ class Settings:
         Raises ArgumentError, naming the setting, for anything that can't be sampled with.
         """
         given = {name: value for name, value in changes.items() if value is not None}
-        new: Settings = _validated(Settings, dataclasses.asdict(self) | given)
+        new: Settings = validated(Settings, dataclasses.asdict(self) | given)
         _check_iterations("num_iter", new, seq_len)
         return new
 
@@ -211,7 +167,7 @@ class Preset:
     def from_dict(cls, data: Mapping[str, Any]) -> "Preset":
         """From the contents of a config.json; ArgumentError names `preset` and the key."""
         try:
-            preset: Preset = _validated(cls, data)
+            preset: Preset = validated(cls, data)
             preset.architecture.check()
             _check_iterations("settings.num_iter", preset.settings, preset.architecture.seq_len)
         except ArgumentError as error:
