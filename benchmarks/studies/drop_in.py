@@ -21,7 +21,7 @@ import marfast
 from benchmarks.studies import RESULTS, instruction_set
 from marfast.bench.results import commit, write_rows
 from marfast.bench.timing import in_turn
-from marfast.model import get_preset
+from marfast.checkpoints import get_preset
 from marfast.verifying import original
 from marfast.verifying.runner import load_original, patch_process
 

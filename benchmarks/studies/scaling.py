@@ -32,8 +32,8 @@ from marfast.bench import floors, heads, images, timing
 from marfast.bench.fits import fit
 from marfast.bench.floors import Floors
 from marfast.bench.results import Row, commit, machine, read_document, write_rows
+from marfast.checkpoints import get_preset
 from marfast.generation import Pipeline
-from marfast.model import get_preset
 from marfast.reference.mar import mask_lengths
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.model import get_preset
+from marfast.checkpoints import get_preset
 from marfast.ops import choice
 from marfast.ops.op import OPS
 from marfast.reference import SimpleMLPAdaLN, create_diffusion, head

@@ -17,8 +17,8 @@ from marfast.bench.measure import DTYPES, TIMES_PYTORCH, Options, cast_weights_k
 from marfast.bench.memory import working_mb
 from marfast.bench.results import Row
 from marfast.bench.timing import in_turn, percentiles
+from marfast.checkpoints import Architecture, Settings
 from marfast.errors import ArgumentError
-from marfast.model import Architecture, Settings
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}  # of the reference's largest value
 OURS = {f"marfast {dtype}": dtype for dtype in DTYPES}

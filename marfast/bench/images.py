@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops, profiling
+from marfast.checkpoints import Architecture, Settings, get_preset
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
-from marfast.model import Architecture, FastMAR, Settings, get_preset
+from marfast.model import FastMAR
 from marfast.reference.mar import first_in_order, random_orders
 
 PHASES = ("encoder", "decoder", "head", "host")

@@ -16,11 +16,11 @@ from marfast.bench.image_rows import ImageWorkload, measure_images
 from marfast.bench.plots import plot
 from marfast.bench.results import Row, commit, write_rows
 from marfast.bench.timing import AT_MOST_BUSY
+from marfast.checkpoints import Architecture, get_preset
 from marfast.cli import options
 from marfast.cli.console import print_table, progress_bar
 from marfast.cli.errors import bad, check_device, check_environment, reported_as
 from marfast.generation.load import load
-from marfast.model import Architecture, get_preset
 from marfast.verifying import original as checkouts
 from marfast.verifying.runner import load_original, patch_process
 

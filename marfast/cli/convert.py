@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from marfast.checkpoints.conversion import convert as write
 from marfast.cli import options
 from marfast.cli.console import print_pairs
 from marfast.cli.errors import reported_as
-from marfast.model.convert import convert as write
 
 
 def convert(
@@ -69,6 +69,7 @@ def report_pairs(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         ("file", report["file"]),
         ("entry", report["entry"] or "the whole file"),
+        ("layout", report["layout"]),
         ("preset", report["preset"] or "none of this architecture"),
         ("architecture", architecture),
         ("parameters", f"{report['parameters']:,} ({dtypes}, {report['bytes']:,} bytes)"),

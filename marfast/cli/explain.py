@@ -6,13 +6,13 @@ from dataclasses import asdict
 import torch
 import typer
 
+from marfast.checkpoints.presets import MAR_PRESETS
 from marfast.cli.console import print_table
 from marfast.cli.errors import check_device, check_environment, reported_as
 from marfast.generation import Pipeline
 from marfast.generation.explain import Choice, explain
 from marfast.generation.load import load
 from marfast.model import FastMAR
-from marfast.model.presets import MAR_PRESETS
 
 
 def print_choices(

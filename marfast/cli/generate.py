@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 
+from marfast.checkpoints import Preset, find, get_preset
 from marfast.cli import options
 from marfast.cli.console import print_pairs, progress_bar
 from marfast.cli.errors import bad, check_environment, reported_as
@@ -19,8 +20,6 @@ from marfast.cli.output import Folder, Output, make_folder, make_grid_file
 from marfast.cli.target import check_target, refuse_to_replace
 from marfast.generation import Pipeline
 from marfast.generation.load import find_tokenizer, load
-from marfast.model.find import find_model
-from marfast.model.presets import Preset, get_preset
 from marfast.ops import choice
 
 MOST_IMAGES = 100_000
@@ -125,7 +124,8 @@ def generate(
     with reported_as("--preset"):
         named = None if preset is None else get_preset(preset)
     with reported_as("--model"):
-        file, found = find_model(model, named)
+        checkpoint = find(model, named, weights)
+    found = checkpoint.preset
     settings = {
         "num_iter": num_iter,
         "steps": int(steps) if steps and re.fullmatch("[0-9]{1,9}", steps) else steps,
@@ -154,7 +154,7 @@ def generate(
         tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     with reported_as("--model"):
         half = None if dtype is None else getattr(torch, dtype)
-        pipeline = load(file, found, weights=weights, vae=tokenizer, dtype=half)
+        pipeline = load(checkpoint, vae=tokenizer, dtype=half)
     if threads is not None:
         torch.set_num_threads(threads)
     if part is None and target.is_folder:

@@ -11,13 +11,13 @@ import typer
 
 from marfast import hardware
 from marfast._version import __version__
+from marfast.checkpoints import embedded_models, inspect
+from marfast.checkpoints.presets import read_config
 from marfast.cli import options
 from marfast.cli.console import print_pairs, print_table
 from marfast.cli.convert import report_pairs
 from marfast.cli.errors import bad, check_environment, reported_as
 from marfast.cli.explain import print_choices
-from marfast.model.presets import embedded_models, read_config
-from marfast.model.report import inspect
 from marfast.ops.op import backends
 from marfast.ops.runtime import cpu
 

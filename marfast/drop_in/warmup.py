@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from marfast.checkpoints import Settings
 from marfast.drop_in.methods import FastSampleTokens, installed
 from marfast.errors import check_whole
 from marfast.generation import Pipeline
@@ -18,7 +19,6 @@ from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators, Randomness
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 from marfast.ops import choice
 
 

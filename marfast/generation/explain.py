@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
+from marfast.checkpoints import Settings
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.model.mar import FastMAR
-from marfast.model.presets import Settings
 from marfast.ops import choice
 from marfast.ops.op import Backend, Op
 from marfast.ops.runtime import cpu

@@ -15,10 +15,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from marfast.checkpoints import Settings
 from marfast.generation.loop import Loop, Progress
 from marfast.generation.randomness import Randomness
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 from marfast.ops import choice
 
 GRAPH_MEMORY = 4 << 30

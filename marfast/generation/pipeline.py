@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.checkpoints import Report, Settings
 from marfast.errors import ArgumentError, check_whole
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import randomness_of_parts
 from marfast.generation.sample import sample_tokens
 from marfast.model.mar import FastMAR
-from marfast.model.presets import Settings
-from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer
 
 PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about

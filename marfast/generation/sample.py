@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
+from marfast.checkpoints import Settings
 from marfast.generation.graphs import Graphs, key_of
 from marfast.generation.loop import Loop, Progress
 from marfast.generation.randomness import Randomness
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 
 
 def sample_tokens(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
+from marfast.checkpoints.meta import without_storage
 from marfast.model.binding import Packing
-from marfast.model.meta import without_storage
 from marfast.ops.head import HeadShape
 from marfast.reference.diffusion import HeadOptions, ddpm_step
 from marfast.reference.head import SimpleMLPAdaLN, denoise

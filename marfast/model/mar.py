@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.errors import ArgumentError
 from marfast.model.binding import autocast
 from marfast.model.block import FastBlock
 from marfast.model.head import FastHead
+from marfast.ops.runtime import DTYPES
 from marfast.reference.diffusion import HeadOptions, create_diffusion, sampling_schedule
 
 Schedule = tuple[Tensor, Tensor]
@@ -21,6 +23,9 @@ Schedule = tuple[Tensor, Tensor]
 
 def check_dtype(dtype: torch.dtype | None) -> None:
     """Raise ValueError unless products can be computed in it."""
+    if dtype not in (None, *DTYPES):
+        names = ", ".join(map(str, DTYPES))
+        raise ArgumentError("dtype", repr(dtype), f"allowed are None, {names}")
 
 
 class FastMAR:

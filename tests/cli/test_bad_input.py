@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import marfast
+from marfast.checkpoints import embedded_models
 from marfast.cli import generate as generate_command
-from marfast.model.presets import embedded_models
 from marfast.ops.runtime import cpu
 from tests.cli.program import files, generate, invoke
 from tests.models import tiny_autoencoder
@@ -149,7 +149,12 @@ def test_an_argument_is_refused_before_any_work(
         ("weights.safetensors", None, "--preset", "weights.safetensors does not say"),
         ("weights.safetensors", "mar_base", "--model", "makes latents; --vae names the tokenizer"),
         ("weights.safetensors", "two_channels.json", "--model", "2 channels; allowed are 1 or 3"),
-        ("weights.safetensors", "heads.json", "--model", "num_heads"),
+        (
+            "weights.safetensors",
+            "heads.json",
+            "--preset",
+            "num_heads: 5; allowed are divisors",
+        ),
         ("weights.safetensors", "wider.json", "--model", "weights.safetensors: "),
         ("other.safetensors", "fashion-mnist", "--model", "other.safetensors: misses"),
         ("cut.safetensors", "fashion-mnist", "--model", "cut.safetensors: not readable"),

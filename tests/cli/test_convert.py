@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 import marfast
+from marfast.checkpoints import embedded_models
 from marfast.cli import convert as convert_command
-from marfast.model.presets import embedded_models
 from tests.cli.program import files, invoke, run
 
 ASSETS = embedded_models()["fashion-mnist"]

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import marfast
+from marfast.checkpoints import Preset, Settings
 from marfast.cli import images, output
 from marfast.generation import Pipeline
-from marfast.model import Preset, Settings
 from tests.cli.program import files, generate, invoke, start
 from tests.models import LATENT, tiny_autoencoder, tiny_weights
 

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import marfast
+from marfast.checkpoints import Settings
 from marfast.generation import sample_tokens
 from marfast.generation.randomness import BatchRandomness, Generators, randomness_of_parts
-from marfast.model import FastMAR, Settings
+from marfast.model import FastMAR
 from marfast.ops.op import OPS
 from tests.models import TINY, tiny_pipeline
 

@@ -14,7 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import marfast
-from marfast.model import Architecture, KLTokenizer, Preset, Settings
+from marfast.checkpoints import Architecture, Preset, Settings
+from marfast.model import KLTokenizer
 from marfast.reference import AutoencoderKL
 from marfast.verifying.case import numbers
 from tests.models import LATENT, TINY, tiny_autoencoder, tiny_weights

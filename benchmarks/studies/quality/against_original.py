@@ -26,8 +26,8 @@ from benchmarks.studies import RESULTS
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
 from benchmarks.studies.quality.measure import evaluate_images, real_accuracy, real_frechet_distance
 from marfast.bench.results import write_rows
-from marfast.model.checkpoint import load_weights, read_checkpoint
-from marfast.model.presets import get_preset
+from marfast.checkpoints import get_preset
+from marfast.checkpoints.read import read_weights
 from marfast.verifying.case import Case, Implementation, Result, seed_all
 from marfast.verifying.original import (
     RunningOriginal,
@@ -51,8 +51,7 @@ def sample(accelerated: bool, implementation: Implementation) -> Result:
         clip_denoised=settings.pop("clip_denoised"),
         **architecture,
     ).eval()
-    checkpoint = read_checkpoint(Path(request["checkpoint"]))
-    load_weights(checkpoint.weights, module, request["checkpoint"])
+    read_weights(Path(request["checkpoint"])).fill(module)
     labels = torch.tensor(request["labels"])
     if accelerated:
         marfast.accelerate(module)

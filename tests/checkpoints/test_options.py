@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 import marfast
-from marfast.model import CheckpointError, Preset, Settings, get_preset
-from marfast.model.options import preset_from_options
-from marfast.model.presets import MAR_PRESETS
+from marfast.checkpoints import CheckpointError, Preset, Settings, get_preset
+from marfast.checkpoints.options import preset_from_options
+from marfast.checkpoints.presets import MAR_PRESETS
 from tests.models import TINY, tiny_weights, training_checkpoint
 
 # The options of the paper's MAR-B by main_mar.py that say something about the model, and some more.

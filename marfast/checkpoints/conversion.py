@@ -13,9 +13,10 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from .checkpoint import METADATA, check_weights, own_copy, read_checkpoint
-from .find import PresetLike, find_model
-from .report import Report
+from marfast.checkpoints.checkpoint import ModelLike, PresetLike, find
+from marfast.checkpoints.read import METADATA
+from marfast.checkpoints.report import Report
+from marfast.errors import ArgumentError, ExistingFile, PathError
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = ("config.json", "model.safetensors")
@@ -34,7 +35,7 @@ class Conversion:
 
 
 def convert(
-    model: str | Path,
+    model: ModelLike,
     out: str | Path,
     preset: PresetLike = None,
     *,
@@ -50,21 +51,21 @@ def convert(
     dtype: "float32", "float16" or "bfloat16".
     force: replace a file, or a folder that holds nothing but these two files.
 
-    Raises ValueError or OSError (FileNotFoundError, FileExistsError), naming the argument, or the
-    file and key.
+    Raises ArgumentError (some are a FileExistsError or FileNotFoundError, too), or as `load` does.
     """
     if dtype not in DTYPES:
-        raise ValueError(f"dtype: {dtype!r}; allowed are {', '.join(DTYPES)}")
+        raise ArgumentError("dtype", repr(dtype), f"allowed are {', '.join(DTYPES)}")
+    checkpoint = find(model, preset, weights)
+    source, found = checkpoint.file, checkpoint.preset
     target = Path(os.path.realpath(out))
-    path, found = find_model(model, preset)
-    _check_target(target, path, force)
+    _check_target(target, source.path, force)
 
-    checkpoint = read_checkpoint(path, weights)
-    check_weights(checkpoint.weights, found.architecture.build(), str(path))
-    converted = {key: own_copy(value, DTYPES[dtype]) for key, value in checkpoint.weights.items()}
+    source.check(found.architecture.build())
+    converted = source.copies(DTYPES[dtype])
     for key, value in converted.items():
         if not torch.isfinite(value).all():
-            raise ValueError(f"dtype: {dtype}; {path}: {key} has values that are too large for it")
+            said = f"{source.path}: {key} has values that are too large for it"
+            raise ArgumentError("dtype", dtype, said)
 
     config = json.dumps(found.to_dict(), indent=2)
     try:
@@ -76,9 +77,9 @@ def convert(
                 (new / "config.json").write_text(config + "\n", encoding="utf-8")
                 save_file(converted, new / "model.safetensors", {"format": "pt"})
     except (OSError, SafetensorError) as error:
-        raise OSError(f"out: can't write {target} ({error})") from error
+        raise PathError("out", f"can't write {target} ({error})") from error
     size = sum(value.nbytes for value in converted.values())
-    return Conversion(Report.of(checkpoint, found), str(out), dtype, size)
+    return Conversion(Report.of(checkpoint), str(out), dtype, size)
 
 
 def _is_file(target: Path) -> bool:
@@ -86,18 +87,20 @@ def _is_file(target: Path) -> bool:
 
 
 def _check_target(target: Path, source: Path, force: bool) -> None:
-    """Raise ValueError or FileExistsError unless `target` may be written, or replaced."""
+    """Raise ArgumentError unless `target` may be written, or replaced."""
     if target.suffix and not _is_file(target) and not target.is_dir():
-        raise ValueError(f"out: {target}; allowed are a .safetensors file or a folder")
+        raise ArgumentError("out", target, "allowed are a .safetensors file or a folder")
     real = Path(os.path.realpath(source))
     if target in (real, *real.parents):
-        raise ValueError(f"out: {target} is or holds what is to be converted; name another place")
+        raise ArgumentError(
+            "out", f"{target} is or holds what is to be converted", "name another place"
+        )
     if not target.exists():
         return
     if target.is_dir() and (others := {file.name for file in target.iterdir()} - {*FILES}):
-        raise FileExistsError(f"out: {target} has other files, such as {min(others)}")
+        raise ExistingFile("out", f"{target} has other files, such as {min(others)}")
     if not force:
-        raise FileExistsError(f"out: {target} exists; force replaces it")
+        raise ExistingFile("out", f"{target} exists", "force replaces it")
 
 
 @contextmanager

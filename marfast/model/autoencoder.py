@@ -1,5 +1,6 @@
 """KL-16 through the ops: an autoencoder's own parameters, channels_last, in chunks of the batch."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -11,10 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marfast import ops
+from marfast.checkpoints.meta import without_storage
+from marfast.checkpoints.read import read_weights
 from marfast.reference.vae import GROUPS, AutoencoderKL, pad_for_stride_2
-
-from .checkpoint import load_weights, read_checkpoint
-from .meta import without_storage
 
 SCALE = 0.2325
 """Of KL-16's latents, to a standard deviation of about 1 (MAR section 5, its `mul_(0.2325)`)."""
@@ -226,12 +226,11 @@ def load_tokenizer(path: str | Path) -> KLTokenizer:
     "model" is taken, and what belongs to none of the module's parts (a loss, say) is left out.
     Raises FileNotFoundError, or CheckpointError naming file and key.
     """
-    path = Path(path)
-    read = read_checkpoint(path, entries=("model",))
+    file = read_weights(Path(path), entries=("model",))
     weights = {
-        name: value for name, value in read.weights.items() if name.partition(".")[0] in PARTS
+        name: value for name, value in file.weights.items() if name.partition(".")[0] in PARTS
     }
     module = _build({name: value.shape for name, value in weights.items()})
-    load_weights(weights, module, str(path))
+    dataclasses.replace(file, weights=weights).fill(module)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return KLTokenizer(module)

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from marfast.model import CheckpointError, KLTokenizer, load_tokenizer, vae
+from marfast.checkpoints import CheckpointError
+from marfast.model import KLTokenizer, autoencoder, load_tokenizer
 from marfast.ops import choice
 from marfast.reference import AutoencoderKL
 from marfast.verifying.case import numbers
@@ -88,9 +89,9 @@ def test_no_chunk_is_larger_than_memory_allows(monkeypatch: pytest.MonkeyPatch) 
     whole = tokenizer.decode(latents)
     sizes: list[int] = []
     tokenizer.module.decoder.conv_in.register_forward_hook(lambda *a: sizes.append(len(a[2])))
-    image = vae.ACTIVATIONS * 32 * 6 * 6 * 4
+    image = autoencoder.ACTIVATIONS * 32 * 6 * 6 * 4
     for memory, expected in ((3 * image, [3, 3, 1]), (image // 2, [1] * 7), (99 * image, [7])):
-        monkeypatch.setattr(vae, "CHUNK_MEMORY", memory)
+        monkeypatch.setattr(autoencoder, "CHUNK_MEMORY", memory)
         sizes.clear()
         torch.testing.assert_close(tokenizer.decode(latents), whole)
         assert sizes == expected
@@ -131,7 +132,7 @@ def test_a_whole_batch_needs_the_memory_of_one_image(monkeypatch: pytest.MonkeyP
     tokenizer = KLTokenizer(tiny_autoencoder(4, (1, 1)))
     latents = numbers(8, 4, 32, 32)
     activation, images = 32 * 64 * 64 * 4, 8 * 3 * 64 * 64 * 4
-    monkeypatch.setattr(vae, "CHUNK_MEMORY", 1)
+    monkeypatch.setattr(autoencoder, "CHUNK_MEMORY", 1)
     assert peak_of(lambda: tokenizer.decode(latents)) <= 3.2 * activation + images + latents.nbytes
     assert peak_of(lambda: tokenizer.module.decode(latents[:1])) >= 4 * activation
 

@@ -3,11 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from .checkpoint import Checkpoint, check_weights, read_checkpoint
-from .find import PresetLike, find_model
-from .presets import Preset
+from marfast.checkpoints.checkpoint import Checkpoint, ModelLike, PresetLike, find
 
 
 @dataclass(frozen=True)
@@ -17,6 +14,8 @@ class Report:
     file: str
     entry: str | None
     """Of a .pth: "model_ema", "model", or None if the weights are the file."""
+    layout: str
+    """Of the weights' names: "original", or the name of another in `rename.LAYOUTS`."""
     preset: str | None
     """The name of the preset of this architecture, where it has one."""
     architecture: Mapping[str, int | float]
@@ -28,23 +27,24 @@ class Report:
     """The file's other entries."""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, preset: Preset) -> "Report":
-        tensors = checkpoint.weights.values()
+    def of(cls, checkpoint: Checkpoint) -> "Report":
+        file, preset = checkpoint.file, checkpoint.preset
+        tensors = file.weights.values()
         return cls(
-            file=str(checkpoint.path),
-            entry=checkpoint.entry,
+            file=str(file.path),
+            entry=file.entry,
+            layout=file.layout,
             preset=preset.name,
             architecture=dataclasses.asdict(preset.architecture),
             parameters=sum(tensor.numel() for tensor in tensors),
             dtypes=tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors})),
             bytes=sum(tensor.nbytes for tensor in tensors),
-            left_out=checkpoint.left_out,
+            left_out=file.left_out,
         )
 
 
-def inspect(model: str | Path, preset: PresetLike = None) -> Report:
+def inspect(model: ModelLike, preset: PresetLike = None) -> Report:
     """What `marfast.load` would load, every weight checked; errors are the same."""
-    path, found = find_model(model, preset)
-    checkpoint = read_checkpoint(path)
-    check_weights(checkpoint.weights, found.architecture.build(), str(path))
-    return Report.of(checkpoint, found)
+    checkpoint = find(model, preset)
+    checkpoint.file.check(checkpoint.preset.architecture.build())
+    return Report.of(checkpoint)

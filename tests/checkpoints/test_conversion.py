@@ -11,9 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import marfast
-from marfast.model import Preset, Settings
-from marfast.model import convert as convert_module
-from marfast.model.convert import convert
+from marfast.checkpoints import Preset, Settings, conversion
+from marfast.checkpoints.conversion import convert
 from tests.cli.program import files
 from tests.models import TINY, tiny_weights, training_checkpoint
 
@@ -96,7 +95,7 @@ def test_an_interrupted_run_leaves_nothing(
         path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(convert_module, "save_file", interrupted)
+    monkeypatch.setattr(conversion, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OSError):
         convert(pth, tmp_path / out, PRESET, weights="model", force=True)
     assert files(tmp_path) == before

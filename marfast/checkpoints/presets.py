@@ -2,82 +2,50 @@
 
 import dataclasses
 import json
-import numbers
-import operator
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache, partial
+from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator, ConfigDict, Field
 from torch import nn
 
+from marfast.checkpoints.meta import without_storage
+from marfast.checkpoints.validate import validated
+from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
 from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
 
-from .meta import without_storage
+LARGEST_CONFIG = 1 << 20
+"""Bytes of a config.json."""
 
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
-
-Size = Annotated[int, Ge(1), Le(65536)]
-Short = Annotated[int, Ge(1), Le(1024)]
-Scale = Annotated[float, Ge(0), Le(1e4)]
-
-_STRICT: Any = {"extra": "forbid", "strict": True, "allow_inf_nan": False}
-
-
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _RESPACING = re.compile("(ddim|( *0*[1-9][0-9]* *,)*) *0*[1-9][0-9]* *")
 
 
-def _plain(number: Any) -> int | float:
-    """A number that JSON doesn't know, such as NumPy's, as Python's."""
+def _check_steps(steps: int | str) -> int | str:
+    allowed = (
+        f'allowed are 2 to {NUM_TRAIN_TIMESTEPS}, or a respacing such as "ddim50" or "10,15,20"'
+    )
+    if not _RESPACING.fullmatch(str(steps)):
+        raise ValueError(allowed)
     try:
-        return operator.index(number)
-    except TypeError:
-        if isinstance(number, numbers.Real):
-            return float(number)
-        raise TypeError(f"numbers and strings are allowed, not {reprlib.repr(number)}") from None
+        kept = len(space_timesteps(NUM_TRAIN_TIMESTEPS, str(steps)))
+    except ValueError as error:
+        raise ValueError(f"{allowed} ({error})") from None
+    if kept < 2:
+        raise ValueError(allowed)
+    return steps
 
 
-def _field(data: Any, place: Sequence[int | str]) -> str:
-    """The field that a validation error is about, without the kinds and indices inside it."""
-    names = []
-    for part in place:
-        if not isinstance(data, Mapping):
-            break
-        names.append(str(part))
-        data = data.get(part)
-    return ".".join(names)
-
-
-@cache
-def _validator(kind: Any) -> "TypeAdapter[Any]":
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)
-
-
-def _validated(kind: Any, data: Mapping[str, Any], source: str = "") -> Any:
-    """`kind` from plain data; ValueError names the field, what was given and what is allowed."""
-    from pydantic import ValidationError
-
-    try:
-        return _validator(kind).validate_json(json.dumps(data, default=_plain))
-    except ValidationError as error:
-        first, *others = error.errors(include_url=False)
-        field = _field(data, first["loc"])
-        same = [e["msg"] for e in others if _field(data, e["loc"]) == field]
-        also = [text.removeprefix("Input should be ") for text in same]
-        allowed = " or ".join([first["msg"].removeprefix("Value error, "), *also])
-        given = "" if isinstance(first["input"], dict) else f"{reprlib.repr(first['input'])}; "
-        raise ValueError(": ".join([*filter(None, (source, field)), given + allowed])) from None
-    except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{source or 'settings'}: not plain data: {error}") from None
+Size = Annotated[int, Field(ge=1, le=65536)]
+Short = Annotated[int, Field(ge=1, le=1024)]
+Scale = Annotated[float, Field(ge=0, le=1e4)]
+Steps = Annotated[int | str, AfterValidator(_check_steps)]
 
 
 @dataclass(frozen=True)
@@ -96,8 +64,8 @@ class Architecture:
     decoder_embed_dim: Size = 1024
     decoder_depth: Short = 16
     decoder_num_heads: Size = 16
-    mlp_ratio: Annotated[float, Gt(0), Le(1024)] = 4.0
-    norm_eps: Annotated[float, Gt(0), Le(1)] = 1e-6
+    mlp_ratio: Annotated[float, Field(gt=0, le=1024)] = 4.0
+    norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
     class_num: Size = 1000
     buffer_size: Size = 64
     diffloss_d: Short = 3
@@ -117,6 +85,18 @@ class Architecture:
         """Pixels along a side of the images that come out."""
         token = self.vae_stride * self.patch_size
         return self.img_size // token * token
+
+    def check(self) -> None:
+        """Raise ArgumentError for sizes that don't fit together."""
+        if self.seq_len < 1:
+            raise ArgumentError("architecture", "an image of this size has no token")
+        for name, heads, width in (
+            ("encoder_num_heads", self.encoder_num_heads, self.encoder_embed_dim),
+            ("decoder_num_heads", self.decoder_num_heads, self.decoder_embed_dim),
+        ):
+            if width % heads:
+                allowed = f"allowed are divisors of the width, {width}"
+                raise ArgumentError(f"architecture.{name}", heads, allowed)
 
     def differences(self, other: "Architecture") -> list[str]:
         """Where the other differs, as "name ours, not theirs"."""
@@ -148,8 +128,8 @@ class Settings:
 
     __pydantic_config__: ClassVar = _STRICT
 
-    num_iter: Annotated[int, Ge(1)] = 64
-    steps: int | str = 100
+    num_iter: Annotated[int, Field(ge=1)] = 64
+    steps: Steps = 100
     cfg: Scale = 1.0
     cfg_schedule: Literal["linear", "constant"] = "linear"
     temperature: Scale = 1.0
@@ -158,24 +138,18 @@ class Settings:
     def replace(self, seq_len: int, **changes: Any) -> "Settings":
         """A copy with the changes that are not None, for a model of `seq_len` tokens.
 
-        Raises ValueError, naming the setting, for anything that can't be sampled with.
+        Raises ArgumentError, naming the setting, for anything that can't be sampled with.
         """
         given = {name: value for name, value in changes.items() if value is not None}
-        new: Settings = _validated(Settings, dataclasses.asdict(self) | given)
-        if new.num_iter > seq_len:
-            raise ValueError(
-                f"num_iter: {new.num_iter}; allowed are 1 to {seq_len}, this model's tokens"
-            )
-        allowed = f'2 to {NUM_TRAIN_TIMESTEPS}, or a respacing such as "ddim50" or "10,15,20"'
-        if not _RESPACING.fullmatch(str(new.steps)):
-            raise ValueError(f"steps: {new.steps!r}; allowed are {allowed}")
-        try:
-            kept = len(space_timesteps(NUM_TRAIN_TIMESTEPS, str(new.steps)))
-        except ValueError as error:
-            raise ValueError(f"steps: {new.steps!r}; allowed are {allowed} ({error})") from None
-        if kept < 2:
-            raise ValueError(f"steps: {new.steps!r}; allowed are {allowed}")
+        new: Settings = validated(Settings, dataclasses.asdict(self) | given)
+        _check_iterations("num_iter", new, seq_len)
         return new
+
+
+def _check_iterations(name: str, settings: Settings, seq_len: int) -> None:
+    if settings.num_iter > seq_len:
+        allowed = f"allowed are 1 to {seq_len}, this model's tokens"
+        raise ArgumentError(name, settings.num_iter, allowed)
 
 
 @dataclass(frozen=True)
@@ -189,15 +163,14 @@ class Preset:
     classes: tuple[str, ...] = ()
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], source: str) -> "Preset":
-        """From the contents of a config.json; ValueError names the source and the key."""
-        preset: Preset = _validated(cls, data, source)
-        if preset.architecture.seq_len < 1:
-            raise ValueError(f"{source}: architecture: an image of this size has no token")
+    def from_dict(cls, data: Mapping[str, Any]) -> "Preset":
+        """From the contents of a config.json; ArgumentError names `preset` and the key."""
         try:
-            preset.settings.replace(preset.architecture.seq_len)
-        except ValueError as error:
-            raise ValueError(f"{source}: settings.{error}") from None
+            preset: Preset = validated(cls, data)
+            preset.architecture.check()
+            _check_iterations("settings.num_iter", preset.settings, preset.architecture.seq_len)
+        except ArgumentError as error:
+            raise ArgumentError("preset", str(error).removeprefix("preset: ")) from None
         return preset
 
     def to_dict(self) -> dict[str, Any]:
@@ -245,31 +218,43 @@ def known_presets() -> dict[str, Preset]:
 
 
 def read_config(path: Path) -> Preset:
-    """The preset that a config.json holds. ValueError or FileNotFoundError names the file."""
-    try:
-        return parse_config(path.read_text(encoding="utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from None
+    """The preset that a config.json holds. CheckpointError or FileNotFoundError names the file."""
+    with path.open("rb") as file:
+        return parse_config(file.read(LARGEST_CONFIG + 1), str(path))
 
 
-def parse_config(text: str, source: str) -> Preset:
-    """The preset in the text of a config.json. ValueError names the source."""
+def parse_config(text: str | bytes, source: str) -> Preset:
+    """The preset in a config.json. CheckpointError names the source and the key."""
+    if len(text) > LARGEST_CONFIG:
+        raise CheckpointError(f"{source}: allowed are up to {LARGEST_CONFIG} bytes of JSON")
     try:
-        data = json.loads(text)
+        data = json.loads(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{source}: not a JSON file ({error})") from None
-    return Preset.from_dict(data, source)
+        raise CheckpointError(f"{source}: not a JSON file ({error})") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{source}: {reprlib.repr(data)}; Input should be an object")
+    return preset_of(data, source)
+
+
+def preset_of(data: Mapping[str, Any], source: str) -> Preset:
+    """The preset in a file's plain data. CheckpointError names the source and the key."""
+    try:
+        return Preset.from_dict(data)
+    except ArgumentError as error:
+        raise CheckpointError(f"{source}: {error.problem}") from None
 
 
 def get_preset(preset: "str | Path | Mapping[str, Any] | Preset") -> Preset:
     """A preset by name (mar_base, …, or an embedded model's), config.json or its contents."""
     if isinstance(preset, Preset):
-        return Preset.from_dict(preset.to_dict(), "preset")
+        return Preset.from_dict(preset.to_dict())
     if isinstance(preset, Mapping):
-        return Preset.from_dict(preset, "preset")
+        return Preset.from_dict(preset)
     if str(preset) in known_presets():
         return known_presets()[str(preset)]
     if Path(preset).is_file():
         return read_config(Path(preset))
     known = ", ".join(known_presets())
-    raise ValueError(f"preset: {str(preset)!r}; allowed are {known}, or the path of a config.json")
+    raise ArgumentError(
+        "preset", repr(str(preset)), f"allowed are {known}, or the path of a config.json"
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.model.fuzz import run, write_corpus
+from tests.checkpoints.fuzz import run, write_corpus
 
 
 @pytest.mark.slow
