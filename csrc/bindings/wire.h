@@ -18,6 +18,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "cuda/ops.h"
 #include "marfast/ops.h"
 
 namespace marfast::wire {
@@ -133,6 +134,17 @@ void fields(HeadOptions& a, Visit visit) {
   visit(FIELD(clip_denoised));
 }
 
+template <class Visit>
+void fields(cuda::PersistentPlan& a, Visit visit) {
+  visit(FIELD(row_groups));
+  visit(FIELD(column_groups));
+  visit(FIELD(row_tile));
+  visit(FIELD(columns));
+  visit(FIELD(stationary));
+  visit(FIELD(staged));
+  visit(FIELD(normalise_once));
+}
+
 // A call's arguments by name, each taken once.
 class Given {
  public:
@@ -150,11 +162,17 @@ class Given {
 
   // Rows at any stride, of elements side by side. `dtype` is that of fields that point to void.
   template <class T>
+  void rows(const char* name, T*& data, int64_t& stride, std::initializer_list<int64_t> sizes,
+            DType dtype = DType::f32) {
+    const View view = checked<T>(name, sizes, dtype, 1);
+    data = static_cast<T*>(view.data);
+    stride = view.strides[0];
+    if (view.sizes[0] == 1) stride = view.count();  // a single row's is arbitrary
+  }
+  template <class T>
   void rows(const char* name, T*& data, int64_t& stride, int64_t rows, int64_t columns,
             DType dtype = DType::f32) {
-    const View view = checked<T>(name, {rows, columns}, dtype, 1);
-    data = static_cast<T*>(view.data);
-    stride = rows == 1 ? columns : view.strides[0];
+    this->rows(name, data, stride, {rows, columns}, dtype);
   }
   template <class T>
   void dense(const char* name, T*& data, std::initializer_list<int64_t> sizes,

@@ -9,7 +9,7 @@
 namespace marfast::cuda {
 
 template <class T>
-__device__ __forceinline__ void epilogue(const LinearLayer& a, int64_t r, int64_t j, float value) {
+__device__ __forceinline__ void epilogue(const Epilogue& a, int64_t r, int64_t j, float value) {
   if (r >= a.rows || j >= a.outputs) return;
   const Lane y = Lane(value) + Lane::load(static_cast<const T*>(a.bias) + j);
   if (a.silu) return silu(y).store(static_cast<T*>(a.out) + r * a.out_stride + j);
