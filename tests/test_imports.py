@@ -19,7 +19,7 @@ LAYERS = (
     ("generation",),
     ("model",),
     ("ops",),
-    ("triton", "_cpu", "reference", "_version", "profiling", "errors"),
+    ("_cpu", "reference", "_version", "profiling", "errors"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

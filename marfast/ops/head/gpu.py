@@ -1,106 +1,213 @@
-"""`denoise`: the whole head once, as launches of `fused_linear_kernel` and `silu_sum_kernel`.
+"""The head on a GPU, as launches of one backend's kernels: once, or for all steps of a sample.
 
-    T = W2 SiLU(W1 e(t) + b1) + b2, c = W_c z + b_c        2 + 1 launches
-    M = modulation(T, c)                                   d + 2
-    x = W_in x + b_in                                      1
-    x = adaln_mlp(x, M[i], ...) for each block             2 d
-    out = W_out layer_norm_modulate(x, M[d]) + b_out       1
+    T = W2 SiLU(W1 e(t) + b1) + b2, c = W_c z + b_c                3 products
+    M = W_ada SiLU(T + c) + b_ada, of each block and the end       1 silu_sum, d + 1 products
+    x = W_in x + b_in                                              1 product
+    x = x + gate (W2 SiLU(W1 modulate(LN(x)) + b1) + b2)           2 products, for each of d blocks
+    out = W_out modulate(LN(x)) + b_out                            1 product
 
-The residual stream and M are float32 whatever the weights are; factors of products have the
-weights' dtype. Rows are taken so many at a time that M keeps within tiles.MODULATION_BYTES.
+adaLN is hoisted out of the loop of steps: none waits for it, and its products are as tall as steps
+times rows. A chunk has as many steps as keep M within MODULATION_BUDGET; where not even one does,
+rows are taken in groups. Nothing here asks the device anything, so that a graph captures it.
+
+The residual stream and M are float32 whatever the weights are; what enters a product has their
+dtype.
 """
 
-import functools
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from . import tiles
-from .adaln_mlp import adaln_mlp
-from .fused_linear import launch
-from .modulation import modulation
+from marfast import profiling
+from marfast.ops.head import device_time_embedding
+from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.op import Args
+from marfast.reference.diffusion import HeadOptions
+from marfast.reference.head import HeadWeights, Layer
+
+MODULATION_BUDGET = 1 << 30
+"""Bytes that the modulation may take; past it, it is computed for fewer steps or rows at a time."""
 
 
-class Head(NamedTuple):
-    """A head's weights, by their places in a `SimpleMLPAdaLN`'s state_dict."""
+class Launches(Protocol):
+    """A backend's kernels, as the head needs them."""
 
-    weights: Sequence[Tensor]
+    def linear(
+        self,
+        out: Tensor,
+        x: Tensor,
+        layer: Layer,
+        *,
+        norm: Norm | None = None,
+        silu: bool = False,
+        gate: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        """Fills `out` with y = norm(x) Wᵀ + b; or with SiLU(y), rounded to the weights' dtype, for
+        the next product; or with residual + gate y, where `out` may be the residual."""
 
-    @property
-    def width(self) -> int:
-        return self.weights[0].shape[0]
+    def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        """Fills `out` [P, w], of the weights' dtype, with SiLU(T + c): row p takes the rows
+        p / (P / S) of T [S, w] and p % R of c [R, w]."""
 
-    @property
-    def frequencies(self) -> int:
-        return self.weights[0].shape[1]
+    def step(
+        self,
+        out: Tensor,
+        x: Tensor,
+        model_output: Tensor,
+        noise: Tensor,
+        coefficients: Tensor,
+        guidance: Tensor,
+        options: HeadOptions,
+    ) -> None:
+        """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}; x [N, C] may be its
+        first N rows."""
 
-    @property
-    def projections(self) -> list[tuple[Tensor, Tensor]]:
-        """Each block's adaLN (W, b), and the final layer's."""
-        places = (*range(14, len(self.weights) - 4, 8), len(self.weights) - 2)
-        return [(self.weights[i], self.weights[i + 1]) for i in places]
 
-    def pairs(self, budget: int) -> int:
-        """How many pairs of a step and a row have their modulation in so many bytes: at least 1."""
-        return max(1, budget // (4 * sum(len(weight) for weight, _ in self.projections)))
+class Steps(NamedTuple):
+    """What consecutive steps of N tokens read."""
+
+    modulation: Tensor  # [S, R, (3 d + 2) w]
+    noise: Tensor  # [S, N, C]
+    schedule: Tensor  # [S, 7]
+    guidance: Tensor  # [1]
+    options: HeadOptions
+
+
+class Head:
+    """A head's weights, and what computes with them."""
+
+    def __init__(self, weights: Sequence[Tensor], launches: Launches) -> None:
+        self.weights = HeadWeights.of(weights)
+        self.launches = launches
+        self.width, self.frequencies = self.weights.time_in.weight.shape
+        self.dtype = weights[0].dtype
 
     def time(self, embedding: Tensor) -> Tensor:
-        """e(t) [P, frequencies] -> T [P, w]."""
-        w1, b1, w2, b2 = self.weights[:4]
-        hidden = embedding.new_empty((len(embedding), self.width), dtype=w1.dtype)
-        launch(hidden, embedding, w1, b1, activation="silu", factor=True)
-        return launch(embedding.new_empty((len(embedding), self.width)), hidden, w2, b2)
+        """T [S, w] of e(t) [S, frequencies]."""
+        sizes = (len(embedding), self.width)
+        hidden = embedding.new_empty(sizes, dtype=self.dtype)
+        self.launches.linear(hidden, embedding, self.weights.time_in, silu=True)
+        return self.launches.linear(embedding.new_empty(sizes), hidden, self.weights.time_out)
 
-    def cond(self, z: Tensor) -> Tensor:
-        """z [R, D] -> c [R, w] float32."""
+    def condition(self, z: Tensor) -> Tensor:
+        """c [R, w] of z [R, D]."""
         out = z.new_empty((len(z), self.width), dtype=torch.float32)
-        return launch(out, z, *self.weights[4:6])
+        return self.launches.linear(out, z, self.weights.cond)
 
-    def __call__(self, x: Tensor, modulations: Sequence[Tensor], out: Tensor) -> Tensor:
-        """x [R, C], each block's modulation [R, 3 w] and the final one [R, 2 w] -> out [R, 2C]."""
-        width = self.width
-        stream = x.new_empty((len(x), width), dtype=torch.float32)
-        launch(stream, x, *self.weights[6:8])
-        for i, three in zip(range(8, len(self.weights) - 4, 8), modulations, strict=False):
-            ln_weight, ln_bias, w1, b1, w2, b2 = self.weights[i : i + 6]
-            shift, scale, gate = three.split(width, dim=1)
-            mlp = (ln_weight, ln_bias, w1, b1, w2, b2, 1e-6)
-            adaln_mlp(stream, shift, scale, gate, *mlp, out=stream)
-        final_w, final_b = self.weights[-4:-2]
-        shift, scale = modulations[-1].split(width, dim=1)
-        return launch(out, stream, final_w, final_b, norm=True, modulation=(shift, scale))
+    def modulation(self, time: Tensor, condition: Tensor, pairs: int) -> Tensor:
+        """M [P, (3 d + 2) w] of P pairs of T [S, w] and c [R, w] (as `silu_sum` pairs them): each
+        block's shift, scale and gate, then the end's shift and scale."""
+        activated = time.new_empty((pairs, self.width), dtype=self.dtype)
+        self.launches.silu_sum(activated, time, condition)
+        layers = [block.modulation for block in self.weights.blocks]
+        layers.append(self.weights.final_modulation)
+        widths = [len(layer.bias) for layer in layers]
+        out = time.new_empty((pairs, sum(widths)))
+        for part, layer in zip(out.split(widths, dim=1), layers, strict=True):
+            self.launches.linear(part, activated, layer)
+        return out
+
+    def __call__(self, out: Tensor, x: Tensor, modulation: Tensor) -> Tensor:
+        """Fills `out` [R, 2C] for x [R, C] and M [R, (3 d + 2) w]."""
+        *blocks, shift, scale = modulation.split(self.width, dim=1)
+        stream = x.new_empty((len(x), self.width), dtype=torch.float32)
+        self.launches.linear(stream, x, self.weights.input)
+        parts = zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True)
+        for block, (of_shift, of_scale, gate) in zip(self.weights.blocks, parts, strict=True):
+            norm = Norm(of_shift, of_scale, block.norm.weight, block.norm.bias)
+            adaln_mlp(self.launches, stream, stream, norm, block.mlp_in, block.mlp_out, gate)
+        return self.launches.linear(out, stream, self.weights.final, norm=Norm(shift, scale))
+
+    def run(self, out: Tensor, state: Tensor, steps: Steps) -> None:
+        """Fills `out` with what the steps make of `state` [N, C], launch by launch."""
+        tokens, channels = state.shape
+        rows = steps.modulation.shape[1]
+        x = state.repeat(rows // tokens, 1)  # one state for each of a token's rows
+        output = state.new_empty((rows, 2 * channels))
+        last = len(steps.modulation) - 1
+        for i, modulation in enumerate(steps.modulation):
+            self(output, x, modulation)
+            self.launches.step(
+                out if i == last else x,
+                x[:tokens],
+                output,
+                steps.noise[i],
+                steps.schedule[i],
+                steps.guidance,
+                steps.options,
+            )
 
 
-@functools.lru_cache(maxsize=16)
-def _rates(frequencies: int, device: torch.device) -> Tensor:
-    """The sinusoids' angular frequencies, computed on the CPU as the reference does; kept, so that
-    a capture finds them on the device."""
-    half = frequencies // 2
-    with torch.device("cpu"):
-        exponents = -math.log(10000) * torch.arange(half, dtype=torch.float32) / half
-        return torch.exp(exponents).to(device)
-
-
-def time_embedding(t: Tensor, frequencies: int) -> Tensor:
-    """e(t) [P, frequencies]: the reference's cosines and sines, without a word to the host."""
-    angles = t[:, None].float() * _rates(frequencies, t.device)[None]
-    embedding = torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1)
-    return torch.nn.functional.pad(embedding, (0, frequencies % 2))
-
-
-def denoise(
-    x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor], packed: Tensor | None
+def adaln_mlp(
+    launches: Launches,
+    out: Tensor,
+    x: Tensor,
+    norm: Norm,
+    mlp_in: Layer,
+    mlp_out: Layer,
+    gate: Tensor,
 ) -> Tensor:
-    """The op. `packed` is the CPU's, and not read."""
-    head = Head(weights)
-    out = x.new_empty((len(x), 2 * x.shape[1]))
-    group = head.pairs(tiles.MODULATION_BYTES)
-    embedding = time_embedding(t, head.frequencies)
-    for first in range(0, len(x), group):
-        rows = slice(first, first + group)
-        time, c = head.time(embedding[rows]), head.cond(cond[rows])
-        head(x[rows], modulation(time, c, 1, head.projections), out[rows])
+    """Fills `out` [R, w], which may be x, with x + gate (W₂ SiLU(W₁ norm(x) + b₁) + b₂)."""
+    with profiling.range("adaln_mlp", len(x)):
+        hidden = x.new_empty(x.shape, dtype=mlp_in.weight.dtype)
+        launches.linear(hidden, x, mlp_in, norm=norm, silu=True)
+        return launches.linear(out, hidden, mlp_out, gate=gate, residual=x)
+
+
+def denoise(head: Head, out: Tensor, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
+    """Fills `out` [R, 2C], as the op."""
+    embedding = device_time_embedding(t, head.frequencies)
+    group = pairs_in_budget(head.weights)
+    with profiling.range("denoise", len(x)):
+        for first in range(0, len(x), group):
+            rows = slice(first, first + group)
+            time, condition = head.time(embedding[rows]), head.condition(cond[rows])
+            head(out[rows], x[rows], head.modulation(time, condition, len(time)))
     return out
+
+
+def sample(a: Args, options: HeadOptions, head_of: Callable[[int], Head]) -> Tensor:
+    """`ddpm_sample` of its bound arguments; head_of(R) is what runs so many rows."""
+    tokens, steps = len(a.noise), len(a.schedule)
+    out: Tensor = a.noise.new_empty(a.noise.shape)
+    if tokens == 0:
+        return out
+    embedding = device_time_embedding(a.timesteps, a.weights[0].shape[1])
+    noise, schedule = a.noise.contiguous(), a.schedule.contiguous()
+    step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
+    copies = 2 if options.guided else 1  # rows of a token
+    pairs = pairs_in_budget(HeadWeights.of(a.weights))
+    group = min(tokens, max(1, pairs // copies))
+    for first in range(0, tokens, group):
+        members = slice(first, min(tokens, first + group))
+        state = noise[members]
+        rows = copies * len(state)
+        head = head_of(rows)
+        time = head.time(embedding)
+        cond = a.cond.unflatten(0, (copies, tokens))[:, members].flatten(0, 1)
+        condition = head.condition(cond)
+        chunk = min(steps, max(1, pairs // rows))
+        for begin in range(0, steps, chunk):
+            end = min(steps, begin + chunk)
+            with profiling.range(f"steps {begin}-{end - 1}", rows):
+                modulation = head.modulation(time[begin:end], condition, (end - begin) * rows)
+                after = out[members] if end == steps else torch.empty_like(state)
+                chunk_of = Steps(
+                    modulation.unflatten(0, (-1, rows)),
+                    step_noise[begin:end, members],
+                    schedule[begin:end],
+                    a.guidance,
+                    options,
+                )
+                head.run(after, state, chunk_of)
+                state = after
+    return out
+
+
+def pairs_in_budget(weights: HeadWeights) -> int:
+    """How many pairs of a step and a row have their modulation within the budget: at least 1."""
+    numbers = (3 * len(weights.blocks) + 2) * len(weights.input.weight)
+    return max(1, MODULATION_BUDGET // (4 * numbers))

@@ -1,21 +1,23 @@
-"""What conditions the head: SiLU(T + c), and every block's shift, scale and gate from it.
+"""The head's launches by Triton: `fused_linear`, `ddpm_step`, and what sums time and condition.
 
-    y[p] = SiLU(T[p / group] + c[p % period])           p: pairs of a step and a row
-    M[i] = y W_ada[i]^T + b_ada[i]                      for each block i, and the final layer
+    out[p] = SiLU(T[p / group] + c[p % period])           p: pairs of a step and a row
 
 `silu_sum_kernel` is elementwise: ELEMENTS numbers a program, all pairs in a row. Bytes moved: w
-numbers of y a pair, for T and c stay in cache; the products that follow move 3 d + 2 times as many.
+numbers of out a pair, for T and c stay in cache; the products that follow move 3 d + 2 times as
+many.
 """
-
-from collections.abc import Sequence
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import tiles
-from .device import operand, silu
-from .fused_linear import launch
+from marfast.ops.ddpm_step.triton import launch as launch_step
+from marfast.ops.fused_linear.triton import launch as launch_linear
+from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.runtime import triton_tiles as tiles
+from marfast.ops.runtime.triton_functions import operand, silu
+from marfast.reference.diffusion import HeadOptions
+from marfast.reference.head import Layer
 
 
 @triton.jit(do_not_specialize=["group", "period"])
@@ -39,18 +41,54 @@ def silu_sum_kernel(
     tl.store(p_out + pair.to(tl.int64) * width + o_width, b_sum, mask=m_width)
 
 
-def modulation(
-    time: Tensor, cond: Tensor, group: int, projections: Sequence[tuple[Tensor, Tensor]]
-) -> list[Tensor]:
-    """M[i] for each projection (W, b): time [P / group, w], cond [period, w], float32 and dense,
-    -> [P, outputs] float32. It stays float32: half of it would cost accuracy and save nothing."""
-    pairs, width = len(time) * group, time.shape[1]
-    y = time.new_empty((pairs, width), dtype=projections[0][0].dtype)
-    if pairs:
-        silu_sum_kernel[(pairs, tiles.tiles(width, tiles.ELEMENTS))](
-            *(y, time, cond, group, len(cond), width), BLOCK=tiles.ELEMENTS, num_warps=4
+class Launches:
+    """Of any layers."""
+
+    def linear(
+        self,
+        out: Tensor,
+        x: Tensor,
+        layer: Layer,
+        *,
+        norm: Norm | None = None,
+        silu: bool = False,
+        gate: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        return launch_linear(
+            out,
+            x,
+            layer,
+            norm=norm,
+            activation="silu" if silu else "",
+            gate=gate,
+            residual=residual,
+            factor=silu,
         )
-    return [
-        launch(time.new_empty((pairs, len(weight))), y, weight, bias)
-        for weight, bias in projections
-    ]
+
+    def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        pairs, width = out.shape
+        if pairs:
+            silu_sum_kernel[(pairs, tiles.tiles(width, tiles.ELEMENTS))](
+                p_out=out,
+                p_time=time,
+                p_cond=condition,
+                group=pairs // len(time),
+                period=len(condition),
+                width=width,
+                BLOCK=tiles.ELEMENTS,
+                num_warps=4,
+            )
+        return out
+
+    def step(
+        self,
+        out: Tensor,
+        x: Tensor,
+        model_output: Tensor,
+        noise: Tensor,
+        coefficients: Tensor,
+        guidance: Tensor,
+        options: HeadOptions,
+    ) -> None:
+        launch_step(out, x, model_output, noise, coefficients, guidance, options)

@@ -1,0 +1,22 @@
+"""`adaln_mlp` by csrc/cuda: LN + modulate, and two products."""
+
+from torch import Tensor
+
+from marfast.ops.head import gpu
+from marfast.ops.head.cuda import Launches, dense
+from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.op import Args
+from marfast.ops.runtime import DTYPES, Verdict, rows_adjacent, takes
+from marfast.reference.head import Layer
+
+
+def can_run(a: Args) -> Verdict:
+    return takes({"x": a.x, "w1": a.w1}, DTYPES)
+
+
+def run(a: Args) -> Tensor:
+    x = rows_adjacent(a.x.float())
+    norm = Norm(a.shift.float(), a.scale.float(), a.ln_weight.float(), a.ln_bias.float(), a.eps)
+    mlp_in, mlp_out = Layer(dense(a.w1), dense(a.b1)), Layer(dense(a.w2), dense(a.b2))
+    gate, out = rows_adjacent(a.gate.float()), x.new_empty(x.shape)
+    return gpu.adaln_mlp(Launches(), out, x, norm, mlp_in, mlp_out, gate).to(a.x.dtype)
