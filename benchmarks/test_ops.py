@@ -28,19 +28,19 @@ BUDGET = 2.0  # seconds of the reference
 @pytest.mark.parametrize("name", sorted(OPS))
 def test_op(name, dtype, benchmark):
     op = OPS[name]
-    args = op.fill(op.example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0)))
+    args = op.example_args(dtype)
     backend = which(name, *args)
     if backend == "reference":
         pytest.skip("only the reference can run this here")
-    assert_as_accurate(op, op.reference, [args])
+    assert_as_accurate(op, op.plain, [args])
 
     seconds: list[float] = []
 
     def time_the_reference() -> None:
-        seconds.append(timed(op.reference, args))
+        seconds.append(timed(op.plain, args))
 
     with torch.no_grad():
-        once = min(timed(op.reference, args) for _ in range(5))
+        once = min(timed(op.plain, args) for _ in range(5))
         rounds = min(300, max(10, int(BUDGET / once)))
         benchmark.pedantic(op, args=args, setup=time_the_reference, rounds=rounds, warmup_rounds=5)
 

@@ -164,69 +164,53 @@ void fill(Given& given, LayerNormModulate& a) {
   if (given.has("bias")) given.dense(FIELD(bias), {a.width}, a.dtype);
 }
 
-// What pack functions and those of workspaces take.
-struct Packing {
-  HeadShape shape;
-  HeadOptions options;
-  DType dtype;  // of what is packed
-  int64_t tokens, steps, chunk, rows, inputs, outputs;
-  float* packed;
-  const void *weight, *bias;
-};
-
 // m.name(**arguments): one argument for each field of the op's struct that `fill` takes.
 template <class Args>
 void def(py::module_& m, const char* name, void (*Kernels::*op)(const Args&)) {
-  m.def(name, [name, op](const py::kwargs& arguments) {
+  wire::def(m, name, [name, op](Given& given) {
     Args a{};
-    Given given(name, arguments);
     fill(given, a);
     given.finish();
     const Range range = range_of(name, a);
-    py::gil_scoped_release unlocked;
-    run(active_isa().kernels->*op, a);
+    return wire::unlocked([&] { run(active_isa().kernels->*op, a); });
   });
 }
 
-// m.name(**arguments): a size in floats, or a packing.
-template <class Function>
-void def(py::module_& m, const char* name, Function function) {
-  m.def(name, [name, function](const py::kwargs& arguments) {
-    Packing a{};
-    Given given(name, arguments);
-    return function(given, a);
-  });
-}
-
+// Sizes in floats, and packing.
 void def_packing(py::module_& m) {
-  def(m, "ddpm_sample_workspace", [](Given& given, Packing& a) {
+  wire::def(m, "ddpm_sample_workspace", [](Given& given) {
+    DdpmSample a{};
     given.record(FIELD(shape));
     given.record(FIELD(options));
     given.value(FIELD(tokens));
     given.value(FIELD(steps));
     given.value(FIELD(chunk));
     given.finish();
-    DdpmSample sample{};
-    sample.shape = a.shape;
-    sample.options = a.options;
-    sample.tokens = a.tokens;
-    sample.steps = a.steps;
-    sample.chunk = a.chunk;
-    return SampleWorkspace(sample).size;
+    return py::int_(SampleWorkspace(a).size);
   });
-  def(m, "denoise_workspace", [](Given& given, Packing& a) {
+  wire::def(m, "denoise_workspace", [](Given& given) {
+    Denoise a{};
     given.record(FIELD(shape));
     given.value(FIELD(rows));
     given.finish();
-    return HeadWorkspace(a.shape, a.rows, a.rows, a.rows, nullptr).size;
+    return py::int_(HeadWorkspace(a.shape, a.rows, a.rows, a.rows, nullptr).size);
   });
-  def(m, "packed_head_size", [](Given& given, Packing& a) {
+  struct Head {
+    HeadShape shape;
+    DType dtype;  // of what is packed
+    float* packed;
+
+    int64_t size() const { return PackedHead(shape, dtype, nullptr).size(); }
+  };
+  wire::def(m, "packed_head_size", [](Given& given) {
+    Head a{};
     given.record(FIELD(shape));
     given.value(FIELD(dtype));
     given.finish();
-    return PackedHead(a.shape, a.dtype, nullptr).size();
+    return py::int_(a.size());
   });
-  def(m, "pack_head", [](Given& given, Packing& a) {
+  wire::def(m, "pack_head", [](Given& given) {
+    Head a{};
     given.record(FIELD(shape));
     given.value(FIELD(dtype));
     const std::vector<wire::View> weights = given.views("weights");
@@ -238,29 +222,39 @@ void def_packing(py::module_& m) {
                    "have elements apart, or several dtypes");
       tensors.push_back(weight.data);
     }
-    given.buffer(FIELD(packed), PackedHead(a.shape, a.dtype, nullptr).size());
+    given.buffer(FIELD(packed), a.size());
     given.finish();
     const DType from = weights.front().dtype();
-    py::gil_scoped_release unlocked;
-    pack_head(a.shape, a.dtype, from, HeadWeights(tensors.data(), a.shape.depth), a.packed);
+    const HeadWeights dense(tensors.data(), a.shape.depth);
+    return wire::unlocked([&] { pack_head(a.shape, a.dtype, from, dense, a.packed); });
   });
-  def(m, "packed_linear_size", [](Given& given, Packing& a) {
+  struct Layer {
+    int64_t inputs, outputs;
+    DType dtype;  // of what is packed
+    const void *weight, *bias;
+    float* packed;
+
+    int64_t size() const { return packed_linear_size(inputs, outputs, dtype); }
+  };
+  wire::def(m, "packed_linear_size", [](Given& given) {
+    Layer a{};
     given.value(FIELD(inputs));
     given.value(FIELD(outputs));
     given.value(FIELD(dtype));
     given.finish();
-    return packed_linear_size(a.inputs, a.outputs, a.dtype);
+    return py::int_(a.size());
   });
-  def(m, "pack_linear", [](Given& given, Packing& a) {
+  wire::def(m, "pack_linear", [](Given& given) {
+    Layer a{};
     given.sizes("weight", {&a.outputs, &a.inputs});
-    const DType from = given.dtype("weight");
     given.value(FIELD(dtype));
+    const DType from = given.dtype("weight");
     given.dense(FIELD(weight), {a.outputs, a.inputs}, from);
     given.dense(FIELD(bias), {a.outputs}, from);
-    given.buffer(FIELD(packed), packed_linear_size(a.inputs, a.outputs, a.dtype));
+    given.buffer(FIELD(packed), a.size());
     given.finish();
-    py::gil_scoped_release unlocked;
-    pack_linear(a.inputs, a.outputs, a.dtype, from, a.weight, a.bias, a.packed);
+    return wire::unlocked(
+        [&] { pack_linear(a.inputs, a.outputs, a.dtype, from, a.weight, a.bias, a.packed); });
   });
 }
 
@@ -268,14 +262,13 @@ void def_plan(py::module_& m) {
   py::list profiles;
   for (const cuda::GpuProfile& gpu : cuda::kGpuProfiles) profiles.append(wire::record_of(gpu));
   m.attr("gpu_profiles") = profiles;
-  m.def("head_plan", [](const py::kwargs& arguments) {
+  wire::def(m, "head_plan", [](Given& given) {
     struct {
       cuda::GpuProfile gpu;
       HeadShape shape;
       DType dtype;
       int64_t rows, steps, modulation_budget;
     } a{};
-    Given given("head_plan", arguments);
     given.record(FIELD(gpu));
     given.record(FIELD(shape));
     given.value(FIELD(dtype));

@@ -37,7 +37,7 @@ namespace {
 using wire::Given;
 
 void fill(Given& given, Attention& a) {
-  const wire::View qkv = given.view("qkv");
+  const wire::View& qkv = given.view("qkv");
   a.dtype = qkv.dtype();
   given.expect(qkv.dims == 5 && qkv.sizes[2] == 3 && qkv.dense(4), "qkv",
                "has another shape or layout");
@@ -156,21 +156,20 @@ Stream stream_of(Given& given) {
 // m.name(stream=, **arguments): one argument for each field of the op's struct that `fill` takes.
 template <class Args>
 void def(py::module_& m, const char* name, Status (*launch)(const Args&, Stream)) {
-  m.def(name, [name, launch](const py::kwargs& arguments) {
+  wire::def(m, name, [name, launch](Given& given) {
     Args a{};
-    Given given(name, arguments);
     const Stream stream = stream_of(given);
     fill(given, a);
     given.finish();
     const Range range = range_of(name, a);
     check(name, launch(a, stream));
+    return py::none();
   });
 }
 
-// m.sample_tables(table=, weights=, stream=): as many launches as the pointers need.
+// m.sample_tables(stream=, table=, weights=): as many launches as the pointers need.
 void def(py::module_& m, const char* name, Status (*launch)(const SampleTables&, Stream)) {
-  m.def(name, [name, launch](const py::kwargs& arguments) {
-    Given given(name, arguments);
+  wire::def(m, name, [name, launch](Given& given) {
     const Stream stream = stream_of(given);
     const std::vector<wire::View> weights = given.views("weights");
     const int64_t size = static_cast<int64_t>(weights.size());
@@ -185,6 +184,7 @@ void def(py::module_& m, const char* name, Status (*launch)(const SampleTables&,
       for (int64_t i = 0; i < a.count; ++i) a.values[i] = weights[a.first + i].data;
       check(name, launch(a, stream));
     }
+    return py::none();
   });
 }
 
@@ -192,14 +192,13 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
 #define LAUNCHER(op, Args) def(m, #op, &cuda::op);
   MARFAST_CUDA_LAUNCHERS(LAUNCHER)
 #undef LAUNCHER
-  m.def("resident_blocks", [](const py::kwargs& arguments) {
+  wire::def(m, "resident_blocks", [](Given& given) {
     PersistentSample a{};
-    Given given("resident_blocks", arguments);
     given.record(FIELD(shape));
     given.record(FIELD(plan));
     given.value(FIELD(dtype));
     given.finish();
-    return resident_blocks(a);
+    return py::int_(resident_blocks(a));
   });
   m.def("device_sizes", [] { return wire::record_of(device_sizes()); });
 }

@@ -12,6 +12,8 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <cstring>
+#include <functional>
 #include <initializer_list>
 #include <stdexcept>
 #include <string>
@@ -148,23 +150,35 @@ void fields(cuda::PersistentPlan& a, Visit visit) {
 // A call's arguments by name, each taken once.
 class Given {
  public:
-  Given(const char* op, const py::kwargs& values) : op_(op), values_(values) {}
+  Given(const char* op, PyObject* const* values, PyObject* names) : op_(op) {
+    count_ = names == nullptr ? 0 : static_cast<int>(PyTuple_GET_SIZE(names));
+    if (count_ > kMost) throw std::invalid_argument(std::string(op) + ": too many arguments");
+    for (int i = 0; i < count_; ++i) {
+      const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(names, i));
+      if (name == nullptr) throw py::error_already_set();
+      arguments_[i] = {name, values[i], false, false, {}};
+    }
+  }
 
   // Sizes that others are checked against.
-  void sizes(const char* name, std::initializer_list<int64_t*> sizes) const {
-    const View view = view_of(find(name));
+  void sizes(const char* name, std::initializer_list<int64_t*> sizes) {
+    const View& view = view_of(find(name));
     expect(view.dims == static_cast<int>(sizes.size()), name, "has other dimensions");
     int i = 0;
     for (int64_t* size : sizes) *size = view.sizes[i++];
   }
-  DType dtype(const char* name) const { return view_of(find(name)).dtype(); }
-  bool has(const char* name) { return !find(name).is_none() || !++taken_; }
+  DType dtype(const char* name) { return view_of(find(name)).dtype(); }
+  bool has(const char* name) {  // or None, which is taken with that
+    Argument& argument = find(name);
+    argument.taken = argument.value == Py_None;
+    return !argument.taken;
+  }
 
   // Rows at any stride, of elements side by side. `dtype` is that of fields that point to void.
   template <class T>
   void rows(const char* name, T*& data, int64_t& stride, std::initializer_list<int64_t> sizes,
             DType dtype = DType::f32) {
-    const View view = checked<T>(name, sizes, dtype, 1);
+    const View& view = checked<T>(name, sizes, dtype, 1);
     data = static_cast<T*>(view.data);
     stride = view.strides[0];
     if (view.sizes[0] == 1) stride = view.count();  // a single row's is arbitrary
@@ -182,15 +196,19 @@ class Given {
   // Room for `least` elements, of any shape.
   template <class T>
   void buffer(const char* name, T*& data, int64_t least, DType dtype = DType::f32) {
-    const View view = taken(name);
+    const View& view = this->view(name);
     expect(points_to<T>(view.element, dtype), name, "has another dtype");
     expect(view.dense() && view.count() >= least, name, "is too small, or not contiguous");
     data = static_cast<T*>(view.data);
   }
-  View view(const char* name) { return taken(name); }
+  const View& view(const char* name) {
+    Argument& argument = find(name);
+    argument.taken = true;
+    return view_of(argument);
+  }
   std::vector<View> views(const char* name) {
     std::vector<View> found;
-    for (const py::handle tensor : take(name)) found.push_back(view_of(tensor));
+    for (const py::handle tensor : take(name)) found.push_back(wire::view_of(tensor));
     return found;
   }
 
@@ -216,9 +234,10 @@ class Given {
     });
   }
 
+  // To be called before anything is run: an argument that no field took is an error.
   void finish() const {
-    if (taken_ != static_cast<int64_t>(values_.size())) {
-      throw std::invalid_argument(std::string(op_) + ": some argument is none of its own");
+    for (int i = 0; i < count_; ++i) {
+      expect(arguments_[i].taken, arguments_[i].name, "is no argument of its own");
     }
   }
   void expect(bool holds, const char* name, const char* otherwise) const {
@@ -226,21 +245,36 @@ class Given {
   }
 
  private:
-  py::handle find(const char* name) const {
-    PyObject* const found = PyDict_GetItemString(values_.ptr(), name);
-    expect(found != nullptr, name, "is missing");
-    return found;
+  static constexpr int kMost = 32;
+  struct Argument {
+    const char* name;
+    PyObject* value;
+    bool taken, viewed;
+    View view;
+  };
+
+  Argument& find(const char* name) {
+    for (int i = 0; i < count_; ++i, ++next_) {  // callers name them about in our order
+      if (next_ >= count_) next_ = 0;
+      if (std::strcmp(arguments_[next_].name, name) == 0) return arguments_[next_];
+    }
+    throw std::invalid_argument(std::string(op_) + ": " + name + " is missing");
   }
   py::handle take(const char* name) {
-    ++taken_;
-    return find(name);
+    Argument& argument = find(name);
+    argument.taken = true;
+    return argument.value;
   }
-  View taken(const char* name) { return view_of(take(name)); }
+  static const View& view_of(Argument& argument) {
+    if (!argument.viewed) argument.view = wire::view_of(argument.value);
+    argument.viewed = true;
+    return argument.view;
+  }
 
   template <class T>
-  View checked(const char* name, std::initializer_list<int64_t> sizes, DType dtype,
-               int first_dense) {
-    const View view = taken(name);
+  const View& checked(const char* name, std::initializer_list<int64_t> sizes, DType dtype,
+                      int first_dense) {
+    const View& view = this->view(name);
     bool same = view.dims == static_cast<int>(sizes.size());
     int i = 0;
     for (const int64_t size : sizes) same = same && view.sizes[i++] == size;
@@ -251,9 +285,58 @@ class Given {
   }
 
   const char* op_;
-  const py::kwargs& values_;
-  int64_t taken_ = 0;
+  int count_, next_ = 0;
+  Argument arguments_[kMost];
 };
+
+// Runs without the GIL -> None.
+template <class Function>
+py::object unlocked(Function function) {
+  {
+    const py::gil_scoped_release released;
+    function();
+  }
+  return py::none();
+}
+
+// m.name(**arguments) -> run(given). Not by pybind11's own dispatch, which costs as much as a small
+// kernel.
+using Run = std::function<py::object(Given&)>;
+
+inline void def(py::module_& m, const char* name, Run run) {
+  struct Function {
+    PyMethodDef method;
+    Run run;
+
+    static PyObject* call(PyObject* self, PyObject* const* values, Py_ssize_t places,
+                          PyObject* names) {
+      const auto* function = static_cast<Function*>(PyCapsule_GetPointer(self, nullptr));
+      try {
+        if (places != 0) throw py::type_error("arguments are given by name");
+        Given given(function->method.ml_name, values, names);
+        return function->run(given).release().ptr();
+      } catch (py::error_already_set& error) {
+        error.restore();
+      } catch (const py::type_error& error) {
+        PyErr_SetString(PyExc_TypeError, error.what());
+      } catch (const py::cast_error& error) {
+        PyErr_SetString(PyExc_TypeError, error.what());
+      } catch (const std::invalid_argument& error) {
+        PyErr_SetString(PyExc_ValueError, error.what());
+      } catch (const std::exception& error) {
+        PyErr_SetString(PyExc_RuntimeError, error.what());
+      }
+      return nullptr;
+    }
+  };
+  // As old as the module, which is never unloaded.
+  auto* function = new Function{{name, nullptr, METH_FASTCALL | METH_KEYWORDS, nullptr}, run};
+  function->method.ml_meth =
+      reinterpret_cast<PyCFunction>(reinterpret_cast<void*>(&Function::call));
+  const py::capsule self(function);
+  m.attr(name) =
+      py::reinterpret_steal<py::object>(PyCFunction_NewEx(&function->method, self.ptr(), nullptr));
+}
 
 // A record for Python, as a dictionary.
 template <class Struct>

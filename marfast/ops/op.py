@@ -164,13 +164,14 @@ class Op(Generic[P]):
 
     def example_args(
         self,
-        dtype: torch.dtype,
-        device: torch.device,
-        generator: torch.Generator,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
         example: Example | None = None,
     ) -> Args:
         """The bound arguments of the op's example, or of another one."""
-        return self.bind(**(example or self._example)(Draw(dtype, device, generator)))
+        draw = Draw(dtype, torch.device(device), torch.Generator().manual_seed(seed))
+        return self.bind(**(example or self._example)(draw))
 
     def _run(self, *args: Any) -> Tensor:
         a = self.bind(*args)  # with the defaults, which torch's dispatcher leaves out
@@ -256,10 +257,9 @@ class Availability(NamedTuple):
 
 def backends(device: str | torch.device = "cpu") -> list[Availability]:
     """Every op x every backend of this version: can it run the op's float32 example here?"""
-    where = torch.device(device)
     table = []
     for op in OPS.values():
-        a = op.example_args(torch.float32, where, torch.Generator().manual_seed(0))
+        a = op.example_args(device=device)
         for name in choice.ORDER:
             if name in op.backends:
                 ok, reason = op.backends[name].can_run(a)

@@ -58,9 +58,7 @@ class _Subject:
 
     @cached_property
     def examples(self) -> list[tuple[Any, ...]]:
-        where, op = torch.device(self.device), self.op
-        generators = (torch.Generator().manual_seed(seed) for seed in SEEDS)
-        return [op.example_args(self.dtype, where, generator) for generator in generators]
+        return [self.op.example_args(self.dtype, self.device, seed) for seed in SEEDS]
 
     @cached_property
     def exact(self) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.build.tree import ROOT, copy_repository
+from tests.build.tree import BUILD_INPUTS, ROOT, copy_repository
 
 pytestmark = pytest.mark.slow
 
@@ -62,7 +62,7 @@ print(cpu.describe())
 
 @pytest.mark.skipif(shutil.which("c++") is None, reason="no compiler")
 def test_the_wheel_has_the_extension_and_the_assets(tmp_path):
-    tree = copy_repository(tmp_path / "tree")
+    tree = copy_repository(tmp_path / "tree", *BUILD_INPUTS)
     wheel, log = build_wheel(tree, MARFAST_BUILD_NATIVE="1", MARFAST_BUILD_CUDA="0", MAX_JOBS="2")
     assert wheel is not None, log
     package = unpacked(wheel, tmp_path / "package")
@@ -85,7 +85,7 @@ def test_the_wheel_has_the_extension_and_the_assets(tmp_path):
 
 
 def test_without_a_compiler_the_package_still_installs(tmp_path):
-    tree = copy_repository(tmp_path / "tree")
+    tree = copy_repository(tmp_path / "tree", *BUILD_INPUTS)
     missing = str(tmp_path / "no-such-compiler")
     wheel, log = build_wheel(tree, CXX=missing)
     assert wheel is not None, log
@@ -100,7 +100,7 @@ def test_without_a_compiler_the_package_still_installs(tmp_path):
 
 
 def test_the_switches_of_the_build(tmp_path):
-    tree = copy_repository(tmp_path / "tree")
+    tree = copy_repository(tmp_path / "tree", *BUILD_INPUTS)
     missing = str(tmp_path / "no-such-compiler")
     wheel, log = build_wheel(tree, MARFAST_BUILD_NATIVE="1", CXX=missing)
     assert wheel is None

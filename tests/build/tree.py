@@ -1,6 +1,7 @@
 """Copies of the repository to build in."""
 
 import shutil
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -15,13 +16,22 @@ BUILD_INPUTS = (
 )
 
 
-def copy_repository(target: Path, *more: str) -> Path:
-    """What a build reads (and `more`), copied to `target`, without what was built."""
-    for name in (*BUILD_INPUTS, *more):
-        source, copy = ROOT / name, target / name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
-        else:
-            shutil.copy(source, copy)
+def sources(*under: str) -> list[Path]:
+    """The repository's files, as git knows them: no build's, no cache's."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *under],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    names = (Path(name) for name in listed.stdout.split("\0") if name)
+    return [name for name in names if (ROOT / name).is_file()]
+
+
+def copy_repository(target: Path, *under: str) -> Path:
+    """The repository, or what is under these names, copied to `target`."""
+    for name in sources(*under):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
     return target

@@ -7,9 +7,9 @@
 #include <cstring>
 #include <vector>
 
-#include "cpu/head_weights.h"
 #include "cpu/head_workspace.h"
 #include "cpu/kernel_table.h"
+#include "cpu/packed_head.h"
 
 using namespace marfast;
 
@@ -29,16 +29,15 @@ int main(int argc, char** argv) {
   DdpmSample a{};
   a.shape = {c, 768, number(1), number(2), 256};
   a.tokens = rows / 2;
-  a.guided = true;
+  a.options = {true, 1.0f, false};
   a.steps = a.step_end = a.chunk = steps;
   a.step_noise_stride = a.tokens * c;
   a.weight_dtype = std::strcmp(argv[5], "bf16") == 0 ? DType::bf16 : DType::f32;
   a.threads = 1;
-  a.temperature = 1;
   const auto noise = values(a.tokens * c), step_noise = values(steps * a.tokens * c);
   const auto condition = values(rows * a.shape.condition), guidance = values(1);
   const auto embedding = values(steps * a.shape.frequencies), schedule = values(steps * 7);
-  const auto packed = values(HeadWeights(a.shape, a.weight_dtype, nullptr).size());
+  const auto packed = values(PackedHead(a.shape, a.weight_dtype, nullptr).size());
   auto workspace = values(SampleWorkspace(a).size), out = values(a.tokens * c);
   a.out = out.data();
   a.noise = noise.data();

@@ -14,8 +14,8 @@
 #include <vector>
 
 #include "cpu/dispatch.h"
-#include "cpu/head_weights.h"
 #include "cpu/head_workspace.h"
+#include "cpu/packed_head.h"
 #include "cpu/packed_linear.h"
 #include "marfast/ops.h"
 
@@ -73,8 +73,8 @@ Floats packed_head(Random& random, const HeadShape& s, DType dtype) {
   linear(w, 2 * s.channels), linear(w, 2 * w);
   std::vector<const void*> pointers;
   for (const Floats& weight : weights) pointers.push_back(*weight);
-  Floats packed = nans(HeadWeights(s, dtype, nullptr).size());
-  pack_head(s, dtype, DType::f32, pointers.data(), *packed);
+  Floats packed = nans(PackedHead(s, dtype, nullptr).size());
+  pack_head(s, dtype, DType::f32, HeadWeights(pointers.data(), s.depth), *packed);
   return packed;
 }
 
@@ -85,7 +85,8 @@ Floats packed_layer(Random& random, int64_t inputs, int64_t outputs, DType dtype
   return packed;
 }
 
-Floats sample(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t rows, int threads) {
+Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t rows,
+                   int threads) {
   Random random;
   const bool guided = rows % 2 == 0;
   const int64_t n = guided ? rows / 2 : rows, steps = 3, chunk = 2, c = s.channels;
@@ -98,7 +99,7 @@ Floats sample(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t r
   a.tokens = n;
   a.steps = steps;
   a.chunk = chunk;
-  a.guided = guided;
+  a.options = {guided, 0.9f, true};
   const Floats workspace = nans(SampleWorkspace(a).size);
   Floats out = nans(n * c);
   a.out = *out;
@@ -113,12 +114,22 @@ Floats sample(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t r
   a.step_noise_stride = n * c;
   a.weight_dtype = dtype;
   a.threads = threads;
-  a.temperature = 0.9f;
-  a.clip_denoised = true;
   for (a.step_begin = 0; a.step_begin < steps; a.step_begin = a.step_end) {
     a.step_end = a.step_begin + chunk < steps ? a.step_begin + chunk : steps;
     run(kernels.ddpm_sample, a);
   }
+  return out;
+}
+
+Floats ddpm_step(const Kernels& kernels, DType, const HeadShape& s, int64_t rows, int) {
+  Random random;
+  const bool guided = rows % 2 == 0;
+  const int64_t n = guided ? rows / 2 : rows, c = s.channels;
+  const Floats x = random.draw(n * c), model_output = random.draw(rows * 2 * c);
+  const Floats noise = random.draw(n * c), coefficients = random.draw(7), guidance = random.draw(1);
+  Floats out = nans(n * c);
+  run(kernels.ddpm_step, DdpmStep{*out, *x, *model_output, *noise, *coefficients, *guidance, n, c, c,
+                                  2 * c, c, DType::f32, {guided, 0.9f, true}});
   return out;
 }
 
@@ -251,12 +262,9 @@ int main(int argc, char**) {
   const struct {
     const char* name;
     Run run;
-  } kernels[] = {{"ddpm_sample", sample},
-                 {"denoise", denoise},
-                 {"adaln_mlp", adaln_mlp},
-                 {"fused_linear", fused_linear},
-                 {"group_norm_silu", group_norm_silu},
-                 {"layer_norm_modulate", layer_norm_modulate}};
+#define KERNEL(op, Args) {#op, op},
+  } kernels[] = {MARFAST_CPU_KERNELS(KERNEL)};
+#undef KERNEL
   const HeadShape shapes[] = {{1, 1, 1, 0, 2},
                               {3, 5, 33, 2, 7},
                               {16, 300, 31, 1, 4},

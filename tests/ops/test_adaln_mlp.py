@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops.adaln_mlp import GROUP
+from marfast.ops.adaln_mlp.cpu import GROUP
 from marfast.ops.runtime import cpu
 from marfast.reference import head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits

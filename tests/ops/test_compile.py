@@ -45,7 +45,7 @@ def _no_gradients() -> Any:
 
 @pytest.mark.parametrize("name", sorted(OPS))
 def test_every_op_is_a_single_node(name: str) -> None:
-    args = OPS[name].example(torch.float32, torch.device("cpu"), torch.Generator().manual_seed(0))
+    args = OPS[name].example_args()
     nodes = Nodes()
     compiled = torch.compile(getattr(ops, name), fullgraph=True, backend=nodes)
     assert torch.equal(compiled(*args), getattr(ops, name)(*args))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops.ddpm_sample import PAIRS
-from marfast.ops.head import time_embedding
+from marfast.ops.ddpm_sample.cpu import PAIRS
+from marfast.ops.head.cpu import time_embedding
 from marfast.ops.runtime import cpu
 from marfast.reference import SimpleMLPAdaLN
 from marfast.reference import head as reference
@@ -45,7 +45,7 @@ def test_the_reference_backend_is_the_modules_own_loop(guided):
         for t, row, noise_t in zip(timesteps, schedule, step_noise, strict=True):
             rows = torch.cat([x, x]) if guided else x
             output = net(rows, t.expand(len(rows)), cond)
-            x = reference.ddpm_step(x, output, noise_t, row, guidance, *options)
+            x = ops.ddpm_step.plain(x, output, noise_t, row, guidance, *options)
     actual = by_reference(noise, step_noise, cond, weights, schedule, timesteps, guidance, *options)
     assert_bitwise_equal(actual, x)
 
@@ -116,9 +116,8 @@ def reference_in_noises_dtype(
 ) -> Tensor:
     if noise.dtype == torch.float64:
         weights = [weight.double() for weight in weights]
-    return reference.ddpm_sample(
-        noise, step_noise, cond, weights, schedule, timesteps.long(), *rest
-    )
+    steps = timesteps.long()
+    return ops.ddpm_sample.plain(noise, step_noise, cond, weights, schedule, steps, *rest)
 
 
 @pytest.mark.parametrize("width", [24, 192, 300])
@@ -185,9 +184,9 @@ def test_extreme_inputs_stay_in_their_token(value):
 def test_ctrl_c_is_heard_between_chunks_of_steps(monkeypatch):
     run_chunk, calls = cpu.extension().ddpm_sample, []
 
-    def interrupted(*args: Any) -> None:
-        calls.append(args)
-        run_chunk(*args)
+    def interrupted(**arguments: Any) -> None:
+        calls.append(arguments)
+        run_chunk(**arguments)
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
 

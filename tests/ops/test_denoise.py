@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops.denoise import GROUP
+from marfast.ops.denoise.cpu import GROUP
 from marfast.ops.head import device_time_embedding
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu, cuda

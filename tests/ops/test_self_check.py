@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import BackendUnavailable, choice, self_check
-from marfast.ops.op import OPS, Backend, Op
+from marfast.ops.op import OPS, Args, Backend, Op
 
 
 @pytest.fixture(autouse=True)
@@ -30,11 +30,11 @@ def install(op: Op, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]
     def put(change: Callable[[Tensor], Tensor], **options: Any) -> list[Any]:
         runs: list[Any] = []
 
-        def run(*args: Any) -> Tensor:
-            runs.append(args)
-            return change(op.reference(*args))
+        def run(a: Args) -> Tensor:
+            runs.append(a)
+            return change(op.plain(*a))
 
-        made = Backend("cuda", lambda *_: (True, ""), run, **options)
+        made = Backend("cuda", lambda a: (True, ""), run, **options)
         monkeypatch.setitem(op.backends, "cuda", made)
         return runs
 

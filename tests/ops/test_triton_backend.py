@@ -25,7 +25,7 @@ def interpreting(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def example(name: str, dtype: torch.dtype = torch.float32) -> tuple[Any, ...]:
-    return OPS[name].example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
+    return OPS[name].example_args(dtype)
 
 
 @pytest.mark.parametrize("name", sorted(OPS))

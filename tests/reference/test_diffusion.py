@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from marfast.reference import create_diffusion, space_timesteps
-from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, ddpm_step
+from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, HeadOptions, ddpm_step
 from marfast.verification.case import numbers
 from tests.helpers import assert_bitwise_equal
 
@@ -91,10 +91,10 @@ def test_steps_by_the_schedule_are_the_sampler(
     torch.manual_seed(3)
     expected = process.p_sample_loop(head, (6, 8), start, clip, temperature=temperature)
     torch.manual_seed(3)
-    x = start
+    x, options = start, HeadOptions(False, temperature, clip)
     for row, t in zip(*process.sampling_schedule(), strict=True):
         output = head(x, t.expand(6))
-        x = ddpm_step(x, output, torch.randn_like(x), row, torch.ones(1), temperature, clip)
+        x = ddpm_step(x, output, torch.randn_like(x), row, torch.ones(1), options)
     assert_bitwise_equal(x, expected)
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from marfast.reference import DiffLoss, SimpleMLPAdaLN
-from marfast.reference.diffusion import ddpm_step
+from marfast.reference.diffusion import HeadOptions, ddpm_step
 from marfast.reference.head import timestep_embedding
 from marfast.verification.case import fill, numbers
 from tests.helpers import assert_bitwise_equal
@@ -51,12 +51,12 @@ def test_guided_steps_need_half_of_the_rows(scale: float | torch.Tensor, clip: b
     torch.manual_seed(4)
     expected = loss.sample(z, temperature=0.9, cfg=scale)[:3]
     torch.manual_seed(4)
-    x = torch.randn(3, 4)
+    x, options = torch.randn(3, 4), HeadOptions(True, 0.9, clip)
     with torch.no_grad():
         for row, t in zip(*loss.gen_diffusion.sampling_schedule(), strict=True):
             output = loss.net(torch.cat([x, x]), t.expand(6), z)
             noise = torch.randn(6, 4)[:3]
-            x = ddpm_step(x, output, noise, row, torch.as_tensor(scale).reshape(1), 0.9, clip)
+            x = ddpm_step(x, output, noise, row, torch.as_tensor(scale).reshape(1), options)
     assert_bitwise_equal(x, expected)
 
 

@@ -45,7 +45,7 @@ def ddpm_step(
 
 
 def options_of(a: Args) -> HeadOptions:
-    guided = len(a.model_output) != len(a.x)
+    guided = a.model_output.shape[0] != a.x.shape[0]
     return HeadOptions(guided, a.temperature, a.clip_denoised)
 
 

@@ -30,6 +30,6 @@ def short_dtype(dtype: torch.dtype) -> str:
 
 def rows_adjacent(tensor: MaybeTensor) -> MaybeTensor:
     """`tensor` as kernels read it: elements of a row adjacent, rows at any stride."""
-    if tensor is None or tensor.stride(-1) == 1:
+    if tensor is None or tensor.is_contiguous() or tensor.stride(-1) == 1:
         return tensor
     return tensor.contiguous()

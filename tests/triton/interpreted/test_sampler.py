@@ -1,4 +1,4 @@
-"""`ddpm_sample` as a sequence of launches: their order, their memory, and their replay by a graph."""
+"""`ddpm_sample` as a sequence of launches: their order, memory, and replay by a graph."""
 
 import torch
 from torch import Tensor

@@ -1,5 +1,6 @@
 """The choice of a backend, forcing one, gradients in general, and life without the extension."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -11,10 +12,35 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops.op import OPS, Backend, Op
+from marfast.ops.choice import ORDER, BackendUnavailable
+from marfast.ops.op import OPS, Args, Backend, Op
 from marfast.ops.runtime import cpu
 
 OTHERS = [name for name in ORDER if name != "reference"]
+
+
+def probed(x: Tensor, y: float = 2.0) -> Tensor:
+    """An op of the tests, x² y."""
+
+
+PROBE = Op(probed)
+del OPS["probed"]
+
+
+@PROBE.check
+def _check(a: Args) -> None:
+    if a.y < 0:
+        raise ValueError(f"y is {a.y}; it must not be negative")
+
+
+@PROBE.fake
+def _fake(a: Args) -> Tensor:
+    return torch.empty_like(a.x)
+
+
+@PROBE.reference
+def _reference(a: Args) -> Tensor:
+    return a.x * a.x * a.y
 
 
 @pytest.fixture
@@ -26,25 +52,10 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Any:
     for number, name in enumerate(OTHERS):
         op.backends[name] = Backend(
             name,
-            lambda x, y, name=name: (name not in reasons, reasons.get(name, "")),
-            lambda x, y, number=number: torch.full_like(x, number),
+            lambda a, name=name: (name not in reasons, reasons.get(name, "")),
+            lambda a, number=number: torch.full_like(a.x, number),
         )
     return op, reasons
-
-
-def _check(x: Tensor, y: float) -> None:
-    if y < 0:
-        raise ValueError(f"y is {y}; it must not be negative")
-
-
-PROBE = Op(
-    "_probe(Tensor x, float y=2.0) -> Tensor",
-    check=_check,
-    fake=lambda x, y: torch.empty_like(x),
-    reference=lambda x, y: x * x * y,
-    example=lambda dtype, device, generator: (torch.ones(3, dtype=dtype, device=device),),
-)
-del OPS["_probe"]
 
 
 def who(op: Op) -> str:
@@ -70,7 +81,7 @@ def test_a_forced_backend_runs(probe, name):
 
 def test_a_backend_on_request_runs_when_forced_and_not_otherwise(probe):
     op, _ = probe
-    op.backends["cuda"] = op.backends["cuda"]._replace(on_request=True)
+    op.backends["cuda"] = dataclasses.replace(op.backends["cuda"], on_request=True)
     assert who(op) == "triton"
     with ops.backend("cuda"):
         assert who(op) == "cuda"
@@ -81,7 +92,7 @@ def test_a_forced_backend_that_cannot_run_says_why(probe):
     reasons["triton"] = "x is too heavy"
     with (
         ops.backend("triton"),
-        pytest.raises(BackendUnavailable, match="'triton' can't run _probe: x is too heavy"),
+        pytest.raises(BackendUnavailable, match="'triton' can't run probed: x is too heavy"),
     ):
         who(op)
 
@@ -124,17 +135,17 @@ def test_a_forced_backend_is_the_threads_own(probe):
 def test_an_exception_in_a_backend_is_never_a_reason_to_fall_back(probe):
     op, _ = probe
 
-    def broken(x: Tensor, y: float) -> Tensor:
+    def broken(a: Args) -> Tensor:
         raise RuntimeError("out of luck")
 
-    op.backends["cuda"] = Backend("cuda", lambda x, y: (True, ""), broken)
+    op.backends["cuda"] = Backend("cuda", lambda a: (True, ""), broken)
     with pytest.raises(RuntimeError, match="out of luck"):
         who(op)
 
 
 def test_checks_run_before_any_backend(probe):
     op, _ = probe
-    for call in (op, torch.ops.marfast._probe):
+    for call in (op, torch.ops.marfast.probed):
         with pytest.raises(ValueError, match=r"y is -1\.0; it must not"):
             call(torch.ones(1), -1.0)
     with pytest.raises(ValueError, match=r"y is -1\.0"):
@@ -145,7 +156,7 @@ def test_a_tensor_passed_twice_gets_both_gradients():
     x = torch.randn(4, 16, dtype=torch.float64, requires_grad=True)
     (actual,) = torch.autograd.grad(ops.layer_norm_modulate(x, x, x).sum(), x)
     with ops.backend("reference"):
-        y = OPS["layer_norm_modulate"].reference(x, x, x)
+        y = ops.layer_norm_modulate.plain(x, x, x)
     (expected,) = torch.autograd.grad(y.sum(), x)
     torch.testing.assert_close(actual, expected)
 
@@ -164,7 +175,7 @@ def test_only_wanted_gradients_are_computed():
 def test_every_ops_example_is_valid_on_every_dtype(name):
     op = OPS[name]
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        args = op.example(dtype, torch.device("cpu"), torch.Generator().manual_seed(0))
+        args = op.example_args(dtype)
         result = op(*args)
         assert result.isfinite().all()
         assert torch.equal(op(*args), result)
@@ -184,13 +195,13 @@ def test_the_table_has_every_op_and_reason(monkeypatch):
 
 def test_which_fills_in_defaults(probe):
     op, reasons = probe
-    OPS["_probe"] = op
+    OPS["probed"] = op
     try:
-        assert ops.which("_probe", torch.ones(1)) == "cuda"
+        assert ops.which("probed", torch.ones(1)) == "cuda"
         reasons.update(dict.fromkeys(OTHERS, "no"))
-        assert ops.which("_probe", torch.ones(1)) == "reference"
+        assert ops.which("probed", torch.ones(1)) == "reference"
     finally:
-        del OPS["_probe"]
+        del OPS["probed"]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -214,7 +225,7 @@ def test_the_environment_forces_a_backend():
     assert run(CALL, MARFAST_BACKEND="reference").stdout == "reference\n"
     assert "BackendUnavailable: backend 'triton'" in run(CALL, MARFAST_BACKEND="triton").stderr
     unknown = run(CALL, MARFAST_BACKEND="gpu").stderr
-    assert "ValueError: backend: 'gpu'; known are auto, cuda, triton, cpu, reference" in unknown
+    assert "ArgumentError: backend: 'gpu'; known are auto, cuda, triton, cpu, reference" in unknown
 
 
 WITHOUT_EXTENSION = """
