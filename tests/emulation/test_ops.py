@@ -9,7 +9,7 @@ from torch import Tensor
 from marfast import ops
 from marfast.ops import choice
 from marfast.ops.op import OPS
-from marfast.ops.runtime import cpu
+from marfast.ops.runtime import cpu, cuda
 from tests.helpers import assert_as_accurate
 from tests.ops.heads import denoise_inputs
 from tests.ops.test_attention import inputs, written_out
@@ -156,3 +156,21 @@ def test_attention_says_what_it_cannot_run() -> None:
             ops.attention(torch.zeros(1, 2, 3, 1, 136))
         with pytest.raises(choice.BackendUnavailable, match="float64; the kernel takes float32"):
             ops.attention(torch.zeros(1, 2, 3, 1, 8, dtype=torch.float64))
+
+
+WRONG = [
+    ({"weight": torch.zeros(4, 6)}, "weight has another shape"),
+    ({"x": torch.zeros(2, 5).half()}, "x has another dtype"),
+    ({"gate": torch.zeros(2, 4)}, "gate stands without a residual"),
+    ({"scale": 1.0}, "scale is no argument of its own"),
+]
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize(("change", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_launch_takes_its_own_arguments_alone(change: dict[str, Any], words: str) -> None:
+    given = {"out": torch.zeros(2, 4), "x": torch.zeros(2, 5), "weight": torch.zeros(4, 5)}
+    rest = {"bias": torch.zeros(4), "gate": None, "residual": None, "silu": False}
+    cuda.call("linear", torch.device("cpu"), **given, **rest)
+    with pytest.raises(ValueError, match=f"linear: {words}"):
+        cuda.call("linear", torch.device("cpu"), **(given | rest | change))

@@ -12,7 +12,6 @@ from marfast.ops.ddpm_step.cuda import launch as launch_step
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.layer_norm_modulate.cuda import launch as launch_norm
 from marfast.ops.runtime import cuda, rows_adjacent
-from marfast.reference.diffusion import HeadOptions
 from marfast.reference.head import Layer
 
 
@@ -63,14 +62,4 @@ class Launches:
         cuda.call("silu_sum", out.device, out=out, time=time, condition=condition)
         return out
 
-    def step(
-        self,
-        out: Tensor,
-        x: Tensor,
-        model_output: Tensor,
-        noise: Tensor,
-        coefficients: Tensor,
-        guidance: Tensor,
-        options: HeadOptions,
-    ) -> None:
-        launch_step(out, x, model_output, noise, coefficients, guidance, options)
+    step = staticmethod(launch_step)

@@ -16,7 +16,6 @@ from marfast.ops.fused_linear.triton import launch as launch_linear
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.runtime import triton_tiles as tiles
 from marfast.ops.runtime.triton_functions import operand, silu
-from marfast.reference.diffusion import HeadOptions
 from marfast.reference.head import Layer
 
 
@@ -81,14 +80,4 @@ class Launches:
             )
         return out
 
-    def step(
-        self,
-        out: Tensor,
-        x: Tensor,
-        model_output: Tensor,
-        noise: Tensor,
-        coefficients: Tensor,
-        guidance: Tensor,
-        options: HeadOptions,
-    ) -> None:
-        launch_step(out, x, model_output, noise, coefficients, guidance, options)
+    step = staticmethod(launch_step)
