@@ -40,10 +40,10 @@ bench: $(VENV)/dev  ## Time the ops and a small generation beside plain PyTorch.
 	$(BIN)/python -m pytest benchmarks --benchmark-only
 
 counts: $(VENV)/dev  ## Rewrite the committed operator and instruction counts: commit them with a reason.
-	$(BIN)/python -m benchmarks.counts --update
+	$(BIN)/python -m benchmarks.studies.counts --update
 
 results: $(VENV)/dev  ## Measure all that README and docs/performance.md report (ORIGINAL=path/to/mar PARTS=head,scaling), and rewrite them.
-	$(BIN)/python benchmarks/publish.py $(if $(ORIGINAL),--original $(ORIGINAL)) $(if $(PARTS),--parts $(PARTS))
+	$(BIN)/python -m benchmarks.studies.publish $(if $(ORIGINAL),--original $(ORIGINAL)) $(if $(PARTS),--parts $(PARTS))
 
 lint: $(VENV)/dev  ## Check style and types.
 	$(BIN)/ruff check

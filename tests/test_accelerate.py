@@ -191,7 +191,7 @@ def test_autocast_packs_once(module: MAR, monkeypatch: pytest.MonkeyPatch) -> No
         "_pack",
         lambda weights: packed.append(weights[0].dtype) or pack(weights),
     )
-    op = sys.modules["marfast.ops.head"]
+    op = sys.modules["marfast.ops.head.cpu"]
     monkeypatch.setattr(op, "pack_head", lambda weights: packed.append(None) or pack(weights))
     with torch.autocast("cpu", torch.bfloat16):
         assert sample(module, cfg=2.0)[0].isfinite().all()

@@ -14,7 +14,7 @@ PACKAGE = Path(marfast.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("accelerate", "benchmarking", "training", "evaluation", "verify", "verification", "warmup"),
+    ("accelerate", "benchmarking", "training", "verify", "verification", "warmup"),
     ("fast_methods",),
     ("generation",),
     ("model",),

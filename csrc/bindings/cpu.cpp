@@ -42,7 +42,7 @@ template <class Visit>
 void fields(HeadPlan& a, Visit visit) {
   const char* regime = a.regime == Regime::persistent ? "persistent" : "tall";
   visit("regime", regime);
-  wire::fields(static_cast<PersistentPlan&>(a), visit);
+  fields(static_cast<PersistentPlan&>(a), visit);
   visit(FIELD(shared_bytes));
   visit(FIELD(chunk));
   visit(FIELD(modulation_bytes));
@@ -65,6 +65,7 @@ int64_t packed_linear_size(int64_t inputs, int64_t outputs, DType dtype) {
 
 void fill(Given& given, AdalnMlp& a) {
   given.sizes("x", {&a.rows, &a.width});
+  given.record(FIELD(options));
   given.value(FIELD(group));
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
@@ -105,6 +106,7 @@ void fill(Given& given, DdpmSample& a) {
 void fill(Given& given, Denoise& a) {
   given.sizes("x", {&a.rows, &a.shape.channels});
   given.record(FIELD(shape));
+  given.record(FIELD(options));
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
   const HeadShape& s = a.shape;

@@ -25,13 +25,6 @@ namespace py = pybind11;
 
 namespace marfast::cuda {
 
-template <class Visit>
-void fields(DeviceSizes& a, Visit visit) {
-  visit(FIELD(sms));
-  visit(FIELD(shared_bytes));
-  visit(FIELD(l2_bytes));
-}
-
 namespace {
 
 using wire::Given;
@@ -63,8 +56,9 @@ void fill(Given& given, Attention& a) {
 void fill_epilogue(Given& given, Epilogue& a) {
   given.sizes("out", {&a.rows, &a.outputs});
   a.dtype = given.dtype("bias");
-  given.value(FIELD(silu));
-  given.rows(ROWS(out), a.rows, a.outputs, a.silu ? a.dtype : DType::f32);
+  a.activated = given.has("options");
+  if (a.activated) given.record(FIELD(options));
+  given.rows(ROWS(out), a.rows, a.outputs, a.activated ? a.dtype : DType::f32);
   given.dense(FIELD(bias), {a.outputs}, a.dtype);
   if (given.has("gate")) given.rows(ROWS(gate), a.rows, a.outputs);
   if (given.has("residual")) given.rows(ROWS(residual), a.rows, a.outputs);

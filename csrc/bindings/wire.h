@@ -5,9 +5,9 @@
 // Tensors arrive whole and are read through their own attributes (data_ptr, shape, stride, dtype),
 // so that no version of torch is compiled in. Each is checked against the sizes, dtype and layout
 // that its field means; marfast/ops has told the user long before, so an error here is a defect of
-// ours, and no kernel reads past a buffer because of it. FIELD and ROWS take a field's name and the
-// field itself from one word: two that are swapped differ in name, and a name that nobody asked
-// for is an error.
+// ours, and no kernel reads past a buffer because of it. FIELD (marfast/ops.h) and ROWS take a
+// field's name and the field itself from one word: two that are swapped differ in name, and a name
+// that nobody asked for is an error.
 
 #include <pybind11/pybind11.h>
 
@@ -20,14 +20,12 @@
 #include <type_traits>
 #include <vector>
 
-#include "cuda/ops.h"
 #include "marfast/ops.h"
 
 namespace marfast::wire {
 
 namespace py = pybind11;
 
-#define FIELD(name) #name, a.name
 #define ROWS(name) #name, a.name, a.name##_stride
 
 enum class Element { f32, bf16, f16, i64 };  // DType's, and int64
@@ -119,34 +117,6 @@ constexpr bool points_to(Element element, DType dtype) {
   }
 }
 
-// Records: structs whose fields are the attributes of a Python object.
-template <class Visit>
-void fields(HeadShape& a, Visit visit) {
-  visit(FIELD(channels));
-  visit(FIELD(condition));
-  visit(FIELD(width));
-  visit(FIELD(depth));
-  visit(FIELD(frequencies));
-}
-
-template <class Visit>
-void fields(HeadOptions& a, Visit visit) {
-  visit(FIELD(guided));
-  visit(FIELD(temperature));
-  visit(FIELD(clip_denoised));
-}
-
-template <class Visit>
-void fields(cuda::PersistentPlan& a, Visit visit) {
-  visit(FIELD(row_groups));
-  visit(FIELD(column_groups));
-  visit(FIELD(row_tile));
-  visit(FIELD(columns));
-  visit(FIELD(stationary));
-  visit(FIELD(staged));
-  visit(FIELD(normalise_once));
-}
-
 // A call's arguments by name, each taken once.
 class Given {
  public:
@@ -220,6 +190,7 @@ class Given {
       field = take(name).template cast<T>();
     }
   }
+  // A struct whose `fields` are the attributes of a Python object.
   template <class Struct>
   void record(const char* name, Struct& record) {
     const py::handle from = take(name);

@@ -40,6 +40,7 @@ void adaln_mlp_as(const AdalnMlp& a, const Team& team) {
     rows.scale_stride = a.scale_stride;
     rows.gate_stride = a.gate_stride;
     rows.stride = stride;
+    rows.options = a.options;
     rows.eps = a.eps;
     residual_block<V>(team, weights, rows, then);
   }

@@ -27,7 +27,7 @@ class Sampler {
       : a_(a),
         team_(team),
         at_(a),
-        pass_(a.shape, a.weight_dtype, a.packed, at_.head, rows(), team) {}
+        pass_(a.shape, a.options, a.weight_dtype, a.packed, at_.head, rows(), team) {}
 
   void run() {
     const Range own = team_.share(a_.tokens);

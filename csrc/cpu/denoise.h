@@ -11,7 +11,7 @@ template <class V, class F>
 void denoise_as(const Denoise& a, const Team& team) {
   const int64_t c = a.shape.channels;
   const HeadWorkspace at(a.shape, a.rows, a.rows, a.rows, a.workspace);
-  HeadPass<V, F> pass(a.shape, a.weight_dtype, a.packed, at, a.rows, team);
+  HeadPass<V, F> pass(a.shape, a.options, a.weight_dtype, a.packed, at, a.rows, team);
   const Range own = team.share(a.rows);
   pass.embed(a.time_embedding, a.rows, a.condition);
   for (int64_t r = own.begin; r < own.end; ++r) pass.input(a.x + r * c, r, a.rows);

@@ -20,9 +20,14 @@ class HeadPass {
   using Element = typename F::Element;
 
  public:
-  HeadPass(const HeadShape& shape, DType dtype, const float* packed, const HeadWorkspace& at,
-           int64_t rows, const Team& team)
-      : shape_(shape), head_(shape, dtype, packed), at_(at), rows_(rows), team_(team) {}
+  HeadPass(const HeadShape& shape, const HeadOptions& options, DType dtype, const float* packed,
+           const HeadWorkspace& at, int64_t rows, const Team& team)
+      : shape_(shape),
+        options_(options),
+        head_(shape, dtype, packed),
+        at_(at),
+        rows_(rows),
+        team_(team) {}
 
   // T of `times` timesteps and c of all rows; time_embedding [T, frequencies], condition [R, D].
   void embed(const float* time_embedding, int64_t times, const float* condition) {
@@ -91,6 +96,7 @@ class HeadPass {
       block.width = w;
       block.out_stride = block.x_stride = block.stride = at_.stride;
       block.shift_stride = block.scale_stride = block.gate_stride = at_.modulation_stride;
+      block.options = options_;
       block.eps = kEps;
       const int64_t next = b + 1 < shape_.depth ? b + 1 : 0;
       residual_block<V>(team_, head_.block(b), block, first_panel(head_.block(next).in));
@@ -145,6 +151,7 @@ class HeadPass {
   }
 
   const HeadShape shape_;
+  const HeadOptions options_;
   const PackedHead head_;
   const HeadWorkspace at_;
   const int64_t rows_;

@@ -1,14 +1,14 @@
 #pragma once
 
-// A residual block of the head: out = x + gate (W2 SiLU(W1 h + b1) + b2), h = modulate(LN(x)).
+// A residual block of the head: out = x + gate (W2 act(W1 h + b1) + b2), h = modulate(LN(x)).
 //
 // Each thread owns a slice of the rows for LN and of the outputs for each product, with a barrier
 // after LN and after the first product; the last one leaves no barrier behind it. Order of
-// operations: layer_norm_modulate.h, linear.h; SiLU, product and sum rounded each on its own.
+// operations: layer_norm_modulate.h, linear.h; activation, product and sum rounded each on its own.
 
 #include "layer_norm_modulate.h"
 #include "linear.h"
-#include "marfast/silu.h"
+#include "marfast/activation.h"
 #include "packed_head.h"
 
 namespace marfast {
@@ -23,6 +23,7 @@ struct BlockRows {
   typename F::Element* hidden;  // [R, stride], scratch
   int64_t rows, width;
   int64_t out_stride, x_stride, shift_stride, scale_stride, gate_stride, stride;
+  HeadOptions options;
   float eps;
 };
 
@@ -42,7 +43,7 @@ void residual_block(const Team& team, const BlockWeights& weights, const BlockRo
   const Range in = team.share(weights.in.panel_count), out = team.share(weights.out.panel_count);
   linear<V, F>(weights.in, a.normed, a.stride, a.rows, in, weights.out.panel(out.begin),
                [&](int64_t r, int64_t j, int64_t n, V value) {
-                 F::store(silu(value).first(n), a.hidden + r * a.stride + j);
+                 F::store(activate(value, a.options).first(n), a.hidden + r * a.stride + j);
                });
   team.barrier();
   linear<V, F>(weights.out, a.hidden, a.stride, a.rows, out, then,

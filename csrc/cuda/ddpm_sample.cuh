@@ -3,7 +3,7 @@
 // ddpm_sample, persistent: consecutive steps of the head's loop in one cooperative kernel, given
 // the modulation M of all of them (its product is tall: linear_mma.cuh and linear_fp32.cuh do it).
 //
-//   step s: x = input_proj(state); d blocks: x = x + gate (W2 SiLU(W1 modulate(LN(x)) + b1) + b2);
+//   step s: x = input_proj(state); d blocks: x = x + gate (W2 act(W1 modulate(LN(x)) + b1) + b2);
 //   state = ddpm_step(state, final(modulate(LN(x))))
 //
 // CTA (p, q) of P x Q owns the rows share(R, P, p) and the outputs share(w, Q, q) of each product
@@ -24,8 +24,8 @@
 #include "cuda/grid_barrier.cuh"
 #include "cuda/layer_norm_modulate.cuh"
 #include "cuda/plan.h"
+#include "marfast/activation.h"
 #include "marfast/head_weights.h"
-#include "marfast/silu.h"
 
 namespace marfast::cuda {
 
@@ -249,7 +249,9 @@ class PersistentSampler {
             normalise(modulation, b, r + i, tile_ + i * layout_.pitch);
           }
         },
-        [&](int64_t r, int64_t j, Lane y) { silu(y).store(elements(a_.hidden) + r * w + j); });
+        [&](int64_t r, int64_t j, Lane y) {
+          activate(y, a_.options).store(elements(a_.hidden) + r * w + j);
+        });
     barrier_.wait();
     const float* gate = modulation + 3 * w * b + 2 * w;
     half(

@@ -34,4 +34,11 @@ struct DeviceSizes {
 };
 DeviceSizes device_sizes();
 
+template <class Visit>
+void fields(DeviceSizes& a, Visit visit) {
+  visit(FIELD(sms));
+  visit(FIELD(shared_bytes));
+  visit(FIELD(l2_bytes));
+}
+
 }  // namespace marfast::cuda

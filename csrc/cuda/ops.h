@@ -26,10 +26,9 @@ struct SiluSum {
   DType dtype;
 };
 
-// What follows a product y, of weights of dtype: out = y + b | SiLU(y + b) | residual + gate (y +
-// b).
+// What follows a product y of weights of dtype: y + b, then | act | residual + gate times it.
 struct Epilogue {
-  void* out;              // [R, J], of dtype when silu, else float32
+  void* out;              // [R, J], of dtype when activated, else float32
   const void* bias;       // [J] of dtype
   const float* gate;      // [R, J], or null: no gate, no residual
   const float* residual;  // [R, J], with gate; may be out
@@ -39,7 +38,8 @@ struct Epilogue {
   int64_t gate_stride;
   int64_t residual_stride;
   DType dtype;
-  bool silu;
+  bool activated;
+  HeadOptions options;  // of the activation
 };
 
 // y = x W^T
@@ -85,6 +85,17 @@ struct PersistentPlan {
   bool staged;            // the others' weights go through shared memory, else they are read in L2
   bool normalise_once;
 };
+
+template <class Visit>
+void fields(PersistentPlan& a, Visit visit) {
+  visit(FIELD(row_groups));
+  visit(FIELD(column_groups));
+  visit(FIELD(row_tile));
+  visit(FIELD(columns));
+  visit(FIELD(stationary));
+  visit(FIELD(staged));
+  visit(FIELD(normalise_once));
+}
 
 // Consecutive steps of ddpm_sample, by the persistent kernel.
 struct PersistentSample {

@@ -101,12 +101,14 @@ def warm_autocast(workload: HeadWorkload) -> Run:
     """The same under bfloat16 autocast, its cache of cast weights filled by an earlier run."""
     torch.autocast_increment_nesting()  # so that leaving the context doesn't empty the cache
     leaves = [weight.detach().requires_grad_() for weight in workload.arguments[3]]
-    inputs: list[Any] = [*workload.arguments[:3], leaves, *workload.arguments[4:-2]]
+    noise, step_noise, cond, _, schedule, timesteps, guidance, *_ = workload.arguments
+    inputs = (noise, step_noise, cond, leaves, schedule, timesteps, guidance)
     options = workload.options
 
     def run() -> Tensor:
         with torch.autocast(leaves[0].device.type, torch.bfloat16):
-            return head.ddpm_sample(*inputs, options)
+            sampled: Tensor = head.ddpm_sample(*inputs, options=options)
+            return sampled
 
     return run
 

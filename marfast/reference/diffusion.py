@@ -83,7 +83,7 @@ def learned_range_log_variance(v: Tensor, log_beta: Tensor, posterior_log_var: T
 
 
 class HeadOptions(NamedTuple):
-    """How a head is sampled, beside its tensors."""
+    """What a head computes and how it is sampled, beside its tensors."""
 
     guided: bool = False
     """Classifier-free guidance: 2N rows for N tokens, conditional ones first."""

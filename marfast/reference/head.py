@@ -55,6 +55,11 @@ def layer_norm_modulate(
     return modulate(F.layer_norm(x, (x.shape[-1],), weight, bias, eps), shift, scale)
 
 
+def activate(x: Tensor, options: HeadOptions) -> Tensor:
+    """The activation of a block's MLP."""
+    return F.silu(x)
+
+
 def adaln_mlp(
     x: Tensor,
     shift: Tensor,
@@ -67,10 +72,11 @@ def adaln_mlp(
     w2: Tensor,
     b2: Tensor,
     eps: float = 1e-6,
+    options: HeadOptions = HeadOptions(),  # noqa: B008 (it can't change)
 ) -> Tensor:
-    """x + gate·(W₂ SiLU(W₁ modulate(LN(x)) + b₁) + b₂); x, shift, scale, gate [R, w] -> [R, w]."""
+    """x + gate·(W₂ act(W₁ modulate(LN(x)) + b₁) + b₂); x, shift, scale, gate [R, w] -> [R, w]."""
     h = layer_norm_modulate(x, shift, scale, ln_weight, ln_bias, eps)
-    h = linear(F.silu(linear(h, w1, b1)), w2, b2)
+    h = linear(activate(linear(h, w1, b1), options), w2, b2)
     return x + gate * h
 
 
@@ -111,7 +117,13 @@ class HeadWeights(NamedTuple):
         return cls(time_in, time_out, cond, input_, blocks, *layers[ends:])
 
 
-def denoise(x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor]) -> Tensor:
+def denoise(
+    x: Tensor,
+    t: Tensor,
+    cond: Tensor,
+    weights: Sequence[Tensor],
+    options: HeadOptions = HeadOptions(),  # noqa: B008
+) -> Tensor:
     """The whole head once: x [R, C], t [R], cond [R, D], the `weights` of a `SimpleMLPAdaLN` in the
     order of its state_dict -> [R, 2C]. Weights may be of half precision: rows of activations then
     are too, but for the residual stream and what is normalised."""
@@ -123,7 +135,8 @@ def denoise(x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor]) -> Te
     for block in head.blocks:
         shift, scale, gate = linear(y, *block.modulation).chunk(3, dim=-1)
         norm = Layer(*(tensor.to(x.dtype) for tensor in block.norm))
-        x = adaln_mlp(x, shift, scale, gate, *norm, *block.mlp_in, *block.mlp_out)
+        mlp = (*block.mlp_in, *block.mlp_out)
+        x = adaln_mlp(x, shift, scale, gate, *norm, *mlp, options=options)
     shift, scale = linear(y, *head.final_modulation).chunk(2, dim=-1)
     return linear(layer_norm_modulate(x, shift, scale), *head.final)
 
@@ -147,7 +160,7 @@ def ddpm_sample(
     x = noise
     for coefficients, t, noise_t in zip(schedule, timesteps, step_noise, strict=True):
         rows = x.repeat(2, 1) if options.guided else x
-        output = denoise(rows, t.expand(rows.shape[0]), cond, weights)
+        output = denoise(rows, t.expand(rows.shape[0]), cond, weights, options)
         x = ddpm_step(x, output, noise_t, coefficients, guidance, options)
     return x
 

@@ -1,6 +1,6 @@
 """Compiles the GPU's kernels as CMakeLists.txt does, and reads what nvcc made of them.
 
-`python -m tests.build.cuda_code` prints the table of docs/gpu_without_a_gpu.md.
+`python -m tests.build.cuda_code` prints each variant's registers and shared memory.
 """
 
 import functools

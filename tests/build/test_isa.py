@@ -79,7 +79,8 @@ def test_the_environment_forces_one():
     failed = run("mmx")
     assert failed.returncode == 1
     assert (
-        "ValueError: MARFAST_CPU_ISA: instruction set 'mmx' is unknown; usable: " in failed.stderr
+        "ArgumentError: MARFAST_CPU_ISA: instruction set 'mmx' is unknown; usable: "
+        in failed.stderr
     )
 
 

@@ -6,13 +6,16 @@ import tarfile
 
 from tests.build.tree import BUILD_INPUTS, copy_repository
 
-MORE = ("CHANGELOG.md", "MANIFEST.in", "Makefile", "benchmarks", "constraints.txt", "docs", "tests")
+MORE = (
+    *("CHANGELOG.md", "CONTRIBUTING.md", "MANIFEST.in", "Makefile", "benchmarks"),
+    *("constraints.txt", "docs", "tests"),
+)
 
 
 def test_the_sdist_has_every_source_and_nothing_built(tmp_path):
     tree = copy_repository(tmp_path / "tree", *BUILD_INPUTS, *MORE)
     sources = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
-    assert {"CMakeLists.txt", "csrc/bindings.cpp", "tests/helpers.py"} <= sources
+    assert {"CMakeLists.txt", "csrc/bindings/cpu.cpp", "tests/helpers.py"} <= sources
     for built in ("marfast/_cpu.so", "tests/__pycache__/helpers.pyc"):
         (tree / built).parent.mkdir(exist_ok=True)
         (tree / built).touch()

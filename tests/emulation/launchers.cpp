@@ -96,7 +96,7 @@ void know(Memory& memory, const Epilogue& a) {
   memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
   if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
   if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
-  memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.silu ? size : 4);
+  memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.activated ? size : 4);
 }
 
 void know(Memory& memory, const LinearLayer& a) {

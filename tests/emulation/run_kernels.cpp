@@ -44,7 +44,7 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
   a.gate = gated ? gate.data() : nullptr, a.residual = gated ? residual.data() : nullptr;
   a.rows = R, a.inputs = K, a.outputs = J;
   a.out_stride = J + 2, a.x_stride = K + gap, a.gate_stride = J + 3, a.residual_stride = J + 1;
-  a.dtype = dtype<T>, a.silu = silu;
+  a.dtype = dtype<T>, a.activated = silu;
   if (const char* error = failed(cuda::linear_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r)
     for (int64_t j = 0; j < J; ++j) {
@@ -86,7 +86,7 @@ std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
   a.out = silu ? static_cast<void*>(narrow.data()) : out.data();
   a.product = product.data(), a.bias = bias.data();
   a.gate = gated ? gate.data() : nullptr, a.residual = gated ? residual.data() : nullptr;
-  a.rows = R, a.outputs = J, a.dtype = dtype<T>, a.silu = silu;
+  a.rows = R, a.outputs = J, a.dtype = dtype<T>, a.activated = silu;
   a.out_stride = J + 2, a.product_stride = J, a.gate_stride = J + 3, a.residual_stride = J + 1;
   if (const char* error = failed(cuda::linear_epilogue_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r)

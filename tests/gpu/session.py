@@ -63,7 +63,7 @@ def steps(python: str = sys.executable) -> list[Step]:
         for tool in ("memcheck", "racecheck", "synccheck")
     ]
     bench = (python, "-m", "marfast", "bench", "head-b", "--device=cuda", "--rows=2,8,32,128,512")
-    attention = (python, "-m", "benchmarks.attention")
+    attention = (python, "-m", "benchmarks.studies.attention")
     return [
         Step("build", (python, *install), ("nvcc",), build),
         Step("known answers", answers),

@@ -1,4 +1,4 @@
-// One ddpm_sample on AVX2 and one thread, for callgrind: benchmarks/counts.py counts the
+// One ddpm_sample on AVX2 and one thread, for callgrind: benchmarks/studies/counts.py counts the
 // instructions inside `counted` alone. Arguments: width, depth, rows, steps, f32 or bf16; without
 // any, prints which compiler built it.
 

@@ -128,8 +128,19 @@ Floats ddpm_step(const Kernels& kernels, DType, const HeadShape& s, int64_t rows
   const Floats x = random.draw(n * c), model_output = random.draw(rows * 2 * c);
   const Floats noise = random.draw(n * c), coefficients = random.draw(7), guidance = random.draw(1);
   Floats out = nans(n * c);
-  run(kernels.ddpm_step, DdpmStep{*out, *x, *model_output, *noise, *coefficients, *guidance, n, c, c,
-                                  2 * c, c, DType::f32, {guided, 0.9f, true}});
+  run(kernels.ddpm_step, DdpmStep{*out,
+                                  *x,
+                                  *model_output,
+                                  *noise,
+                                  *coefficients,
+                                  *guidance,
+                                  n,
+                                  c,
+                                  c,
+                                  2 * c,
+                                  c,
+                                  DType::f32,
+                                  {guided, 0.9f, true}});
   return out;
 }
 
@@ -141,7 +152,7 @@ Floats denoise(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t 
   const Floats workspace = nans(HeadWorkspace(s, rows, rows, rows, nullptr).size);
   Floats out = nans(rows * 2 * s.channels);
   run(kernels.denoise,
-      Denoise{*out, *x, *condition, *embedding, *packed, *workspace, s, rows, dtype, threads});
+      Denoise{*out, *x, *condition, *embedding, *packed, *workspace, s, rows, dtype, {}, threads});
   return out;
 }
 

@@ -105,7 +105,7 @@ for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (F
     inputs = {name: fenced(tensor, at_start) for name, tensor in inputs.items()}
     out = nan(tokens, 2 * channels, at_start=at_start)
     workspace = nan(C.denoise_workspace(shape=shape, rows=tokens), at_start=at_start)
-    C.denoise(out=out, **inputs, **common, workspace=workspace)
+    C.denoise(out=out, **inputs, **common, workspace=workspace, options=options)
     assert out.isfinite().all()
 
 BLOCKS = ((1, 1, 1), (3, 33, 2), (7, 257, 4), (40, 31, 3))  # rows, width, threads
@@ -124,6 +124,7 @@ for isa, dtype, block, at_start in itertools.product(C.isas(), WEIGHTS, BLOCKS, 
         out=out,
         **{name: fenced(tensor, at_start) for name, tensor in inputs.items()},
         workspace=nan(2, group, cpu.row_stride(width), at_start=at_start),
+        options=HeadOptions(),
         group=group,
         weight_dtype=dtype,
         threads=threads,

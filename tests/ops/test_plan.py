@@ -1,13 +1,10 @@
 """The GPU's plan: arithmetic, tested as such. No time in it was measured."""
 
 import itertools
-from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import gpu_plan
-from marfast.benchmarking.predict import table
 from marfast.ops.ddpm_sample.plan import gpu_profiles, head_plan
 from marfast.ops.head import HeadShape
 
@@ -97,8 +94,3 @@ def test_bad_input(change, error, words):
     given = {"rows": 2, "shape": MARS["B"], "gpu": gpu_profiles()["H200"]} | change
     with pytest.raises(error, match=words):
         head_plan(**given)
-
-
-def test_the_documented_table_is_the_plans():
-    written = (Path(__file__).parents[2] / "docs" / "gpu_plan.md").read_text(encoding="utf-8")
-    assert written == gpu_plan.markdown(table())

@@ -131,4 +131,4 @@ WIDE = [
     _case(*ATTENTION, head_dim=80, length=320, heads=16, batch=1, wanted=4),
     _case(*NORM, 1, 128, 64, 64, 32),
 ]
-"""MAR's own sizes, for the tables of docs/triton.md: minutes under the interpreter."""
+"""MAR's own sizes, for tables.py: minutes under the interpreter."""

@@ -9,6 +9,7 @@ from marfast.ops.head import HeadShape
 from marfast.ops.head.gpu import Head
 from marfast.ops.head.triton import Launches
 from marfast.ops.op import OPS
+from marfast.reference.diffusion import HeadOptions
 
 from .ahead import empty
 
@@ -27,7 +28,7 @@ def run(op: str, *args: Any) -> None:
 
 def products(rows: int, dtype: torch.dtype, width: int = 1024) -> None:
     """The head's: its block, its first and last layer; and a transformer's."""
-    head = Head(head_weights(width, 1, dtype), Launches())
+    head = Head(head_weights(width, 1, dtype), HeadOptions(), Launches())
     head(empty(rows, 32), empty(rows, 16), empty(rows, 5 * width))
     head.time(empty(rows, 256))
     head.condition(empty(rows, 768))

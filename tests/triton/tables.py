@@ -1,4 +1,4 @@
-"""Prints docs/triton.md's tables:
+"""Prints what docs/triton.md sums up:
 
     TRITON_INTERPRET=1 python -m tests.triton.tables errors       ten minutes
     python -m tests.triton.tables resources                       a few minutes

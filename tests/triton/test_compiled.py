@@ -1,5 +1,5 @@
 """Every kernel and configuration asks for few compilations, and compiles within a budget. No GPU is
-needed; docs/triton.md has the tables of all of them (tests/triton/tables.py)."""
+needed; `python -m tests.triton.tables resources` prints all of them."""
 
 import re
 from collections.abc import Iterator

@@ -10,12 +10,41 @@
 
 namespace marfast {
 
-// How the head is sampled, beside its tensors: marfast/reference/diffusion.py's HeadOptions.
+// A record's fields, by name: visit("width", a.width).
+#define FIELD(name) #name, a.name
+
+// A SimpleMLPAdaLN's sizes.
+struct HeadShape {
+  int64_t channels;     // C
+  int64_t condition;    // D
+  int64_t width;        // w
+  int64_t depth;        // d
+  int64_t frequencies;  // of the timestep embedding
+};
+
+template <class Visit>
+void fields(HeadShape& a, Visit visit) {
+  visit(FIELD(channels));
+  visit(FIELD(condition));
+  visit(FIELD(width));
+  visit(FIELD(depth));
+  visit(FIELD(frequencies));
+}
+
+// What a head computes and how it is sampled, beside its tensors: marfast/reference/diffusion.py's
+// HeadOptions.
 struct HeadOptions {
   bool guided;  // R = 2N rows, conditional ones first, else R = N
   float temperature;
   bool clip_denoised;
 };
+
+template <class Visit>
+void fields(HeadOptions& a, Visit visit) {
+  visit(FIELD(guided));
+  visit(FIELD(temperature));
+  visit(FIELD(clip_denoised));
+}
 
 struct DdpmStep {
   float* out;                 // [N, C]
@@ -51,6 +80,7 @@ struct AdalnMlp {
   int64_t scale_stride;
   int64_t gate_stride;
   DType weight_dtype;  // of the packed weights: f32 or bf16
+  HeadOptions options;
   int threads;
   float eps;
 };
@@ -112,15 +142,6 @@ struct LayerNormModulate {
   float eps;
 };
 
-// A SimpleMLPAdaLN's sizes.
-struct HeadShape {
-  int64_t channels;     // C
-  int64_t condition;    // D
-  int64_t width;        // w
-  int64_t depth;        // d
-  int64_t frequencies;  // of the timestep embedding
-};
-
 struct Denoise {
   float* out;                   // [R, 2C]
   const float* x;               // [R, C]
@@ -131,6 +152,7 @@ struct Denoise {
   HeadShape shape;
   int64_t rows;        // R
   DType weight_dtype;  // of the packed weights: f32 or bf16
+  HeadOptions options;
   int threads;
 };
 
@@ -154,8 +176,8 @@ struct DdpmSample {
   int64_t chunk;              // the largest step_end - step_begin of these calls
   int64_t step_noise_stride;  // between steps
   DType weight_dtype;         // of the packed weights: f32 or bf16
-  int threads;
   HeadOptions options;
+  int threads;
 };
 
 }  // namespace marfast

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
+from marfast.ops.head import options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.ops.runtime import DTYPES
 from marfast.reference import head
@@ -74,8 +75,8 @@ def _fake(a: Args) -> Tensor:
 
 @adaln_mlp.reference
 def _reference(a: Args) -> Tensor:
-    result: Tensor = head.adaln_mlp(*a[:-1])  # all but packed
-    return result.to(a.x.dtype)
+    inputs = (a.x, a.shift, a.scale, a.gate, a.ln_weight, a.ln_bias, a.w1, a.b1, a.w2, a.b2)
+    return head.adaln_mlp(*inputs, eps=a.eps, options=options_of(a)).to(a.x.dtype)
 
 
 @adaln_mlp.example

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.head import gpu
+from marfast.ops.head import gpu, options_of
 from marfast.ops.head.cuda import Launches, dense
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
@@ -17,6 +17,7 @@ def can_run(a: Args) -> Verdict:
 def run(a: Args) -> Tensor:
     x = rows_adjacent(a.x.float())
     norm = Norm(a.shift.float(), a.scale.float(), a.ln_weight.float(), a.ln_bias.float(), a.eps)
-    mlp_in, mlp_out = Layer(dense(a.w1), dense(a.b1)), Layer(dense(a.w2), dense(a.b2))
-    gate, out = rows_adjacent(a.gate.float()), x.new_empty(x.shape)
-    return gpu.adaln_mlp(Launches(), out, x, norm, mlp_in, mlp_out, gate).to(a.x.dtype)
+    layers = Layer(dense(a.w1), dense(a.b1)), Layer(dense(a.w2), dense(a.b2))
+    gate: Tensor = rows_adjacent(a.gate.float())
+    out = gpu.adaln_mlp(Launches(), x.new_empty(x.shape), x, norm, layers, gate, options_of(a))
+    return out.to(a.x.dtype)

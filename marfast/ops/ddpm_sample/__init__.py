@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
-from marfast.ops.head import HeadShape
+from marfast.ops.head import HeadShape, options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.reference import diffusion, head
 from marfast.reference.diffusion import HeadOptions
@@ -54,8 +54,8 @@ def ddpm_sample(
     """
 
 
-def options_of(a: Args) -> HeadOptions:
-    return HeadOptions(len(a.cond) != len(a.noise), a.temperature, a.clip_denoised)
+def options(a: Args) -> HeadOptions:
+    return options_of(a, guided=len(a.cond) != len(a.noise))
 
 
 @ddpm_sample.check
@@ -101,7 +101,7 @@ def _reference(a: Args) -> Tensor:
         a.schedule,
         a.timesteps,
         a.guidance,
-        options_of(a),
+        options(a),
     )
 
 

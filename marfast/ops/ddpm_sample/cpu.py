@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
-from marfast.ops.ddpm_sample import options_of
+from marfast.ops.ddpm_sample import options as options_of
 from marfast.ops.head import HeadShape
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from marfast.ops.ddpm_sample import options_of, plan
+from marfast.ops.ddpm_sample import options, plan
 from marfast.ops.head import HeadShape, gpu
 from marfast.ops.head.cuda import Launches, dense
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, cuda, takes
+from marfast.reference.diffusion import HeadOptions
 
 BARRIER_LIMIT = 20 * 10**9
 """Nanoseconds that a block waits for the others, before the kernel ends in an error."""
@@ -36,11 +37,11 @@ def run(a: Args) -> Tensor:
     def head_of(rows: int) -> gpu.Head:
         chosen, _ = regime(shape, dtype, a.noise.device, rows, steps)
         if chosen is None:
-            return gpu.Head(weights, Launches(own_products=dtype == torch.float32))
-        return PersistentHead(weights, shape, chosen)
+            return gpu.Head(weights, options(a), Launches(own_products=dtype == torch.float32))
+        return PersistentHead(weights, options(a), shape, chosen)
 
     with full_sums():
-        return gpu.sample(a, options_of(a), head_of)
+        return gpu.sample(a, head_of)
 
 
 def regime(
@@ -65,8 +66,14 @@ def regime(
 class PersistentHead(gpu.Head):
     """Whose steps are one kernel's."""
 
-    def __init__(self, weights: Sequence[Tensor], shape: HeadShape, chosen: plan.HeadPlan) -> None:
-        super().__init__(weights, Launches())
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        options: HeadOptions,
+        shape: HeadShape,
+        chosen: plan.HeadPlan,
+    ) -> None:
+        super().__init__(weights, options, Launches())
         self.tensors, self.shape, self.plan = weights, shape, chosen
 
     def run(self, out: Tensor, state: Tensor, steps: gpu.Steps) -> None:
@@ -90,7 +97,7 @@ class PersistentHead(gpu.Head):
             hidden=hidden,
             shape=self.shape,
             plan=self.plan,
-            options=steps.options,
+            options=self.options,
             limit_ns=BARRIER_LIMIT,
         )
 

@@ -6,7 +6,7 @@ Every launch has its arguments from the shapes alone.
 import torch
 from torch import Tensor
 
-from marfast.ops.ddpm_sample import options_of
+from marfast.ops.ddpm_sample import options
 from marfast.ops.head import gpu
 from marfast.ops.head.triton import Launches
 from marfast.ops.op import Args
@@ -22,5 +22,5 @@ def can_run(a: Args) -> Verdict:
 
 
 def run(a: Args) -> Tensor:
-    head = gpu.Head(a.weights, Launches())
-    return gpu.sample(a, options_of(a), lambda rows: head)
+    head = gpu.Head(a.weights, options(a), Launches())
+    return gpu.sample(a, lambda rows: head)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
+from marfast.ops.head import options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.reference import diffusion
 from marfast.reference.diffusion import HeadOptions
@@ -44,9 +45,8 @@ def ddpm_step(
     """
 
 
-def options_of(a: Args) -> HeadOptions:
-    guided = a.model_output.shape[0] != a.x.shape[0]
-    return HeadOptions(guided, a.temperature, a.clip_denoised)
+def options(a: Args) -> HeadOptions:
+    return options_of(a, guided=a.model_output.shape[0] != a.x.shape[0])
 
 
 @ddpm_step.check
@@ -72,9 +72,7 @@ def _fake(a: Args) -> Tensor:
 
 @ddpm_step.reference
 def _reference(a: Args) -> Tensor:
-    return diffusion.ddpm_step(
-        a.x, a.model_output, a.noise, a.coefficients, a.guidance, options_of(a)
-    )
+    return diffusion.ddpm_step(a.x, a.model_output, a.noise, a.coefficients, a.guidance, options(a))
 
 
 @ddpm_step.example

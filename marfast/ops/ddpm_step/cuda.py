@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.ddpm_step import options_of
+from marfast.ops.ddpm_step import options as options_of
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, cuda, rows_adjacent, takes
 from marfast.reference.diffusion import HeadOptions

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from marfast.ops.ddpm_step import options_of
+from marfast.ops.ddpm_step import options as options_of
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, rows_adjacent
 from marfast.ops.runtime import triton_tiles as tiles

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
-from marfast.ops.head import HeadShape
+from marfast.ops.head import HeadShape, options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.ops.runtime import DTYPES
 from marfast.reference import head
@@ -59,7 +59,7 @@ def _fake(a: Args) -> Tensor:
 
 @denoise.reference
 def _reference(a: Args) -> Tensor:
-    return head.denoise(a.x, a.t, a.cond, a.weights).to(a.x.dtype)
+    return head.denoise(a.x, a.t, a.cond, a.weights, options_of(a)).to(a.x.dtype)
 
 
 @denoise.example

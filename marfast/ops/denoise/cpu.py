@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.head import HeadShape
+from marfast.ops.head import HeadShape, options_of
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, cpu, takes
@@ -31,6 +31,7 @@ def run(a: Args) -> Tensor:
             packed=packed,
             workspace=workspace,
             shape=shape,
+            options=options_of(a),
             weight_dtype=cpu.packed_dtype(a.weights[0].dtype),
             threads=cpu.threads(),
         )

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from marfast.ops.head import gpu
+from marfast.ops.head import gpu, options_of
 from marfast.ops.head.cuda import Launches, dense
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, takes
@@ -16,5 +16,5 @@ def can_run(a: Args) -> Verdict:
 def run(a: Args) -> Tensor:
     rows, channels = a.x.shape
     out = a.x.new_empty((rows, 2 * channels), dtype=torch.float32)
-    head = gpu.Head([dense(weight) for weight in a.weights], Launches())
+    head = gpu.Head([dense(weight) for weight in a.weights], options_of(a), Launches())
     return gpu.denoise(head, out, a.x, a.t, a.cond).to(a.x.dtype)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.head import gpu
+from marfast.ops.head import gpu, options_of
 from marfast.ops.head.triton import Launches
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict
@@ -16,4 +16,5 @@ def can_run(a: Args) -> Verdict:
 def run(a: Args) -> Tensor:
     rows, channels = a.x.shape
     out = a.x.new_empty((rows, 2 * channels))
-    return gpu.denoise(gpu.Head(a.weights, Launches()), out, a.x, a.t, a.cond)
+    head = gpu.Head(a.weights, options_of(a), Launches())
+    return gpu.denoise(head, out, a.x, a.t, a.cond)

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
+from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES
 from marfast.reference import head
+from marfast.reference.diffusion import HeadOptions
 
 
 class HeadShape(NamedTuple):
@@ -57,6 +59,16 @@ class HeadShape(NamedTuple):
         before = linear(f, w) + linear(w, w) + linear(z, w) + linear(c, w)
         block = [(w,), (w,), *linear(w, w), *linear(w, w), *linear(w, 3 * w)]
         return before + block * d + linear(w, 2 * c) + linear(w, 2 * w)
+
+
+def options_of(a: Args, guided: bool = False) -> HeadOptions:
+    """The options that an op states, from its arguments; the others as they are by default."""
+    return HeadOptions(guided=guided, **{name: getattr(a, name) for name in _stated(a._fields)})
+
+
+@functools.cache
+def _stated(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in names if name in HeadOptions._fields)
 
 
 @functools.lru_cache(maxsize=16)

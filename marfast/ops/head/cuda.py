@@ -12,6 +12,7 @@ from marfast.ops.ddpm_step.cuda import launch as launch_step
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.layer_norm_modulate.cuda import launch as launch_norm
 from marfast.ops.runtime import cuda, rows_adjacent
+from marfast.reference.diffusion import HeadOptions
 from marfast.reference.head import Layer
 
 
@@ -34,7 +35,7 @@ class Launches:
         layer: Layer,
         *,
         norm: Norm | None = None,
-        silu: bool = False,
+        activate: HeadOptions | None = None,
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
@@ -53,7 +54,7 @@ class Launches:
             bias=layer.bias,
             gate=gate,
             residual=residual,
-            silu=silu,
+            options=activate,
             **product,
         )
         return out

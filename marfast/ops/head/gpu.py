@@ -3,7 +3,7 @@
     T = W2 SiLU(W1 e(t) + b1) + b2, c = W_c z + b_c                3 products
     M = W_ada SiLU(T + c) + b_ada, of each block and the end       1 silu_sum, d + 1 products
     x = W_in x + b_in                                              1 product
-    x = x + gate (W2 SiLU(W1 modulate(LN(x)) + b1) + b2)           2 products, for each of d blocks
+    x = x + gate (W2 act(W1 modulate(LN(x)) + b1) + b2)           2 products, for each of d blocks
     out = W_out modulate(LN(x)) + b_out                            1 product
 
 adaLN is hoisted out of the loop of steps: none waits for it, and its products are as tall as steps
@@ -41,12 +41,13 @@ class Launches(Protocol):
         layer: Layer,
         *,
         norm: Norm | None = None,
-        silu: bool = False,
+        activate: HeadOptions | None = None,
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Fills `out` with y = norm(x) Wᵀ + b; or with SiLU(y), rounded to the weights' dtype, for
-        the next product; or with residual + gate y, where `out` may be the residual."""
+        """Fills `out` with y = norm(x) Wᵀ + b; or with these options' activation of y, rounded to
+        the weights' dtype, for the next product; or with residual + gate y, where `out` may be the
+        residual."""
 
     def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """Fills `out` [P, w], of the weights' dtype, with SiLU(T + c): row p takes the rows
@@ -73,14 +74,14 @@ class Steps(NamedTuple):
     noise: Tensor  # [S, N, C]
     schedule: Tensor  # [S, 7]
     guidance: Tensor  # [1]
-    options: HeadOptions
 
 
 class Head:
-    """A head's weights, and what computes with them."""
+    """A head's weights and options, and what computes with them."""
 
-    def __init__(self, weights: Sequence[Tensor], launches: Launches) -> None:
+    def __init__(self, weights: Sequence[Tensor], options: HeadOptions, launches: Launches) -> None:
         self.weights = HeadWeights.of(weights)
+        self.options = options
         self.launches = launches
         self.width, self.frequencies = self.weights.time_in.weight.shape
         self.dtype = weights[0].dtype
@@ -89,7 +90,8 @@ class Head:
         """T [S, w] of e(t) [S, frequencies]."""
         sizes = (len(embedding), self.width)
         hidden = embedding.new_empty(sizes, dtype=self.dtype)
-        self.launches.linear(hidden, embedding, self.weights.time_in, silu=True)
+        silu = HeadOptions()  # whatever the blocks' activation is
+        self.launches.linear(hidden, embedding, self.weights.time_in, activate=silu)
         return self.launches.linear(embedding.new_empty(sizes), hidden, self.weights.time_out)
 
     def condition(self, z: Tensor) -> Tensor:
@@ -118,7 +120,8 @@ class Head:
         parts = zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True)
         for block, (of_shift, of_scale, gate) in zip(self.weights.blocks, parts, strict=True):
             norm = Norm(of_shift, of_scale, block.norm.weight, block.norm.bias)
-            adaln_mlp(self.launches, stream, stream, norm, block.mlp_in, block.mlp_out, gate)
+            layers = (block.mlp_in, block.mlp_out)
+            adaln_mlp(self.launches, stream, stream, norm, layers, gate, self.options)
         return self.launches.linear(out, stream, self.weights.final, norm=Norm(shift, scale))
 
     def run(self, out: Tensor, state: Tensor, steps: Steps) -> None:
@@ -137,7 +140,7 @@ class Head:
                 steps.noise[i],
                 steps.schedule[i],
                 steps.guidance,
-                steps.options,
+                self.options,
             )
 
 
@@ -146,14 +149,15 @@ def adaln_mlp(
     out: Tensor,
     x: Tensor,
     norm: Norm,
-    mlp_in: Layer,
-    mlp_out: Layer,
+    layers: tuple[Layer, Layer],
     gate: Tensor,
+    options: HeadOptions,
 ) -> Tensor:
-    """Fills `out` [R, w], which may be x, with x + gate (W₂ SiLU(W₁ norm(x) + b₁) + b₂)."""
+    """Fills `out` [R, w], which may be x, with x + gate (W₂ act(W₁ norm(x) + b₁) + b₂)."""
+    mlp_in, mlp_out = layers
     with profiling.range("adaln_mlp", len(x)):
         hidden = x.new_empty(x.shape, dtype=mlp_in.weight.dtype)
-        launches.linear(hidden, x, mlp_in, norm=norm, silu=True)
+        launches.linear(hidden, x, mlp_in, norm=norm, activate=options)
         return launches.linear(out, hidden, mlp_out, gate=gate, residual=x)
 
 
@@ -169,7 +173,7 @@ def denoise(head: Head, out: Tensor, x: Tensor, t: Tensor, cond: Tensor) -> Tens
     return out
 
 
-def sample(a: Args, options: HeadOptions, head_of: Callable[[int], Head]) -> Tensor:
+def sample(a: Args, head_of: Callable[[int], Head]) -> Tensor:
     """`ddpm_sample` of its bound arguments; head_of(R) is what runs so many rows."""
     tokens, steps = len(a.noise), len(a.schedule)
     out: Tensor = a.noise.new_empty(a.noise.shape)
@@ -178,7 +182,7 @@ def sample(a: Args, options: HeadOptions, head_of: Callable[[int], Head]) -> Ten
     embedding = device_time_embedding(a.timesteps, a.weights[0].shape[1])
     noise, schedule = a.noise.contiguous(), a.schedule.contiguous()
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
-    copies = 2 if options.guided else 1  # rows of a token
+    copies = len(a.cond) // tokens  # rows of a token: 2 under guidance
     pairs = pairs_in_budget(HeadWeights.of(a.weights))
     group = min(tokens, max(1, pairs // copies))
     for first in range(0, tokens, group):
@@ -194,15 +198,14 @@ def sample(a: Args, options: HeadOptions, head_of: Callable[[int], Head]) -> Ten
             end = min(steps, begin + chunk)
             with profiling.range(f"steps {begin}-{end - 1}", rows):
                 modulation = head.modulation(time[begin:end], condition, (end - begin) * rows)
-                after = out[members] if end == steps else torch.empty_like(state)
-                chunk_of = Steps(
+                now = Steps(
                     modulation.unflatten(0, (-1, rows)),
                     step_noise[begin:end, members],
                     schedule[begin:end],
                     a.guidance,
-                    options,
                 )
-                head.run(after, state, chunk_of)
+                after = out[members] if end == steps else torch.empty_like(state)
+                head.run(after, state, now)
                 state = after
     return out
 

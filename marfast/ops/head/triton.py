@@ -16,6 +16,7 @@ from marfast.ops.fused_linear.triton import launch as launch_linear
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.runtime import triton_tiles as tiles
 from marfast.ops.runtime.triton_functions import operand, silu
+from marfast.reference.diffusion import HeadOptions
 from marfast.reference.head import Layer
 
 
@@ -50,7 +51,7 @@ class Launches:
         layer: Layer,
         *,
         norm: Norm | None = None,
-        silu: bool = False,
+        activate: HeadOptions | None = None,
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
@@ -59,10 +60,10 @@ class Launches:
             x,
             layer,
             norm=norm,
-            activation="silu" if silu else "",
+            activation="" if activate is None else "silu",
             gate=gate,
             residual=residual,
-            factor=silu,
+            factor=activate is not None,
         )
 
     def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:

@@ -1,0 +1,276 @@
+"""The figures of README, docs/performance.md and docs/quality.md, from the raw results: nobody
+types one.
+
+python -m benchmarks.studies.tables            # rewrites what stands between the markers
+python -m benchmarks.studies.tables --check    # exit status 1 if that would change anything
+"""
+
+import argparse
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from benchmarks.studies import IMAGES, RESULTS, ROOT
+
+MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- tables: end -->\n)", re.DOTALL)
+MACHINES = {
+    "avx512_amx": "Two Intel Xeon cores with AMX",
+    "avx512_bf16": "Two AMD EPYC cores with AVX-512 BF16",
+    "avx2": "Two AMD EPYC cores with AVX2 alone",
+}
+OTHERS = ("original", "eager", "compile", "autocast")
+UNITS = {"step": "a step", "sample": "a sample", "batch": "a batch", "image": "an image"}
+HEADS = {"head-b": "MAR-B", "head-l": "MAR-L", "head-h": "MAR-H"}
+
+
+def read(name: str) -> dict[str, Any] | None:
+    file = RESULTS / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def heads(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    who_ran = {row["who"] for row in document["rows"]}
+    others = [who for who in OTHERS if who in who_ran]
+    yield f"{MACHINES[isa]} (`head-{isa}.json`), R rows, milliseconds a step:\n"
+    yield f"| head | R | {' | '.join(others)} | float32 | against eager | of floor | bfloat16 | "
+    yield f"against autocast | of floor |\n| --- | --- |{' --- |' * (len(others) + 6)}\n"
+    cases: dict[tuple[str, int], dict[str, dict[str, Any]]] = {}
+    for row in document["rows"]:
+        cases.setdefault((row["workload"], row["rows"]), {})[row["who"]] = row
+    for (name, count), by_who in cases.items():
+        cells = [HEADS[name], str(count)]
+        cells += [milliseconds(by_who[who]) if who in by_who else "" for who in others]
+        for who, against in (("cpu float32", "eager"), ("cpu bfloat16", "autocast")):
+            row = by_who[who]
+            share = f"{100 * row['share_of_floor']:.0f} %"
+            cells += [milliseconds(row), f"{row['ratio_to'][against]:.1f}x", share]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def milliseconds(row: dict[str, Any]) -> str:
+    return f"{row['ms_a_step_p20_p50_p80'][1]:.2f}"
+
+
+def images(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`image-{isa}.json`), seconds for one image of MAR-B:\n"
+    yield "| K | who | transformers | head | image | against eager | transformers, of peak |\n"
+    yield "| --- | --- | --- | --- | --- | --- | --- |\n"
+    for row in document["rows"]:
+        share = row.get("transformers_share_of_peak")
+        cells = [
+            *(str(row["iterations"]), row["who"], f"{transformers(row):.1f}"),
+            f"{row['phases']['head']:.1f}",
+            f"{row['seconds_p20_p50_p80'][1]:.1f}",
+            f"{row['ratio_to']['eager']:.2f}x",
+            "" if share is None else f"{100 * share:.0f} %",
+        ]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def transformers(row: dict[str, Any]) -> float:
+    """Seconds of encoder and decoder."""
+    return sum(row["phases"].get(phase, 0.0) for phase in ("transformers", "encoder", "decoder"))
+
+
+def headline() -> str:
+    """README's first sentence."""
+    document = read("image-avx512_bf16")
+    assert document is not None
+    rows = {row["who"]: row for row in document["rows"] if row["iterations"] == 64}
+    seconds = {who: row["seconds_p20_p50_p80"][1] for who, row in rows.items()}
+    ratio = {who: row["ratio_to"]["original"] for who, row in rows.items()}
+    ours, half = "marfast float32", "marfast bfloat16"
+    sentence = (
+        "marfast makes [MAR](https://arxiv.org/abs/2406.11838), the image generator that predicts"
+        " continuous tokens by diffusion, fast: one 256 × 256 image of MAR-B, in 64 iterations,"
+        f" takes [the original](https://github.com/LTH14/mar) **{seconds['original']:.0f} s** on"
+        f" two AMD EPYC cores, and marfast **{seconds[ours]:.0f} s** in float32"
+        f" ({ratio[ours]:.1f}x) or **{seconds[half]:.0f} s** in bfloat16 ({ratio[half]:.1f}x),"
+        " from the same weights and the same seed."
+    )
+    return textwrap.fill(sentence, 110, break_long_words=False, break_on_hyphens=False) + "\n"
+
+
+def throughput(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`fashion-mnist-{isa}.json`), the embedded model, images a second of a "
+    yield "batch B:\n"
+    who_ran = list(dict.fromkeys(row["who"] for row in document["rows"]))
+    ours = [who for who in who_ran if who.startswith("marfast")]
+    shown = [*(who for who in OTHERS if who in who_ran), *ours]
+    ratios = {"marfast float32": "eager", "marfast bfloat16": "autocast"}
+    against = [f"{who.split()[1]} against {ratios[who]}" for who in ours]
+    yield f"| B | {' | '.join([*shown, *against])} |\n"
+    yield f"| --- |{' --- |' * (len(shown) + len(against))}\n"
+    batches: dict[int, dict[str, dict[str, Any]]] = {}
+    for row in document["rows"]:
+        batches.setdefault(row["batch"], {})[row["who"]] = row
+    for batch, by_who in batches.items():
+        cells = [f"{by_who[who]['images_a_second']:.1f}" for who in shown]
+        cells += [f"{by_who[who]['ratio_to'][ratios[who]]:.2f}x" for who in ours]
+        yield f"| {batch} | {' | '.join(cells)} |\n"
+
+
+def drop_in(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`drop-in-{isa}.json`), the original's own `sample_tokens` before and "
+    yield f"after `marfast.accelerate`, {document['steps']} steps; differences are relative to the "
+    yield "tokens' scale:\n"
+    yield "| model | backend | K | original | accelerated | ratio | difference |\n"
+    yield "| --- | --- | --- | --- | --- | --- | --- |\n"
+    for row in document["rows"]:
+        blocks = f", {row['blocks']} blocks" if "blocks" in row else ""
+        cells = [HEADS[f"head-{row['model'][4]}"] + blocks, row["backend"], str(row["iterations"])]
+        for who in ("original", "accelerated"):
+            times = row.get(f"{who}_seconds_p20_p50_p80")
+            cells.append(f"{times[1]:.1f} s" if times else "")
+        cells += [f"{row['ratio']:.2f}x" if "ratio" in row else "", f"{row['difference']:.1e}"]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def tokenizer(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`vae-{isa}.json`), KL-16's decoder, 256 × 256 pixels:\n"
+    yield "| who | images | seconds | peak memory |\n| --- | --- | --- | --- |\n"
+    for row in document["rows"]:
+        cells = [row["decoder"], str(row["batch"]), f"{row['seconds']:.2f}"]
+        yield f"| {' | '.join(cells)} | {row['peak_mb']:.0f} MB |\n"
+
+
+def lines(document: dict[str, Any], loop: bool) -> Iterator[str]:
+    """What was fitted, of the head or of the loop."""
+    yield "| of | dtype | time | a, ms | b, ms | residual, RMS | worst | exponent at the end |\n"
+    yield f"|{' --- |' * 8}\n"
+    for fit in document["fits"]:
+        if (fit["workload"] != "head") is not loop:
+            continue
+        left = [fit[name] for name in ("rms", "worst")]
+        cells = [
+            *(
+                f"{fit['workload']}, {UNITS[fit['unit']]}",
+                fit["dtype"],
+                f"a + b {fit['quantity']}".replace(" 1/", " / "),
+            ),
+            *(f"{fit[name]:.3g}" for name in ("intercept", "slope")),
+            *("" if value is None else f"{100 * value:.1f} %" for value in left),
+            f"{fit['exponent']:.2f}",
+        ]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def kernels(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`roofline-{isa}.json`):\n"
+    yield "| op | sizes | dtype | backend | µs | FLOP a byte | GFLOP/s | GB/s |\n"
+    yield f"|{' --- |' * 8}\n"
+    for row in document["rows"]:
+        cells = [
+            *(f"`{row['op']}`", row["case"], row["dtype"]),
+            *(row["backend"], f"{row['us_p20_p50_p80'][1]:,.0f}"),
+            *(f"{row[name]:.3g}" for name in ("flops_a_byte", "gflops_a_second", "gb_a_second")),
+        ]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def quality() -> str:
+    """Fashion-MNIST by the classifier: the original's images, ours, real ones."""
+    from benchmarks.studies.quality.measure import real_accuracy, real_frechet_distance
+
+    beside, study = read("quality-against-original"), read("quality-fashion-mnist")
+    assert beside is not None
+    assert study is not None
+    settings = {name: beside["settings"][name] for name in ("num_iter", "steps", "cfg")}
+    settings |= {name: beside["settings"][name] for name in ("cfg_schedule", "temperature")}
+    most = max(row["n"] for row in study["rows"])
+    [row] = [row for row in study["rows"] if row["n"] == most and settings.items() <= row.items()]
+    lines = ["| images | count | accuracy | Fréchet distance |", "| --- | --- | --- | --- |"]
+    for measured in (*beside["rows"], row | {"what": "marfast, embedded model"}):
+        accuracy, distance = measured["accuracy"], measured["frechet_distance"]
+        lines.append(
+            f"| {measured['what']} | {measured['n']:,} | {100 * accuracy:.1f} % | {distance:.2f} |"
+        )
+    lines.append(f"| real test images | 10,000 | {100 * real_accuracy():.1f} % | |")
+    for n in (1_000, most):
+        lines.append(f"| real training images | {n:,} | | {real_frechet_distance(n):.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+Table = Callable[[str, dict[str, Any]], Iterator[str]]
+SPEED: tuple[tuple[str, Table], ...] = (
+    ("head", heads),
+    ("image", images),
+    ("fashion-mnist", throughput),
+    ("drop-in", drop_in),
+    ("vae", tokenizer),
+)
+
+
+def tables(chosen: tuple[tuple[str, Table], ...]) -> str:
+    """Each table of each machine that has its results."""
+    parts = []
+    for name, table in chosen:
+        for isa in MACHINES:
+            if (document := read(f"{name}-{isa}")) is not None:
+                title, _, rest = "".join(table(isa, document)).partition("\n")
+                parts.append(f"{title}\n\n{rest}")
+    return "\n".join(parts)
+
+
+def scaling(loop: bool) -> str:
+    """Picture and lines for each machine that has them."""
+    part, parts = "loop" if loop else "head", []
+    for isa, machine in MACHINES.items():
+        if (document := read(f"scaling-{isa}")) is None:
+            continue
+        parts += [f"{machine} (`scaling-{isa}.json`):\n"]
+        parts += [picture(f"scaling-{part}-{isa}", f"Scaling of the {part}, {machine}")]
+        parts += ["".join(lines(document, loop))]
+    return "\n".join(filter(None, parts))
+
+
+def pictures(*names: str) -> str:
+    """Those that exist, machine by machine."""
+    found = [
+        picture(f"{name}-{isa}", f"{name}, {machine}")
+        for name in names
+        for isa, machine in MACHINES.items()
+    ]
+    return "\n".join(filter(None, found))
+
+
+def picture(name: str, text: str) -> str:
+    return f"![{text}](images/{name}.png)\n" if (IMAGES / f"{name}.png").exists() else ""
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "headline": headline,
+    "speed": lambda: tables(SPEED),
+    "phases": lambda: pictures("image-b", "fashion-mnist-phases"),
+    "batch": lambda: pictures("head-b", "head-b-throughput", "fashion-mnist-throughput"),
+    "head": lambda: scaling(loop=False),
+    "loop": lambda: scaling(loop=True),
+    "roofline": lambda: "\n".join((pictures("roofline"), tables((("roofline", kernels),)))),
+    "quality": quality,
+}
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("performance", "quality")))
+
+
+def rewritten(page: str) -> str:
+    """The page with what stands between each pair of markers made anew."""
+    return MARKED.sub(lambda found: f"{found[1]}\n{SECTIONS[found[2]]()}\n{found[3]}", page)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    for page in PAGES:
+        before = page.read_text(encoding="utf-8")
+        after = rewritten(before)
+        if check and before != after:
+            sys.exit(f"{page} is not made from the results")
+        if not check:
+            page.write_text(after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
