@@ -1,8 +1,9 @@
 """Named ranges of a generation: for Nsight Systems, for torch's profiler and for timers.
 
 Ranges are in NVTX's domain `marfast`, nested as the work is: `iteration k` (payload: the tokens it
-predicts), in it `encoder`, `decoder` (rows) and `head` (rows), in that `steps a-b` (rows); `vae`
-(images). They are always in; with no tool attached one costs well under a microsecond.
+predicts), in it `encoder`, `decoder` (rows) and `head` (rows), in that `steps a-b` (rows), on a GPU
+in those `adaln_mlp` (rows); `vae` (images). They are always in; with no tool attached one costs
+well under a microsecond.
 """
 
 import contextlib

@@ -19,7 +19,7 @@ LAYERS = (
     ("model",),
     ("checkpoints",),
     ("ops",),
-    ("triton", "_cpu", "reference", "_version", "profiling", "errors", "files", "hardware"),
+    ("_cpu", "reference", "_version", "profiling", "errors", "files", "hardware"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

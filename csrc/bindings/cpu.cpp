@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/ddpm_step.h"
 #include "bindings/wire.h"
 #include "cpu/dispatch.h"
 #include "cpu/head_workspace.h"
@@ -41,13 +42,7 @@ template <class Visit>
 void fields(HeadPlan& a, Visit visit) {
   const char* regime = a.regime == Regime::persistent ? "persistent" : "tall";
   visit("regime", regime);
-  visit(FIELD(row_groups));
-  visit(FIELD(column_groups));
-  visit(FIELD(row_tile));
-  visit(FIELD(columns));
-  visit(FIELD(normalise_once));
-  visit(FIELD(stationary));
-  visit(FIELD(staged));
+  fields(static_cast<PersistentPlan&>(a), visit);
   visit(FIELD(shared_bytes));
   visit(FIELD(chunk));
   visit(FIELD(modulation_bytes));
@@ -63,10 +58,6 @@ void fields(HeadPlan& a, Visit visit) {
 namespace {
 
 using wire::Given;
-
-int64_t rows_of(const HeadOptions& options, int64_t tokens) {
-  return options.guided ? 2 * tokens : tokens;
-}
 
 int64_t packed_linear_size(int64_t inputs, int64_t outputs, DType dtype) {
   return packed_size(linear_at(nullptr, inputs, outputs, dtype));
@@ -103,32 +94,13 @@ void fill(Given& given, DdpmSample& a) {
   given.sizes("time_embedding", {&a.steps, &a.shape.frequencies});
   given.dense(FIELD(out), {a.tokens, s.channels});
   given.dense(FIELD(noise), {a.tokens, s.channels});
-  const wire::View& step_noise = given.view("step_noise");
-  given.expect(step_noise.dims == 3 && step_noise.sizes[0] == a.steps &&
-                   step_noise.sizes[1] == a.tokens && step_noise.sizes[2] == s.channels &&
-                   step_noise.dense(1) && step_noise.element == wire::Element::f32,
-               "step_noise", "has another shape, dtype or layout");
-  a.step_noise = static_cast<const float*>(step_noise.data);
-  a.step_noise_stride = step_noise.strides[0];
+  given.rows(ROWS(step_noise), {a.steps, a.tokens, s.channels});
   given.dense(FIELD(condition), {rows_of(a.options, a.tokens), s.condition});
   given.buffer(FIELD(packed), PackedHead(s, a.weight_dtype, nullptr).size());
   given.dense(FIELD(schedule), {a.steps, 7});
   given.dense(FIELD(time_embedding), {a.steps, s.frequencies});
   given.dense(FIELD(guidance), {1});
   given.buffer(FIELD(workspace), SampleWorkspace(a).size);
-}
-
-void fill(Given& given, DdpmStep& a) {
-  given.sizes("x", {&a.tokens, &a.channels});
-  given.record(FIELD(options));
-  a.model_output_dtype = given.dtype("model_output");
-  given.dense(FIELD(out), {a.tokens, a.channels});
-  given.rows(ROWS(x), a.tokens, a.channels);
-  given.rows(ROWS(model_output), rows_of(a.options, a.tokens), 2 * a.channels,
-             a.model_output_dtype);
-  given.rows(ROWS(noise), a.tokens, a.channels);
-  given.dense(FIELD(coefficients), {7});
-  given.dense(FIELD(guidance), {1});
 }
 
 void fill(Given& given, Denoise& a) {

@@ -146,11 +146,17 @@ class Given {
 
   // Rows at any stride, of elements side by side. `dtype` is that of fields that point to void.
   template <class T>
+  void rows(const char* name, T*& data, int64_t& stride, std::initializer_list<int64_t> sizes,
+            DType dtype = DType::f32) {
+    const View& view = checked<T>(name, sizes, dtype, 1);
+    data = static_cast<T*>(view.data);
+    stride = view.strides[0];
+    if (view.sizes[0] == 1) stride = view.count();  // a single row's is arbitrary
+  }
+  template <class T>
   void rows(const char* name, T*& data, int64_t& stride, int64_t rows, int64_t columns,
             DType dtype = DType::f32) {
-    const View& view = checked<T>(name, {rows, columns}, dtype, 1);
-    data = static_cast<T*>(view.data);
-    stride = rows == 1 ? columns : view.strides[0];
+    this->rows(name, data, stride, {rows, columns}, dtype);
   }
   template <class T>
   void dense(const char* name, T*& data, std::initializer_list<int64_t> sizes,

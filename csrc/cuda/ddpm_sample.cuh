@@ -3,7 +3,7 @@
 // ddpm_sample, persistent: consecutive steps of the head's loop in one cooperative kernel, given
 // the modulation M of all of them (its product is tall: linear_mma.cuh and linear_fp32.cuh do it).
 //
-//   step s: x = input_proj(state); d blocks: x = x + gate (W2 SiLU(W1 modulate(LN(x)) + b1) + b2);
+//   step s: x = input_proj(state); d blocks: x = x + gate (W2 act(W1 modulate(LN(x)) + b1) + b2);
 //   state = ddpm_step(state, final(modulate(LN(x))))
 //
 // CTA (p, q) of P x Q owns the rows share(R, P, p) and the outputs share(w, Q, q) of each product
@@ -24,7 +24,8 @@
 #include "cuda/grid_barrier.cuh"
 #include "cuda/layer_norm_modulate.cuh"
 #include "cuda/plan.h"
-#include "marfast/silu.h"
+#include "marfast/activation.h"
+#include "marfast/head_weights.h"
 
 namespace marfast::cuda {
 
@@ -46,9 +47,10 @@ class PersistentSampler {
  public:
   __device__ explicit PersistentSampler(const PersistentSample& a)
       : a_(a),
-        rows_(a.guided ? 2 * a.tokens : a.tokens),
+        rows_(a.options.guided ? 2 * a.tokens : a.tokens),
         modulation_width_((3 * a.shape.depth + 2) * a.shape.width),
-        layout_(a.shape, kDType, a.row_tile, a.columns),
+        weights_(a.weights, a.shape.depth),
+        layout_(a.shape, kDType, a.plan.row_tile, a.plan.columns),
         ctas_(gridDim.x),
         cta_(blockIdx.x),
         barrier_(a.barrier, a.limit_ns) {
@@ -61,11 +63,13 @@ class PersistentSampler {
 
   __device__ void run() {
     const int64_t products = 2 * a_.shape.depth;
-    for (int64_t i = 0; i < a_.stationary; ++i) fetch(i, i);
-    if (a_.staged && a_.stationary < products) fetch(a_.stationary, a_.stationary);
+    for (int64_t i = 0; i < a_.plan.stationary; ++i) fetch(i, i);
+    if (a_.plan.staged && a_.plan.stationary < products) {
+      fetch(a_.plan.stationary, a_.plan.stationary);
+    }
     for (int64_t n = cta_; n < a_.tokens; n += ctas_) {
       for (int64_t j = threadIdx.x; j < a_.shape.channels; j += kSampleThreads) {
-        a_.state[n * a_.shape.channels + j] = a_.in[n * a_.shape.channels + j];
+        a_.state[n * a_.shape.channels + j] = a_.before[n * a_.shape.channels + j];
       }
       input(n);
     }
@@ -80,13 +84,17 @@ class PersistentSampler {
 
  private:
   static __device__ T* elements(void* p) { return static_cast<T*>(p); }
-  __device__ const T* weight(int64_t i) const { return static_cast<const T*>(a_.weights[i]); }
+  static __device__ const T* elements(const void* p) { return static_cast<const T*>(p); }
+  // One of the 2 d products.
+  __device__ Layer layer_of(int64_t product) const {
+    return product % 2 ? weights_.out(product / 2) : weights_.in(product / 2);
+  }
   __device__ Span own_rows() const {
-    const int64_t p = cta_ / a_.column_groups, n = a_.row_groups;
+    const int64_t p = cta_ / a_.plan.column_groups, n = a_.plan.row_groups;
     return {rows_ * p / n, rows_ * (p + 1) / n};
   }
   __device__ Span own_outputs() const {
-    const int64_t q = cta_ % a_.column_groups, n = a_.column_groups;
+    const int64_t q = cta_ % a_.plan.column_groups, n = a_.plan.column_groups;
     return {a_.shape.width * q / n, a_.shape.width * (q + 1) / n};
   }
 
@@ -95,8 +103,8 @@ class PersistentSampler {
     const int64_t w = a_.shape.width;
     const int across = static_cast<int>(w / kEach);
     const Span own = own_outputs();
-    const T* from = weight(8 + 8 * (product / 2) + 2 + 2 * (product % 2)) + own.begin * w;
-    T* to = slots_ + slot * a_.columns * layout_.weight_pitch;
+    const T* from = elements(layer_of(product).weight) + own.begin * w;
+    T* to = slots_ + slot * a_.plan.columns * layout_.weight_pitch;
     const int vectors = static_cast<int>(own.end - own.begin) * across;
     for (int i = threadIdx.x; i < vectors; i += kSampleThreads) {
       const int64_t j = i / across, k = i % across * kEach;
@@ -195,8 +203,8 @@ class PersistentSampler {
   // epilogue(row, j, y) of the tile's rows and the outputs `own` of a layer whose row own.begin of
   // weights is the first of w.
   template <class Epilogue>
-  __device__ void multiply(int64_t rows, int64_t inputs, const Weights& w, const T* bias, Span own,
-                           Epilogue epilogue) {
+  __device__ void multiply(int64_t rows, int64_t inputs, const Weights& w, const void* bias,
+                           Span own, Epilogue epilogue) {
     const int64_t blocks = divide_up(inputs, kBlock), most = piece(rows, inputs);
     ptx::bar_sync();  // the tile is whole
     for (int64_t j0 = own.begin; j0 < own.end; j0 += most) {
@@ -208,7 +216,7 @@ class PersistentSampler {
         Lane sum(sums_[i]);
         for (int b = 1; b < blocks; ++b) sum = sum + Lane(sums_[b * count + i]);
         const int64_t j = j0 + i % width;
-        epilogue(i / width, j, sum + Lane::load(bias + j));
+        epilogue(i / width, j, sum + Lane::load(elements(bias) + j));
       }
       ptx::bar_sync();
     }
@@ -218,15 +226,15 @@ class PersistentSampler {
   __device__ void normalise(const float* modulation, int64_t b, int64_t row, T* out) {
     const int64_t w = a_.shape.width;
     const float* shift = modulation + row * modulation_width_ + 3 * w * b;
-    const bool last = b == a_.shape.depth;
+    const Layer affine = b == a_.shape.depth ? Layer{} : weights_.norm(b);
     layer_norm_modulate_row(static_cast<int>(threadIdx.x % 32), a_.x + row * w, shift, shift + w,
-                            last ? nullptr : weight(8 + 8 * b), last ? nullptr : weight(9 + 8 * b),
-                            w, kEps, [=](int64_t j, Lane y) { y.store(out + j); });
+                            elements(affine.weight), elements(affine.bias), w, kEps,
+                            [=](int64_t j, Lane y) { y.store(out + j); });
   }
 
   __device__ void block(const float* modulation, int64_t b) {
     const int64_t w = a_.shape.width;
-    if (a_.normalise_once) {
+    if (a_.plan.normalise_once) {
       for (int64_t r = cta_ + threadIdx.x / 32 * ctas_; r < rows_;
            r += ctas_ * (kSampleThreads / 32)) {
         normalise(modulation, b, r, elements(a_.normed) + r * w);
@@ -236,12 +244,14 @@ class PersistentSampler {
     half(
         2 * b,
         [&](int64_t r, int64_t count) {
-          if (a_.normalise_once) return load(elements(a_.normed) + r * w, count);
+          if (a_.plan.normalise_once) return load(elements(a_.normed) + r * w, count);
           for (int64_t i = threadIdx.x / 32; i < count; i += kSampleThreads / 32) {
             normalise(modulation, b, r + i, tile_ + i * layout_.pitch);
           }
         },
-        [&](int64_t r, int64_t j, Lane y) { silu(y).store(elements(a_.hidden) + r * w + j); });
+        [&](int64_t r, int64_t j, Lane y) {
+          activate(y, a_.options).store(elements(a_.hidden) + r * w + j);
+        });
     barrier_.wait();
     const float* gate = modulation + 3 * w * b + 2 * w;
     half(
@@ -256,24 +266,25 @@ class PersistentSampler {
   // One of the 2 d products; the next one's copy begins when its slot is free.
   template <class Load, class Epilogue>
   __device__ void half(int64_t i, Load load_rows, Epilogue epilogue) {
-    const int64_t w = a_.shape.width, at = 8 + 8 * (i / 2) + 2 + 2 * (i % 2);
+    const int64_t w = a_.shape.width;
+    const Layer layer = layer_of(i);
     const Span own = own_rows(), outputs = own_outputs();
-    const bool streamed = i >= a_.stationary;
-    const int64_t slot = streamed ? a_.stationary : i;
-    const Weights weights = streamed && !a_.staged
-                                ? Weights{weight(at) + outputs.begin * w, w, false}
-                                : Weights{slots_ + slot * a_.columns * layout_.weight_pitch,
+    const bool streamed = i >= a_.plan.stationary;
+    const int64_t slot = streamed ? a_.plan.stationary : i;
+    const Weights weights = streamed && !a_.plan.staged
+                                ? Weights{elements(layer.weight) + outputs.begin * w, w, false}
+                                : Weights{slots_ + slot * a_.plan.columns * layout_.weight_pitch,
                                           layout_.weight_pitch, true};
     ptx::cp_async_wait_group<0>();
-    for (int64_t r = own.begin; r < own.end; r += a_.row_tile) {
-      const int64_t count = own.end - r < a_.row_tile ? own.end - r : a_.row_tile;
+    for (int64_t r = own.begin; r < own.end; r += a_.plan.row_tile) {
+      const int64_t count = own.end - r < a_.plan.row_tile ? own.end - r : a_.plan.row_tile;
       load_rows(r, count);
-      multiply(count, w, weights, weight(at + 1), outputs,
+      multiply(count, w, weights, layer.bias, outputs,
                [&](int64_t k, int64_t j, Lane y) { epilogue(r + k, j, y); });
     }
     const bool last = i + 1 == 2 * a_.shape.depth;
-    if (streamed && a_.staged && !(last && last_step_)) {
-      fetch(last ? a_.stationary : i + 1, a_.stationary);
+    if (streamed && a_.plan.staged && !(last && last_step_)) {
+      fetch(last ? a_.plan.stationary : i + 1, a_.plan.stationary);
     }
   }
 
@@ -283,28 +294,31 @@ class PersistentSampler {
     for (int64_t j = threadIdx.x; j < round_up(c, 16); j += kSampleThreads) {
       Lane(j < c ? a_.state[n * c + j] : 0.0f).store(tile_ + j);
     }
-    multiply(1, c, {weight(6), c, false}, weight(7), {0, w}, [&](int64_t, int64_t j, Lane y) {
-      for (int64_t r = n; r < rows_; r += a_.tokens) y.store(a_.x + r * w + j);
-    });
+    const Layer layer = weights_.input();
+    multiply(1, c, {elements(layer.weight), c, false}, layer.bias, {0, w},
+             [&](int64_t, int64_t j, Lane y) {
+               for (int64_t r = n; r < rows_; r += a_.tokens) y.store(a_.x + r * w + j);
+             });
   }
 
   __device__ void end_token(int64_t s, int64_t n) {
     const int64_t c = a_.shape.channels, w = a_.shape.width, d = a_.shape.depth;
-    const int64_t count = a_.guided ? 2 : 1, warp = threadIdx.x / 32;
+    const int64_t count = a_.options.guided ? 2 : 1, warp = threadIdx.x / 32;
     const float* modulation = a_.modulation + s * rows_ * modulation_width_;
     if (warp < count) normalise(modulation, d, n + warp * a_.tokens, tile_ + warp * layout_.pitch);
-    multiply(count, w, {weight(8 + 8 * d), w, false}, weight(9 + 8 * d), {0, 2 * c},
+    const Layer layer = weights_.final();
+    multiply(count, w, {elements(layer.weight), w, false}, layer.bias, {0, 2 * c},
              [&](int64_t r, int64_t j, Lane y) { output_[r * 2 * c + j] = y.value; });
     const float* noise = a_.step_noise + s * a_.step_noise_stride + n * c;
     float* to = last_step_ ? a_.out : a_.state;
     for (int64_t j = threadIdx.x; j < c; j += kSampleThreads) {
       Lane eps(output_[j]);
-      if (a_.guided) {
+      if (a_.options.guided) {
         const Lane uncond(output_[2 * c + j]);
         eps = uncond + Lane(a_.guidance[0]) * (eps - uncond);
       }
       ddpm_update(Lane(a_.state[n * c + j]), eps, Lane(output_[c + j]), Lane(noise[j]),
-                  a_.schedule + 7 * s, Lane(a_.temperature), a_.clip_denoised)
+                  a_.schedule + 7 * s, Lane(a_.options.temperature), a_.options.clip_denoised)
           .store(to + n * c + j);
     }
     if (!last_step_) input(n);
@@ -312,6 +326,7 @@ class PersistentSampler {
 
   const PersistentSample& a_;
   const int64_t rows_, modulation_width_;
+  const HeadWeights weights_;
   const SharedLayout layout_;
   const int64_t ctas_, cta_;
   bool last_step_ = false;
@@ -322,9 +337,9 @@ class PersistentSampler {
 };
 
 inline LaunchShape shape_of(const PersistentSample& a) {
-  const int64_t products = 2 * a.shape.depth, slots = a.stationary + a.staged;
-  const SharedLayout layout(a.shape, a.dtype, a.row_tile, a.columns);
-  return {static_cast<uint32_t>(a.row_groups * a.column_groups), 1, kSampleThreads,
+  const int64_t products = 2 * a.shape.depth, slots = a.plan.stationary + a.plan.staged;
+  const SharedLayout layout(a.shape, a.dtype, a.plan.row_tile, a.plan.columns);
+  return {static_cast<uint32_t>(a.plan.row_groups * a.plan.column_groups), 1, kSampleThreads,
           static_cast<uint32_t>(layout.size(slots < products ? slots : products)), true};
 }
 

@@ -2,8 +2,8 @@
 
 // ddpm_step on a device: csrc/cpu/ddpm_step.h's formula, operation for operation, in float32.
 //
-// A thread a channel of a token, 256 a block; nothing is shared. Bytes moved and floor: as there,
-// N C (12 + 2 s), or N C (12 + 3 s) when guided, over the memory's bandwidth.
+// A thread a channel of a token, 256 a block; nothing is shared, and out may be x. Bytes moved and
+// floor: as there, N C (12 + 2 s), or N C (12 + 3 s) when guided, over the memory's bandwidth.
 
 #include "cuda/lane.cuh"
 #include "cuda/launch_shape.h"
@@ -36,13 +36,13 @@ __global__ void ddpm_step(const DdpmStep a) {
   const int64_t n = i / a.channels, j = i % a.channels;
   const T* row = static_cast<const T*>(a.model_output) + n * a.model_output_stride;  // [2C]
   Lane eps = Lane::load(row + j);
-  if (a.guided) {
+  if (a.options.guided) {
     const Lane uncond = Lane::load(row + a.tokens * a.model_output_stride + j);
     eps = uncond + Lane(a.guidance[0]) * (eps - uncond);
   }
   ddpm_update(Lane(a.x[n * a.x_stride + j]), eps, Lane::load(row + a.channels + j),
-              Lane(a.noise[n * a.noise_stride + j]), a.coefficients, Lane(a.temperature),
-              a.clip_denoised)
+              Lane(a.noise[n * a.noise_stride + j]), a.coefficients, Lane(a.options.temperature),
+              a.options.clip_denoised)
       .store(a.out + i);
 }
 

@@ -1,18 +1,20 @@
 #pragma once
 
-// What becomes of out[r][j] of a product: y = value + bias; y | SiLU(y) | residual + gate y.
+// What becomes of out[r][j] of a product: y = value + bias; y | act(y) | residual + gate y.
 
 #include "cuda/lane.cuh"
 #include "cuda/ops.h"
-#include "marfast/silu.h"
+#include "marfast/activation.h"
 
 namespace marfast::cuda {
 
 template <class T>
-__device__ __forceinline__ void epilogue(const LinearLayer& a, int64_t r, int64_t j, float value) {
+__device__ __forceinline__ void epilogue(const Epilogue& a, int64_t r, int64_t j, float value) {
   if (r >= a.rows || j >= a.outputs) return;
   const Lane y = Lane(value) + Lane::load(static_cast<const T*>(a.bias) + j);
-  if (a.silu) return silu(y).store(static_cast<T*>(a.out) + r * a.out_stride + j);
+  if (a.activated) {
+    return activate(y, a.options).store(static_cast<T*>(a.out) + r * a.out_stride + j);
+  }
   float* out = static_cast<float*>(a.out) + r * a.out_stride + j;
   if (!a.gate) return y.store(out);
   const Lane gate(a.gate[r * a.gate_stride + j]), x(a.residual[r * a.residual_stride + j]);

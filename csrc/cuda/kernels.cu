@@ -49,7 +49,7 @@ struct Resident {
       error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
           &each, kernel, static_cast<int>(shape.block), shape.shared);
     }
-    *blocks = error ? 0 : int64_t{device_sizes().sms} * each;
+    *blocks = error ? 0 : device_sizes().sms * each;
     return named(error);
   }
 };
@@ -58,22 +58,11 @@ Launch on(Stream stream) { return {static_cast<cudaStream_t>(stream)}; }
 
 }  // namespace
 
-Status ddpm_step(const DdpmStep& a, Stream stream) { return ddpm_step_by(a, on(stream)); }
-Status layer_norm_modulate(const NormModulate& a, Stream stream) {
-  return layer_norm_modulate_by(a, on(stream));
-}
-Status silu_sum(const SiluSum& a, Stream stream) { return silu_sum_by(a, on(stream)); }
-Status linear(const LinearLayer& a, Stream stream) { return linear_by(a, on(stream)); }
-Status attention(const Attention& a, Stream stream) { return attention_by(a, on(stream)); }
-Status linear_epilogue(const LinearLayer& a, Stream stream) {
-  return linear_epilogue_by(a, on(stream));
-}
-Status sample_tables(const SampleTables& a, Stream stream) {
-  return sample_tables_by(a, on(stream));
-}
-Status ddpm_sample(const PersistentSample& a, Stream stream) {
-  return ddpm_sample_by(a, on(stream));
-}
+#define LAUNCHER(op, Args) \
+  Status op(const Args& a, Stream stream) { return op##_by(a, on(stream)); }
+MARFAST_CUDA_LAUNCHERS(LAUNCHER)
+#undef LAUNCHER
+
 int64_t resident_blocks(const PersistentSample& a) {
   int64_t blocks = 0;
   ddpm_sample_by(a, Resident{&blocks});

@@ -2,34 +2,43 @@
 
 // One launcher an op: enqueues it on a stream, allocates nothing, waits for nothing, so that graphs
 // capture it. Each returns null, or what the launch failed with. csrc/cuda/kernels.cu defines them
-// for the GPU; head.cpp composes adaln_mlp and denoise of the others.
+// for the GPU.
 
 #include "cuda/ops.h"
+
+// Every launcher, and its struct: the one list.
+#define MARFAST_CUDA_LAUNCHERS(LAUNCHER)      \
+  LAUNCHER(attention, Attention)              \
+  LAUNCHER(ddpm_sample, PersistentSample)     \
+  LAUNCHER(ddpm_step, DdpmStep)               \
+  LAUNCHER(layer_norm_modulate, NormModulate) \
+  LAUNCHER(linear, LinearLayer)               \
+  LAUNCHER(linear_epilogue, LinearEpilogue)   \
+  LAUNCHER(sample_tables, SampleTables)       \
+  LAUNCHER(silu_sum, SiluSum)
 
 namespace marfast::cuda {
 
 using Stream = void*;
 using Status = const char*;
 
-Status ddpm_step(const DdpmStep& a, Stream stream);
-Status layer_norm_modulate(const NormModulate& a, Stream stream);
-Status silu_sum(const SiluSum& a, Stream stream);
-Status linear(const LinearLayer& a, Stream stream);
-Status attention(const Attention& a, Stream stream);
-// Only what follows a product, which is in x [R, J] of dtype; weight and inputs aren't read.
-Status linear_epilogue(const LinearLayer& a, Stream stream);
-Status sample_tables(const SampleTables& a, Stream stream);
-Status ddpm_sample(const PersistentSample& a, Stream stream);
+#define LAUNCHER(op, Args) Status op(const Args& a, Stream stream);
+MARFAST_CUDA_LAUNCHERS(LAUNCHER)
+#undef LAUNCHER
 
 // Of the current device: how many blocks of such a launch it holds at once, 0 on an error; and its
 // sizes.
 int64_t resident_blocks(const PersistentSample& a);
 struct DeviceSizes {
-  int sms, shared_bytes, l2_bytes;
+  int64_t sms, shared_bytes, l2_bytes;
 };
 DeviceSizes device_sizes();
 
-Status adaln_mlp(const ResidualBlock& a, Stream stream);
-Status denoise(const HeadOnce& a, Stream stream);
+template <class Visit>
+void fields(DeviceSizes& a, Visit visit) {
+  visit(FIELD(sms));
+  visit(FIELD(shared_bytes));
+  visit(FIELD(l2_bytes));
+}
 
 }  // namespace marfast::cuda

@@ -13,18 +13,18 @@ namespace marfast::cuda {
 struct ProductRows {
   static constexpr int kOutputs = 1024, kThreads = 256;
 
-  static LaunchShape shape_of(const LinearLayer& a) {
+  static LaunchShape shape_of(const LinearEpilogue& a) {
     return {static_cast<uint32_t>(a.rows) * ceil_div(a.outputs, kOutputs), 1, kThreads, 0};
   }
 };
 
 template <class T>
-__global__ void linear_epilogue(const LinearLayer a) {
+__global__ void linear_epilogue(const LinearEpilogue a) {
   constexpr int kOutputs = ProductRows::kOutputs, kThreads = ProductRows::kThreads;
   const uint32_t parts = ceil_div(a.outputs, kOutputs);
   const int64_t r = blockIdx.x / parts, first = int64_t{blockIdx.x % parts} * kOutputs;
   const int64_t end = first + kOutputs < a.outputs ? first + kOutputs : a.outputs;
-  const T* product = static_cast<const T*>(a.x) + r * a.x_stride;
+  const T* product = static_cast<const T*>(a.product) + r * a.product_stride;
   for (int64_t j = first + threadIdx.x; j < end; j += kThreads) {
     epilogue<T>(a, r, j, to_float(product[j]));
   }

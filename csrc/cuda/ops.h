@@ -8,67 +8,52 @@
 namespace marfast::cuda {
 
 // out = LN(x) (1 + scale) + shift; x, shift and scale of dtype, weight and bias of affine_dtype,
-// out of out_dtype. Any mix of dtypes that kernels.cu's table lists.
-struct NormModulate {
-  LayerNormModulate rows;
+// out of out_dtype. Any mix of dtypes that variants.h lists.
+struct NormModulate : LayerNormModulate {
   DType affine_dtype;
   DType out_dtype;
 };
 
-// out[r] = SiLU(a[r / group] + b[r % period]), rounded to dtype.
+// out[r] = SiLU(time[r / group] + condition[r % period]), rounded to dtype.
 struct SiluSum {
-  void* out;       // [R, w] of dtype
-  const float* a;  // [R / group, w]
-  const float* b;  // [period, w]
-  int64_t rows;    // R
+  void* out;               // [R, w] of dtype
+  const float* time;       // [R / group, w]
+  const float* condition;  // [period, w]
+  int64_t rows;            // R
   int64_t group;
   int64_t period;
   int64_t width;  // w
   DType dtype;
 };
 
-// y = x W^T + b; out = y | SiLU(y) | residual + gate y.
-struct LinearLayer {
-  void* out;              // [R, J], of dtype when silu, else float32
-  const void* x;          // [R, K] of dtype
-  const void* weight;     // [J, K] of dtype
+// What follows a product y of weights of dtype: y + b, then | act | residual + gate times it.
+struct Epilogue {
+  void* out;              // [R, J], of dtype when activated, else float32
   const void* bias;       // [J] of dtype
   const float* gate;      // [R, J], or null: no gate, no residual
-  const float* residual;  // [R, J], with gate
+  const float* residual;  // [R, J], with gate; may be out
   int64_t rows;           // R
-  int64_t inputs;         // K
   int64_t outputs;        // J
   int64_t out_stride;
-  int64_t x_stride;
   int64_t gate_stride;
   int64_t residual_stride;
   DType dtype;
-  bool silu;
+  bool activated;
+  HeadOptions options;  // of the activation
 };
 
-struct ResidualBlock {
-  float* out;               // [R, w], may be x
-  const float* x;           // [R, w]
-  const float* shift;       // [R, w]
-  const float* scale;       // [R, w]
-  const float* gate;        // [R, w]
-  const void* norm_weight;  // [w] of affine_dtype
-  const void* norm_bias;    // [w] of affine_dtype
-  const void* w1;           // [w, w] of dtype, as the next three
-  const void* b1;           // [w]
-  const void* w2;           // [w, w]
-  const void* b2;           // [w]
-  void* normed;             // [R, w] of dtype to work in, as the next
-  void* hidden;             // [R, w]
-  int64_t rows;             // R
-  int64_t width;            // w
+// y = x W^T
+struct LinearLayer : Epilogue {
+  const void* x;       // [R, K] of dtype
+  const void* weight;  // [J, K] of dtype
+  int64_t inputs;      // K
   int64_t x_stride;
-  int64_t shift_stride;
-  int64_t scale_stride;
-  int64_t gate_stride;
-  DType affine_dtype;
-  DType dtype;
-  float eps;
+};
+
+// y is a library's.
+struct LinearEpilogue : Epilogue {
+  const void* product;  // [R, J] of dtype
+  int64_t product_stride;
 };
 
 // softmax(Q K^T / sqrt(hd)) V; a query that isn't a position 0 ... L - 1 gives NaN.
@@ -90,49 +75,50 @@ struct Attention {
   float scale;  // 1 / sqrt(hd)
 };
 
-struct HeadOnce {
-  float* out;                  // [R, 2C]
-  const void* x;               // [R, C] of dtype, as the next two
-  const void* condition;       // [R, D]
-  const void* time_embedding;  // [R, frequencies]
-  const void* const* weights;  // the 12 + 8 d tensors of the state_dict, of dtype, dense
-  float* workspace;  // float32: time, condition, x [R, w] each, modulation [R, (3 d + 2) w]
-  void* elements;    // of dtype: three times [R, w]
-  HeadShape shape;
-  int64_t rows;  // R
-  DType dtype;
+// How the persistent kernel shares its work (plan.h), on P x Q CTAs.
+struct PersistentPlan {
+  int64_t row_groups;     // P
+  int64_t column_groups;  // Q
+  int64_t row_tile;       // rows that a CTA takes at a time, 8 ... 128
+  int64_t columns;        // the most outputs of a CTA
+  int64_t stationary;     // of the 2 d products: those whose weights stay in shared memory
+  bool staged;            // the others' weights go through shared memory, else they are read in L2
+  bool normalise_once;
 };
+
+template <class Visit>
+void fields(PersistentPlan& a, Visit visit) {
+  visit(FIELD(row_groups));
+  visit(FIELD(column_groups));
+  visit(FIELD(row_tile));
+  visit(FIELD(columns));
+  visit(FIELD(stationary));
+  visit(FIELD(staged));
+  visit(FIELD(normalise_once));
+}
 
 // Consecutive steps of ddpm_sample, by the persistent kernel.
 struct PersistentSample {
   float* out;                  // [N, C]: the state after them
-  const float* in;             // [N, C]: the state before them
+  const float* before;         // [N, C]: the state before them
   const float* step_noise;     // [S, N, C]
   const float* schedule;       // [S, 7]
   const float* guidance;       // [1], read only when guided
   const float* modulation;     // [S, R, (3 d + 2) w]
-  const void* const* weights;  // on the device: the 12 + 8 d tensors of the state_dict, of dtype,
-                               // dense, the 2 d products' at multiples of 16 bytes
+  const void* const* weights;  // on the device: HeadWeights, of dtype, dense, the 2 d products' at
+                               // multiples of 16 bytes
   float* x;                    // [R, w] to work in, as the next three
   float* state;                // [N, C]
   void* normed;                // [R, w] of dtype
   void* hidden;                // [R, w] of dtype
   uint32_t* barrier;           // [1], 0
   HeadShape shape;
+  PersistentPlan plan;
+  HeadOptions options;
   int64_t tokens;  // N
   int64_t steps;   // S
   int64_t step_noise_stride;
-  int64_t row_groups;  // of the plan (plan.h), as the next five
-  int64_t column_groups;
-  int64_t row_tile;
-  int64_t columns;
-  int64_t stationary;
-  bool staged;
-  bool normalise_once;
   DType dtype;
-  bool guided;
-  float temperature;
-  bool clip_denoised;
   uint64_t limit_ns;  // of a wait at a barrier
 };
 

@@ -30,8 +30,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "cuda/ops.h"
 #include "marfast/host_device.h"
-#include "marfast/ops.h"
 
 namespace marfast::cuda {
 
@@ -60,17 +60,10 @@ constexpr GpuProfile kGpuProfiles[] = {
 
 enum class Regime : int32_t { persistent = 0, tall = 1 };
 
-struct HeadPlan {
+struct HeadPlan : PersistentPlan {  // in the tall regime all 0
   Regime regime;
-  int64_t row_groups;     // P
-  int64_t column_groups;  // Q
-  int64_t row_tile;       // rows that a CTA takes at a time, 8 ... 128
-  int64_t columns;        // the most outputs of a CTA
-  bool normalise_once;
-  int64_t stationary;    // of the 2 d products: those whose weights stay in shared memory
-  bool staged;           // the others' weights go through shared memory, else they are read in L2
-  int64_t shared_bytes;  // of a CTA
-  int64_t chunk;         // steps whose modulation is computed at once
+  int64_t shared_bytes;      // of a CTA
+  int64_t chunk;             // steps whose modulation is computed at once
   int64_t modulation_bytes;  // of a chunk
   double utilisation;        // work over SMs x the most work that one has
   double bytes;              // of a sample, through memory and L2

@@ -1,8 +1,8 @@
 #pragma once
 
-// silu_sum: out[r] = SiLU(a[r / group] + b[r % period]), rounded to T; a thread an element, 256 a
-// block. Bytes moved: R w (8 + s), or R w s where a and b stay in cache; over the memory's
-// bandwidth that is the floor.
+// silu_sum: out[r] = SiLU(time[r / group] + condition[r % period]), rounded to T; a thread an
+// element, 256 a block. Bytes moved: R w (8 + s), or R w s where the terms stay in cache; over the
+// memory's bandwidth that is the floor.
 
 #include "cuda/lane.cuh"
 #include "cuda/launch_shape.h"
@@ -17,12 +17,12 @@ inline LaunchShape shape_of(const SiluSum& a) {
 }
 
 template <class T>
-__global__ void silu_sum(const SiluSum args) {
+__global__ void silu_sum(const SiluSum a) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (i >= args.rows * args.width) return;
-  const int64_t r = i / args.width, j = i % args.width;
-  const Lane a(args.a[r / args.group * args.width + j]);
-  silu(a + Lane(args.b[r % args.period * args.width + j])).store(static_cast<T*>(args.out) + i);
+  if (i >= a.rows * a.width) return;
+  const int64_t r = i / a.width, j = i % a.width;
+  const Lane time(a.time[r / a.group * a.width + j]);
+  silu(time + Lane(a.condition[r % a.period * a.width + j])).store(static_cast<T*>(a.out) + i);
 }
 
 }  // namespace marfast::cuda

@@ -51,7 +51,7 @@ Status ddpm_step_by(const DdpmStep& a, const Launch& launch) {
 
 template <DType kIn, DType kAffine, DType kOut>
 bool takes_norm(const NormModulate& a) {
-  return a.rows.dtype == kIn && a.affine_dtype == kAffine && a.out_dtype == kOut;
+  return a.dtype == kIn && a.affine_dtype == kAffine && a.out_dtype == kOut;
 }
 
 template <class Launch>
@@ -66,7 +66,7 @@ Status layer_norm_modulate_by(const NormModulate& a, const Launch& launch) {
       {layer_norm_modulate<float, bfloat16, bfloat16>, shape_of, takes_norm<f32, bf16, bf16>},
       {layer_norm_modulate<float, float16, float16>, shape_of, takes_norm<f32, f16, f16>},
   };
-  return a.rows.rows == 0 ? nullptr : launch_first(variants, a, launch);
+  return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
 }
 
 template <DType kType>
@@ -123,13 +123,13 @@ Status linear_by(const LinearLayer& a, const Launch& launch) {
 }
 
 template <DType kType>
-bool takes_product(const LinearLayer& a) {
+bool takes_product(const LinearEpilogue& a) {
   return a.dtype == kType;
 }
 
 template <class Launch>
-Status linear_epilogue_by(const LinearLayer& a, const Launch& launch) {
-  static constexpr Variant<LinearLayer> variants[] = {
+Status linear_epilogue_by(const LinearEpilogue& a, const Launch& launch) {
+  static constexpr Variant<LinearEpilogue> variants[] = {
       {linear_epilogue<bfloat16>, ProductRows::shape_of, takes_product<DType::bf16>},
       {linear_epilogue<float16>, ProductRows::shape_of, takes_product<DType::f16>},
   };

@@ -77,17 +77,16 @@ def link_program(
 
 @functools.cache
 def module() -> Any:
-    """`marfast_emulation`: csrc/cuda/bindings.cpp over the emulator's launchers. About 30 s."""
+    """`marfast_emulation`: csrc/bindings/cuda.cpp over the emulator's launchers. About 30 s."""
     folder = emulator().parent
     python = (f"-I{sysconfig.get_path('include')}", f"-I{pybind11.get_include()}")
     visible = ("-O1", "-fvisibility=hidden", "-DMARFAST_CUDA_MODULE=marfast_emulation")
     compile_object(HERE / "launchers.cpp", folder / "launchers.o", *INSTRUMENTED)
     ranges = ("-isystem", str(nvtx.include())) if nvtx.include() else ()
-    compile_object(CSRC / "cuda" / "head.cpp", folder / "head.o", "-O1", *ranges)
     compile_object(
-        CSRC / "cuda" / "bindings.cpp", folder / "bindings.o", *visible, *ranges, includes=python
+        CSRC / "bindings" / "cuda.cpp", folder / "bindings.o", *visible, *ranges, includes=python
     )
-    objects = [folder / f"{name}.o" for name in ("emulator", "launchers", "head", "bindings")]
+    objects = [folder / f"{name}.o" for name in ("emulator", "launchers", "bindings")]
     to = folder / f"marfast_emulation{sysconfig.get_config_var('EXT_SUFFIX')}"
     done = run("c++", "-shared", "-Wl,-Bsymbolic", *objects, "-ldl", "-o", to)
     if done.returncode:

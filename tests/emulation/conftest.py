@@ -18,7 +18,7 @@ def emulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     set_schedule = ctypes.CDLL(module.__file__).marfast_emulation_schedule
     set_schedule.argtypes = (ctypes.c_int, ctypes.c_uint64)
     monkeypatch.setattr(cuda, "_load", lambda: (module, ""))
-    monkeypatch.setattr(cuda, "device_verdict", lambda name, tensor: (True, ""))
+    monkeypatch.setattr(cuda, "reaches", lambda name, device: (True, ""))
     set_schedule(SCHEDULES.index(request.param), 1)
     yield
     set_schedule(0, 1)

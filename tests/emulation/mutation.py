@@ -89,7 +89,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "return {ceil_div(a.tokens * a.channels, 256), 1, 256, 1};",
         "return {ceil_div(a.rows * a.width, 256), 1, 256, 1};",
         "inline LaunchShape shape_of(const NormModulate& a) "
-        "{ return {ceil_div(a.rows.rows, 4), 1, 128, 1}; }",
+        "{ return {ceil_div(a.rows, 4), 1, 128, 1}; }",
         "static constexpr int kDepth = 32, kChain = 8, kStages = 3, kThreads = 128;",
         "Lane total[kRows][3] = {}, chain[kRows][2] = {};",
         "Lane total[kRows][2] = {}, chain[kRows][3] = {};",

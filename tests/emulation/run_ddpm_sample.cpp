@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "cases.h"
+#include "marfast/head_weights.h"
 #include "marfast/silu.h"
 
 namespace {
@@ -13,20 +14,14 @@ struct Sizes {
   bool guided, clip;
 };
 
-struct Plan {
-  const char* name;
-  int64_t row_groups, column_groups, row_tile, columns, stationary;
-  bool staged, normalise_once;
-};
-
 // The inputs of one call, and what plain loops make of them.
 template <class T>
 struct Head {
-  using Weight = Buffer<T>;
   const Sizes s;
   const int64_t rows, modulated;
   Buffer<float> in, noise, schedule, guidance, modulation;
-  std::vector<std::unique_ptr<Weight>> weights;  // time's and the condition's are not read
+  std::vector<std::unique_ptr<Buffer<T>>> buffers;  // time's and the condition's are not read
+  std::vector<const void*> tensors;
 
   explicit Head(const Sizes& s)
       : s(s),
@@ -39,8 +34,9 @@ struct Head {
         modulation(s.steps * rows, modulated, modulated) {
     const int64_t w = s.width, c = s.channels;
     auto add = [&](int64_t outputs, int64_t inputs) {
-      weights.push_back(std::make_unique<Weight>(outputs, inputs, inputs));
-      Weight& values = *weights.back();
+      buffers.push_back(std::make_unique<Buffer<T>>(outputs, inputs, inputs));
+      Buffer<T>& values = *buffers.back();
+      tensors.push_back(values.data());
       const float size = inputs > 1 ? 1.7f / std::sqrt(static_cast<float>(inputs)) : 0.5f;
       for (int64_t i = 0; i < outputs * inputs; ++i)
         from_float(values[i] * size, values.data() + i);
@@ -53,6 +49,11 @@ struct Head {
     add(2 * c, w), add(2 * c, 1);
   }
 
+  HeadWeights weights() const { return HeadWeights(tensors.data(), s.depth); }
+  static float at(const void* tensor, int64_t i) {
+    return to_float(static_cast<const T*>(tensor)[i]);
+  }
+
   static float rounded(float x) {
     T narrow;
     from_float(x, &narrow);
@@ -60,54 +61,55 @@ struct Head {
   }
 
   // docs/numerics.md: blocks of 256, or of 128 and sums in double.
-  float linear(int64_t place, const std::vector<float>& x, int64_t j) const {
+  static float output(const Layer& layer, const std::vector<float>& x, int64_t j) {
     const int64_t inputs = static_cast<int64_t>(x.size());
-    Weight &weight = *weights[place], &bias = *weights[place + 1];
     float total = 0, chain = 0;
     double sum = 0;
     for (int64_t k = 0; k < inputs; ++k) {
-      const float v = weight[j * inputs + k];
+      const float v = at(layer.weight, j * inputs + k);
       chain = std::fmaf(x[k], v, chain);
       sum += double{x[k]} * v;
       if (k % 256 == 255 || k + 1 == inputs) total = k < 256 ? chain : total + chain, chain = 0;
     }
-    return (sizeof(T) == 4 ? total : static_cast<float>(sum)) + bias[j];
+    return (sizeof(T) == 4 ? total : static_cast<float>(sum)) + at(layer.bias, j);
   }
 
-  std::vector<float> layer(int64_t place, const std::vector<float>& x, int64_t outputs) const {
+  static std::vector<float> linear(const Layer& layer, const std::vector<float>& x,
+                                   size_t outputs) {
     std::vector<float> y;
-    for (int64_t j = 0; j < outputs; ++j) y.push_back(linear(place, x, j));
+    while (y.size() < outputs) y.push_back(output(layer, x, y.size()));
     return y;
   }
 
   std::vector<float> normalised(const std::vector<float>& x, int64_t pair, int64_t b) {
     const int64_t w = s.width;
     const float* shift = modulation.data() + pair * modulated + 3 * w * b;
+    const Layer norm = b < s.depth ? weights().norm(b) : Layer{};
     const float mean = lane_sum(w, [&](int64_t j) { return x[j]; }) / w;
     const float squares = lane_sum(w, [&](int64_t j) { return (x[j] - mean) * (x[j] - mean); });
     const float rstd = 1.0f / std::sqrt(squares / w + 1e-6f);
     std::vector<float> y;
     for (int64_t j = 0; j < w; ++j) {
       float value = (x[j] - mean) * rstd;
-      if (b < s.depth) value = value * (*weights[8 + 8 * b])[j] + (*weights[9 + 8 * b])[j];
+      if (b < s.depth) value = value * at(norm.weight, j) + at(norm.bias, j);
       y.push_back(rounded(value * (1.0f + shift[w + j]) + shift[j]));
     }
     return y;
   }
 
-  std::vector<float> output(int64_t step, int64_t row, const float* token) {
+  std::vector<float> pass(int64_t step, int64_t row, const float* token) {
     const int64_t w = s.width, c = s.channels, pair = step * rows + row;
     std::vector<float> x(token, token + c);
     for (float& value : x) value = rounded(value);
-    x = layer(6, x, w);
+    x = linear(weights().input(), x, w);
     for (int64_t b = 0; b < s.depth; ++b) {
-      std::vector<float> h = layer(10 + 8 * b, normalised(x, pair, b), w);
+      std::vector<float> h = linear(weights().in(b), normalised(x, pair, b), w);
       for (float& value : h) value = rounded(silu(Lane(value)).value);
-      const std::vector<float> y = layer(12 + 8 * b, h, w);
+      const std::vector<float> y = linear(weights().out(b), h, w);
       const float* gate = modulation.data() + pair * modulated + 3 * w * b + 2 * w;
       for (int64_t j = 0; j < w; ++j) x[j] = x[j] + gate[j] * y[j];
     }
-    return layer(8 + 8 * s.depth, normalised(x, pair, s.depth), 2 * c);
+    return linear(weights().final(), normalised(x, pair, s.depth), 2 * c);
   }
 
   std::vector<float> expected() {
@@ -117,9 +119,9 @@ struct Head {
       std::vector<float> next;
       const float* k = schedule.data() + 7 * step;
       for (int64_t n = 0; n < s.tokens; ++n) {
-        const std::vector<float> y = output(step, n, &now[n * c]);
+        const std::vector<float> y = pass(step, n, &now[n * c]);
         const std::vector<float> u =
-            s.guided ? output(step, s.tokens + n, &now[n * c]) : std::vector<float>();
+            s.guided ? pass(step, s.tokens + n, &now[n * c]) : std::vector<float>();
         for (int64_t j = 0; j < c; ++j) {
           const float eps = s.guided ? u[j] + guidance[0] * (y[j] - u[j]) : y[j];
           const float fraction = (y[c + j] + 1.0f) * 0.5f;
@@ -139,31 +141,28 @@ struct Head {
 };
 
 template <class T>
-std::string sample(const Sizes& sizes, const Plan& plan) {
+std::string sample(const Sizes& sizes, const cuda::PersistentPlan& plan) {
   Head<T> head(sizes);
   const std::vector<float> wanted = head.expected();
   const int64_t n = sizes.tokens * sizes.channels, all = head.rows * sizes.width;
-  Buffer<const void*> table(head.weights.size(), false);
+  Buffer<const void*> table(head.tensors.size(), false);
   Buffer<uint32_t> barrier(1, false);
   Buffer<float> out(n, false), own(n, false), x(all, false);
   Buffer<T> normed(all, false), hidden(all, false);
   cuda::SampleTables tables{table.data(), barrier.data(), 0, 0, {}};
-  for (const auto& weight : head.weights) tables.values[tables.count++] = weight->data();
+  for (const void* tensor : head.tensors) tables.values[tables.count++] = tensor;
   if (const char* error = cuda::sample_tables_by(tables, emu::Emulated{})) return error;
 
   cuda::PersistentSample a{};
-  a.out = out.data(), a.in = head.in.data(), a.step_noise = head.noise.data();
+  a.out = out.data(), a.before = head.in.data(), a.step_noise = head.noise.data();
   a.schedule = head.schedule.data(), a.guidance = head.guidance.data();
   a.modulation = head.modulation.data(), a.weights = table.data();
   a.x = x.data(), a.state = own.data(), a.normed = normed.data(), a.hidden = hidden.data();
   a.barrier = barrier.data();
   a.shape = {sizes.channels, 1, sizes.width, sizes.depth, 1};
   a.tokens = sizes.tokens, a.steps = sizes.steps, a.step_noise_stride = n + 5;
-  a.row_groups = plan.row_groups, a.column_groups = plan.column_groups;
-  a.row_tile = plan.row_tile, a.columns = plan.columns, a.stationary = plan.stationary;
-  a.staged = plan.staged, a.normalise_once = plan.normalise_once;
-  a.dtype = dtype<T>, a.guided = sizes.guided, a.temperature = 0.75f;
-  a.clip_denoised = sizes.clip, a.limit_ns = 2'000'000'000;
+  a.plan = plan, a.options = {sizes.guided, 0.75f, sizes.clip};
+  a.dtype = dtype<T>, a.limit_ns = 2'000'000'000;
   if (const char* error = cuda::ddpm_sample_by(a, emu::Emulated{})) return error;
   float largest = 0;
   for (float value : wanted) largest = std::max(largest, std::abs(value));
@@ -175,19 +174,19 @@ std::string sample(const Sizes& sizes, const Plan& plan) {
 
 template <class T>
 void add_cases(std::vector<Case>& all, const std::string& type) {
-  auto add = [&](const Sizes& sizes, const Plan& plan) {
-    all.push_back({type + " " + plan.name, [=] { return sample<T>(sizes, plan); }});
+  auto add = [&](const Sizes& sizes, const char* name, const cuda::PersistentPlan& plan) {
+    all.push_back({type + " " + name, [=] { return sample<T>(sizes, plan); }});
   };
   const Sizes guided{5, 64, 2, 5, 2, true, true};
-  add(guided, {"all weights stay", 1, 3, 8, 22, 4, true, false});
-  add(guided, {"some stream", 2, 2, 8, 32, 1, true, false});
-  add(guided, {"normalised once", 2, 2, 8, 32, 0, true, true});
-  add(guided, {"weights in L2, several tiles of rows", 1, 4, 8, 16, 0, false, true});
-  add(guided, {"one row a block", 10, 1, 8, 64, 3, true, false});
-  add({16, 96, 1, 41, 2, false, false}, {"four tiles of a warp", 1, 3, 64, 32, 2, true, false});
-  add({20, 288, 1, 1, 2, true, false}, {"blocks of k", 1, 6, 8, 48, 0, true, true});
-  add({64, 32, 1, 1, 2, true, true}, {"more channels than width", 1, 2, 8, 16, 2, true, false});
-  add({3, 32, 1, 2, 1, false, true}, {"one step, idle blocks", 2, 5, 8, 7, 1, true, false});
+  add(guided, "all weights stay", {1, 3, 8, 22, 4, true, false});
+  add(guided, "some stream", {2, 2, 8, 32, 1, true, false});
+  add(guided, "normalised once", {2, 2, 8, 32, 0, true, true});
+  add(guided, "weights in L2, several tiles of rows", {1, 4, 8, 16, 0, false, true});
+  add(guided, "one row a block", {10, 1, 8, 64, 3, true, false});
+  add({16, 96, 1, 41, 2, false, false}, "four tiles of a warp", {1, 3, 64, 32, 2, true, false});
+  add({20, 288, 1, 1, 2, true, false}, "blocks of k", {1, 6, 8, 48, 0, true, true});
+  add({64, 32, 1, 1, 2, true, true}, "more channels than width", {1, 2, 8, 16, 2, true, false});
+  add({3, 32, 1, 2, 1, false, true}, "one step, idle blocks", {2, 5, 8, 7, 1, true, false});
 }
 
 }  // namespace

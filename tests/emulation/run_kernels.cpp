@@ -44,7 +44,7 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
   a.gate = gated ? gate.data() : nullptr, a.residual = gated ? residual.data() : nullptr;
   a.rows = R, a.inputs = K, a.outputs = J;
   a.out_stride = J + 2, a.x_stride = K + gap, a.gate_stride = J + 3, a.residual_stride = J + 1;
-  a.dtype = dtype<T>, a.silu = silu;
+  a.dtype = dtype<T>, a.activated = silu;
   if (const char* error = failed(cuda::linear_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r)
     for (int64_t j = 0; j < J; ++j) {
@@ -82,12 +82,12 @@ std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
   Buffer<T> product(R, J, J), bias(1, J, J), narrow(R * (J + 2), false);
   Buffer<float> gate(R, J, J + 3), residual(R, J, J + 1), out(R * (J + 2), false);
   const bool silu = epilogue == Epilogue::silu, gated = epilogue == Epilogue::gate;
-  cuda::LinearLayer a{};
+  cuda::LinearEpilogue a{};
   a.out = silu ? static_cast<void*>(narrow.data()) : out.data();
-  a.x = product.data(), a.bias = bias.data();
+  a.product = product.data(), a.bias = bias.data();
   a.gate = gated ? gate.data() : nullptr, a.residual = gated ? residual.data() : nullptr;
-  a.rows = R, a.outputs = J, a.dtype = dtype<T>, a.silu = silu;
-  a.out_stride = J + 2, a.x_stride = J, a.gate_stride = J + 3, a.residual_stride = J + 1;
+  a.rows = R, a.outputs = J, a.dtype = dtype<T>, a.activated = silu;
+  a.out_stride = J + 2, a.product_stride = J, a.gate_stride = J + 3, a.residual_stride = J + 1;
   if (const char* error = failed(cuda::linear_epilogue_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r)
     for (int64_t j = 0; j < J; ++j) {
@@ -114,8 +114,7 @@ std::string ddpm_step(int64_t N, int64_t C) {
   a.noise = noise.data(), a.coefficients = coefficients.data(), a.guidance = guidance.data();
   a.tokens = N, a.channels = C;
   a.x_stride = C + 1, a.model_output_stride = 2 * C + 3, a.noise_stride = C + 2;
-  a.model_output_dtype = dtype<T>, a.guided = kGuided, a.temperature = 0.75f;
-  a.clip_denoised = kClip;
+  a.model_output_dtype = dtype<T>, a.options = {kGuided, 0.75f, kClip};
   if (const char* error = failed(cuda::ddpm_step_by(a, emu::Emulated{}))) return error;
   const auto c = [&](int i) { return double{coefficients[i]}; };
   for (int64_t n = 0; n < N; ++n)
@@ -145,14 +144,12 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
   Buffer<T> x(R, w, w + 1), shift(R, w, w + 2), scale(R, w, w + 3);
   Buffer<Affine> weight(1, w, w), bias(1, w, w);
   Buffer<Out> out(R * w, false);
-  cuda::NormModulate args{};
-  LayerNormModulate& a = args.rows;
+  cuda::NormModulate a{};
   a.out = out.data(), a.x = x.data(), a.shift = shift.data(), a.scale = scale.data();
   a.weight = affine ? weight.data() : nullptr, a.bias = affine ? bias.data() : nullptr;
   a.rows = R, a.width = w, a.x_stride = w + 1, a.shift_stride = w + 2, a.scale_stride = w + 3;
-  a.dtype = dtype<T>, a.eps = 1e-6f;
-  args.affine_dtype = dtype<Affine>, args.out_dtype = dtype<Out>;
-  if (const char* error = failed(cuda::layer_norm_modulate_by(args, emu::Emulated{}))) return error;
+  a.dtype = dtype<T>, a.affine_dtype = dtype<Affine>, a.out_dtype = dtype<Out>, a.eps = 1e-6f;
+  if (const char* error = failed(cuda::layer_norm_modulate_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r) {
     const auto at = [&](int64_t j) { return x[r * (w + 1) + j]; };
     const float width = static_cast<float>(w), mean = lane_sum(w, at) / width;

@@ -7,11 +7,12 @@ from functools import partial
 import pytest
 import torch
 
-from marfast import ops, reference
-from marfast.ops import cuda_sample, plan
-from marfast.ops.head import HeadShape
+from marfast import ops
+from marfast.ops.ddpm_sample import cuda as sampler
+from marfast.ops.ddpm_sample import plan
+from marfast.ops.head import HeadShape, gpu
 from marfast.ops.op import OPS
-from marfast.ops.runtime import cpu
+from marfast.ops.runtime import cpu, cuda
 from tests.emulation import build
 from tests.emulation.module import on_cuda
 from tests.helpers import assert_as_accurate
@@ -19,6 +20,7 @@ from tests.ops.heads import OnOneDevice, sample_inputs
 
 pytestmark = pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
 CPU = torch.device("cpu")
+plain = OPS["ddpm_sample"].plain
 LONG = bool(os.environ.get("MARFAST_TEST_EMULATION"))
 
 
@@ -36,9 +38,9 @@ LONG = bool(os.environ.get("MARFAST_TEST_EMULATION"))
 @pytest.mark.parametrize("budget", [1 << 30, 3 * 2 * 8 * 64 * 4 * 2])
 def test_float32_is_the_cpus_portable_build_to_the_bit(sizes, persistent, budget, monkeypatch):
     """Also where the modulation is made for two steps at a time, or for some of the tokens."""
-    monkeypatch.setattr(cuda_sample.sample, "__defaults__", (budget,))
+    monkeypatch.setattr(gpu, "MODULATION_BUDGET", budget)
     args = sample_inputs(**sizes)
-    chosen, _ = cuda_sample.regime(HeadShape.of(args[3]), torch.float32, CPU, 6, 4)
+    chosen, _ = sampler.regime(HeadShape.of(args[3]), torch.float32, CPU, 6, 4)
     assert (chosen is not None) == persistent
     with cpu.cpu_isa("portable"), ops.backend("cpu"):
         expected = ops.ddpm_sample(*args)
@@ -46,7 +48,7 @@ def test_float32_is_the_cpus_portable_build_to_the_bit(sizes, persistent, budget
 
 
 def by_tall(monkeypatch):
-    monkeypatch.setattr(cuda_sample, "regime", lambda *_: (None, "asked for"))
+    monkeypatch.setattr(sampler, "regime", lambda *_: (None, "asked for"))
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_a_whole_sample_is_as_exact_as_pytorchs(dtype, tall, monkeypatch):
         by_tall(monkeypatch)
     sizes = {"width": 32, "condition": 24, "depth": 2, "frequencies": 32, "steps": 100}
     cases = (sample_inputs(4, **sizes, seed=i, dtype=dtype) for i in range(8 if LONG else 1))
-    assert_as_accurate(partial(on_cuda, ops.ddpm_sample), reference.head.ddpm_sample, cases)
+    assert_as_accurate(partial(on_cuda, ops.ddpm_sample), plain, cases)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -83,9 +85,9 @@ def test_a_token_has_the_same_bits_in_any_batch_and_plan():
 @pytest.mark.parametrize("emulated", ["forward"], indirect=True)
 def test_a_plan_that_the_device_can_not_hold_gives_way(monkeypatch):
     shape, dtype = HeadShape(16, 24, 64, 2, 256), torch.bfloat16
-    assert cuda_sample.regime(shape, dtype, CPU, 6, 4)[0] is not None
-    monkeypatch.setattr(cuda_sample.cuda.module(), "resident_blocks", lambda *_: 3)
-    assert cuda_sample.regime(shape, dtype, CPU, 6, 4) == (
+    assert sampler.regime(shape, dtype, CPU, 6, 4)[0] is not None
+    monkeypatch.setattr(cuda.module(), "resident_blocks", lambda **_: 3)
+    assert sampler.regime(shape, dtype, CPU, 6, 4) == (
         None,
         "the device holds 3 of its 4 blocks at once",
     )
@@ -97,18 +99,19 @@ def test_nothing_is_taken_from_the_host_after_the_first_call(tall, monkeypatch):
     launched = []
     device = plan.gpu_profiles()["H200"]
     chosen = plan.head_plan(6, HeadShape(16, 24, 64, 2, 256), device, torch.bfloat16, 4)
-    monkeypatch.setattr(cuda_sample, "regime", lambda *_: (None if tall else chosen, ""))
-    monkeypatch.setattr(cuda_sample.cuda, "call", lambda op, *_: launched.append(op))
+    monkeypatch.setattr(sampler, "regime", lambda *_: (None if tall else chosen, ""))
+    monkeypatch.setattr(cuda, "call", lambda name, *_, **__: launched.append(name))
     args = sample_inputs(3, width=64, dtype=torch.bfloat16)
     meta = [
         [part.to("meta") for part in value] if isinstance(value, list) else value.to("meta")
         for value in args[:7]
     ]
-    run = OPS["ddpm_sample"].backends["cuda"].run
-    run(*meta, *args[7:], None)
+    op = OPS["ddpm_sample"]
+    a = op.bind(*meta, *args[7:])
+    op.backends["cuda"].run(a)
     first = len(launched)
     with OnOneDevice():
-        run(*meta, *args[7:], None)
+        op.backends["cuda"].run(a)
     assert launched[first:] == launched[:first]
     assert launched[:first].count("ddpm_sample") == (0 if tall else 1)
     assert launched[:first].count("ddpm_step") == (4 if tall else 0)
@@ -132,7 +135,7 @@ def test_the_real_geometry(width, depth, sms, dtype, monkeypatch):
     shape = HeadShape(16, 768, width, depth, 256)
     chosen = plan.head_plan(2, shape, device, dtype, 2)
     assert chosen.row_groups * chosen.column_groups >= 0.9 * sms
-    monkeypatch.setattr(cuda_sample, "regime", lambda *_: (chosen, ""))
+    monkeypatch.setattr(sampler, "regime", lambda *_: (chosen, ""))
     sizes = {"width": width, "condition": 768, "depth": depth, "steps": 2}
     args = sample_inputs(1, **sizes, dtype=dtype)
     got = on_cuda(ops.ddpm_sample, *args)
@@ -140,6 +143,6 @@ def test_the_real_geometry(width, depth, sms, dtype, monkeypatch):
         with cpu.cpu_isa("portable"), ops.backend("cpu"):
             assert torch.equal(got, ops.ddpm_sample(*args))
     widened = (*args[:3], [weight.float() for weight in args[3]], *args[4:])
-    exact = reference.head.ddpm_sample(*widened)
-    theirs = (reference.head.ddpm_sample(*args) - exact).abs().max()
+    exact = plain(*widened)
+    theirs = (plain(*args) - exact).abs().max()
     assert (got - exact).abs().max() <= max(4 * theirs, 1e-4)

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from marfast import ops
 from marfast.ops import choice
-from marfast.ops.head import HeadShape, example_weights
 from marfast.ops.op import OPS
-from marfast.ops.runtime import cpu
+from marfast.ops.runtime import cpu, cuda
 from tests.helpers import assert_as_accurate
+from tests.ops.heads import denoise_inputs
 from tests.ops.test_attention import inputs, written_out
 
 from . import build
@@ -89,11 +89,8 @@ def test_adaln_mlp(rows: int, width: int, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "depth"), [(0, 1), (1, 0), (3, 1)])
 def test_denoise(rows: int, depth: int, dtype: torch.dtype) -> None:
-    shape = HeadShape(3, condition=20, width=33, depth=depth, frequencies=256)
-    generator = torch.Generator().manual_seed(0)
-    weights = example_weights(shape, dtype, torch.device("cpu"), generator)
-    t = torch.arange(rows) * 300
-    assert_right(ops.denoise, (normal(rows, 3), t, normal(rows, 20, seed=1), weights), dtype)
+    sizes = {"channels": 3, "condition": 20, "width": 33, "depth": depth}
+    assert_right(ops.denoise, denoise_inputs(rows, **sizes, dtype=dtype), dtype)
 
 
 ATTENTION: list[dict[str, Any]] = [
@@ -116,8 +113,8 @@ def test_attention(dtype: torch.dtype) -> None:
         inputs(**{"heads": 2, **shape}, dtype=dtype, seed=seed)
         for seed, shape in enumerate(ATTENTION)
     ]
-    reference = OPS["attention"].reference
-    assert_as_accurate(lambda *args: on_cuda(ops.attention, *args), reference, cases)
+    plain = OPS["attention"].plain
+    assert_as_accurate(lambda *args: on_cuda(ops.attention, *args), plain, cases)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -130,8 +127,8 @@ def test_attention_stays_as_accurate_over_many_keys() -> None:
             inputs(batch=1, length=1000, heads=1, wanted=8, seed=seed) for seed in range(8)
         )
     ]
-    reference = OPS["attention"].reference
-    assert_as_accurate(lambda *args: on_cuda(ops.attention, *args), reference, cases)
+    plain = OPS["attention"].plain
+    assert_as_accurate(lambda *args: on_cuda(ops.attention, *args), plain, cases)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -159,3 +156,21 @@ def test_attention_says_what_it_cannot_run() -> None:
             ops.attention(torch.zeros(1, 2, 3, 1, 136))
         with pytest.raises(choice.BackendUnavailable, match="float64; the kernel takes float32"):
             ops.attention(torch.zeros(1, 2, 3, 1, 8, dtype=torch.float64))
+
+
+WRONG = [
+    ({"weight": torch.zeros(4, 6)}, "weight has another shape"),
+    ({"x": torch.zeros(2, 5).half()}, "x has another dtype"),
+    ({"gate": torch.zeros(2, 4)}, "gate stands without a residual"),
+    ({"scale": 1.0}, "scale is no argument of its own"),
+]
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize(("change", "words"), WRONG, ids=[words for _, words in WRONG])
+def test_a_launch_takes_its_own_arguments_alone(change: dict[str, Any], words: str) -> None:
+    given = {"out": torch.zeros(2, 4), "x": torch.zeros(2, 5), "weight": torch.zeros(4, 5)}
+    rest = {"bias": torch.zeros(4), "gate": None, "residual": None, "options": None}
+    cuda.call("linear", torch.device("cpu"), **given, **rest)
+    with pytest.raises(ValueError, match=f"linear: {words}"):
+        cuda.call("linear", torch.device("cpu"), **(given | rest | change))

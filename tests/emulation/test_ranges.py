@@ -1,4 +1,5 @@
-"""The NVTX ranges of the CUDA launchers, as a tool sees them: those of the GPU's own bindings."""
+"""The NVTX ranges of the CUDA launches, as a tool sees them: those of the GPU's own bindings, in
+those of marfast/ops/head/gpu.py."""
 
 from pathlib import Path
 
@@ -17,12 +18,12 @@ spec.loader.exec_module(module)
 import torch
 from marfast import ops
 from marfast.ops import choice
+from marfast.ops.head import HeadShape
 from marfast.ops.runtime import cuda
-from marfast.ops.head import HeadShape, example_weights
 cuda._load = lambda: (module, "")
-cuda.device_verdict = lambda name, tensor: (True, "")
+cuda.reaches = lambda name, device: (True, "")
 with choice.backend("cuda"):
-    weights = example_weights(HeadShape(3, 5, 16, 2, 8), torch.float32, "cpu", torch.Generator())
+    weights = [torch.ones(sizes) for sizes in HeadShape(3, 5, 16, 2, 8).expected()]
     ops.denoise(torch.ones(3, 3), torch.ones(3), torch.ones(3, 5), weights)
     x, noise, output = torch.ones(4, 3), torch.ones(4, 3), torch.ones(8, 6)
     ops.ddpm_step(x, output, noise, torch.ones(7), torch.ones(1))
@@ -57,5 +58,7 @@ def test_without_nvtx_headers_there_are_no_ranges(headers: bool, tmp_path: Path)
     if headers and nvtx.missing():
         pytest.skip(nvtx.missing())
     flags = ("-isystem", str(nvtx.include())) if headers else ()
-    build.compile_object(build.CSRC / "cuda" / "head.cpp", tmp_path / "head.o", *flags)
-    assert (b"nvtxDomain" in (tmp_path / "head.o").read_bytes()) == headers
+    source, to = tmp_path / "range.cpp", tmp_path / "range.o"
+    source.write_text('#include "marfast/range.h"\nvoid f() { marfast::Range range("f", 1); }\n')
+    build.compile_object(source, to, *flags)
+    assert (b"nvtxDomain" in to.read_bytes()) == headers

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 from marfast.ops import self_check
-from marfast.ops.op import OPS
+from marfast.ops.op import OPS, Draw, Example
 from tests.ops.heads import sample_inputs
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -22,33 +24,21 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def _attention(
     head_dim: int, wanted: int | None, causal: bool, misaligned: bool = False
 ) -> Example:
-    def example(
-        dtype: torch.dtype, device: torch.device, generator: torch.Generator
-    ) -> tuple[Any, ...]:
+    def example(draw: Draw) -> dict[str, Any]:
         sizes = (2, 130, 3, 2, head_dim)
-        drawn = torch.randn(math.prod(sizes) + 1, generator=generator).to(device, dtype)
+        drawn = draw.normal(math.prod(sizes) + 1).to(draw.dtype)
         qkv = drawn[1:] if misaligned else drawn[:-1]
-        queries = None
-        if wanted is not None:
-            queries = torch.randint(0, sizes[1], (2, wanted), generator=generator).to(device)
-        return qkv.view(sizes), queries, causal
+        queries = None if wanted is None else draw.integers(sizes[1], 2, wanted)
+        return {"qkv": qkv.view(sizes), "queries": queries, "causal": causal}
 
     return example
 
 
 def _sample(tokens: int, width: int, depth: int) -> Example:
-    def example(
-        dtype: torch.dtype, device: torch.device, generator: torch.Generator
-    ) -> tuple[Any, ...]:
-        args = sample_inputs(tokens, width=width, depth=depth, steps=2, dtype=dtype)
-        return tuple(
-            [part.to(device) for part in value]
-            if isinstance(value, list)
-            else value.to(device)
-            if isinstance(value, torch.Tensor)
-            else value
-            for value in args
-        )
+    def example(draw: Draw) -> dict[str, Any]:
+        args = sample_inputs(tokens, width=width, depth=depth, steps=2, dtype=draw.dtype)
+        bound = OPS["ddpm_sample"].bind(*tree_map_only(Tensor, lambda t: t.to(draw.device), args))
+        return bound._asdict()
 
     return example
 
@@ -74,11 +64,11 @@ def outcomes(device: torch.device) -> Iterator[tuple[str, str]]:
     for op in OPS.values():
         for name in self_check.BACKENDS:
             backend = op.backends.get(name)
-            examples = {"": op.example, **MORE.get(op.name, {})} if backend else {}
+            examples = {"": None, **MORE.get(op.name, {})} if backend else {}
             for (more, example), dtype in itertools.product(examples.items(), DTYPES):
                 assert backend is not None
-                args = op.fill(example(dtype, device, torch.Generator().manual_seed(0)))
-                ok, reason = backend.can_run(*args)
+                a = op.example_args(dtype, device, example=example)
+                ok, reason = backend.can_run(a)
                 case = f"{op.name} {name} {str(dtype)[6:]}{more and ', '}{more}"
                 if not ok:
                     yield case, f"can't run: {reason}"

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from marfast import ops, reference
+from marfast import ops
 from marfast.bench.predict import HEADS
-from marfast.ops import choice, cuda_sample
+from marfast.ops import choice
+from marfast.ops.ddpm_sample import cuda as sampler
+from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
 from tests.helpers import assert_as_accurate
 from tests.ops.heads import sample_inputs
@@ -42,7 +44,7 @@ def sampled(*args: Any) -> Tensor:
 @pytest.mark.parametrize("tokens", [1, 4, 16, 64, 512])
 def test_as_accurate_as_pytorch(head: str, tokens: int, dtype: torch.dtype) -> None:
     args = on("cuda", inputs(head, tokens, dtype))
-    assert_as_accurate(sampled, reference.head.ddpm_sample, [args])
+    assert_as_accurate(sampled, OPS["ddpm_sample"].plain, [args])
 
 
 @pytest.mark.parametrize("tokens", [1, 5, 40])
@@ -58,7 +60,7 @@ def test_float32_has_the_bits_of_the_portable_build(tokens: int) -> None:
 @pytest.mark.parametrize("tall", [False, True], ids=["persistent", "tall"])
 def test_a_graph_replays_it_on_other_numbers(tall: bool, monkeypatch: Any) -> None:
     if tall:
-        monkeypatch.setattr(cuda_sample, "regime", lambda *_: (None, "asked for"))
+        monkeypatch.setattr(sampler, "regime", lambda *_: (None, "asked for"))
     args = on("cuda", inputs("MAR-B", 3, torch.bfloat16))
     with choice.backend("cuda"):
         ops.ddpm_sample(*args)

@@ -135,15 +135,20 @@ def test_a_wrong_argument_is_named(args, kind, message):
 def test_the_gpus_launches_take_nothing_from_the_host_after_the_first(monkeypatch):
     """On the meta device, which no kernel reads."""
     launched = []
-    monkeypatch.setattr(cuda, "call", lambda op, *args: launched.append(op))
-    x, t, cond, weights = inputs()
-    args = (x.to("meta"), t.to("meta"), cond.to("meta"), [w.to("meta") for w in weights], None)
-    run = OPS["denoise"].backends["cuda"].run
-    run(*args)
+    monkeypatch.setattr(cuda, "call", lambda name, *_, **__: launched.append(name))
+    op, (x, t, cond, weights) = OPS["denoise"], inputs()
+    a = op.bind(x.to("meta"), t.to("meta"), cond.to("meta"), [w.to("meta") for w in weights])
+    op.backends["cuda"].run(a)
+    first = [*launched]
     with OnOneDevice():
-        out = run(*args)
-    assert launched == ["denoise", "denoise"]
+        out = op.backends["cuda"].run(a)
+    assert launched == 2 * first
     assert out.shape == (5, 32)
+    depth = 2
+    assert first.count("linear") == 3 + (depth + 1) + 1 + 2 * depth + 1
+    assert first.count("layer_norm_modulate") == depth + 1
+    assert first.count("silu_sum") == 1
+    assert len(first) == 4 * depth + 8
 
 
 @pytest.mark.parametrize("frequencies", [7, 256])

@@ -31,7 +31,7 @@ class Case(NamedTuple):
 
     def args(self, dtype: torch.dtype, seed: int = 0) -> Args:
         """All its arguments."""
-        return OPS[self.op].fill(self.make(dtype=dtype, seed=seed))
+        return tuple(OPS[self.op].bind(*self.make(dtype=dtype, seed=seed)))
 
     def __str__(self) -> str:
         return f"{self.op}: {self.sizes}"

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from triton.runtime import interpreter
 
-from marfast.ops.runtime import triton
+from marfast.ops.runtime import DTYPES
+from marfast.ops.runtime import triton as runtime
 
 BUILDER = interpreter.InterpreterBuilder
 
@@ -59,5 +60,5 @@ def repair() -> None:
 
     BUILDER.cast_impl, BUILDER.create_dot, BUILDER.create_fma = cast_impl, create_dot, create_fma
     interpreter._patch_lang_tensor = patch_tensor
-    triton_backend.INTERPRETED = triton_backend.DTYPES
+    runtime.INTERPRETED = DTYPES
     np.seterr(over="ignore", invalid="ignore")  # as on a GPU, where exp(100) is infinity

@@ -6,14 +6,10 @@ from typing import Any
 import torch
 
 from marfast.ops.head import HeadShape
-from marfast.triton.adaln_mlp import adaln_mlp
-from marfast.triton.attention import attention
-from marfast.triton.ddpm_step import ddpm_step
-from marfast.triton.denoise import Head
-from marfast.triton.fused_linear import fused_linear
-from marfast.triton.group_norm_silu import group_norm_silu
-from marfast.triton.layer_norm_modulate import layer_norm_modulate
-from marfast.triton.modulation import modulation
+from marfast.ops.head.gpu import Head
+from marfast.ops.head.triton import Launches
+from marfast.ops.op import OPS
+from marfast.reference.diffusion import HeadOptions
 
 from .ahead import empty
 
@@ -26,49 +22,50 @@ def head_weights(width: int, depth: int, dtype: torch.dtype) -> list[torch.Tenso
     return [empty(*sizes, dtype=dtype) for sizes in shape.expected()]
 
 
+def run(op: str, *args: Any) -> None:
+    OPS[op].backends["triton"].run(OPS[op].bind(*args))
+
+
 def products(rows: int, dtype: torch.dtype, width: int = 1024) -> None:
     """The head's: its block, its first and last layer; and a transformer's."""
-    head = Head(head_weights(width, 1, dtype))
-    three, two = empty(rows, 3 * width), empty(rows, 2 * width)
-    head(empty(rows, 16), [three, two], empty(rows, 32))
+    head = Head(head_weights(width, 1, dtype), HeadOptions(), Launches())
+    head(empty(rows, 32), empty(rows, 16), empty(rows, 5 * width))
     head.time(empty(rows, 256))
-    head.cond(empty(rows, 768))
-    modulation(empty(1, width), empty(rows, width), rows, head.projections)
+    head.condition(empty(rows, 768))
+    head.modulation(empty(1, width), empty(rows, width), rows)
     weight, bias = empty(3072, 768, dtype=dtype), empty(3072, dtype=dtype)
     x, vector = empty(rows, 768), empty(768)
-    fused_linear(x, weight, bias, vector, vector, None, True, 1e-6, None)
+    run("fused_linear", x, weight, bias, vector, vector, None, True)
     back, bias = empty(768, 3072, dtype=dtype), empty(768, dtype=dtype)
-    fused_linear(empty(rows, 3072), back, bias, None, None, x, False, 1e-6, None)
+    run("fused_linear", empty(rows, 3072), back, bias, None, None, x)
 
 
 def block_of_one_dtype(dtype: torch.dtype, width: int = 1024) -> None:
-    rows = [empty(2, width, dtype=dtype) for _ in range(4)]
-    vectors = [empty(width, dtype=dtype) for _ in range(4)]
-    weights = [empty(width, width, dtype=dtype) for _ in range(2)]
-    mlp = (weights[0], vectors[2], weights[1], vectors[3])
-    adaln_mlp(*rows, *vectors[:2], *mlp, 1e-6)
+    x, vector = empty(2, width, dtype=dtype), empty(width, dtype=dtype)
+    weight = empty(width, width, dtype=dtype)
+    run("adaln_mlp", x, x, x, x, vector, vector, weight, vector, weight, vector)
 
 
 def heads(head_dim: int, wanted: int | None, causal: bool, dtype: torch.dtype) -> None:
     qkv = empty(2, 320, 3, 12, head_dim, dtype=dtype)
     queries = None if wanted is None else torch.zeros(2, wanted, dtype=torch.int64)
-    attention(qkv, queries, causal)
+    run("attention", qkv, queries, causal)
 
 
 def norms(dtype: torch.dtype) -> None:
     vector = empty(128, dtype=dtype)
     x = empty(1, 128, 64, 64, dtype=dtype)
-    group_norm_silu(x, vector, vector, 32, 1e-6, True)
+    run("group_norm_silu", x, vector, vector)
     x = x.contiguous(memory_format=torch.channels_last)
-    group_norm_silu(x, vector, vector, 32, 1e-6, True)
-    group_norm_silu(x, vector, vector, 32, 1e-6, False)
+    run("group_norm_silu", x, vector, vector)
+    run("group_norm_silu", x, vector, vector, 32, 1e-6, False)
     x, vector = empty(8, 1024, dtype=dtype), empty(1024, dtype=dtype)
-    layer_norm_modulate(x, x, x, vector, vector, 1e-6)
+    run("layer_norm_modulate", x, x, x, vector, vector)
 
 
 def step(guided: bool, clip: bool, dtype: torch.dtype) -> None:
     x, output = empty(8, 16), empty(16 if guided else 8, 32, dtype=dtype)
-    ddpm_step(x, output, x, empty(7), empty(1), 1.0, clip)
+    run("ddpm_step", x, output, x, empty(7), empty(1), 1.0, clip)
 
 
 def launches(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:

@@ -41,10 +41,10 @@ def errors() -> None:
         for dtype in DTYPES:
             op = OPS[case.op]
             cases = [case.args(dtype, seed) for seed in range(8)]
-            exact = [op.reference(*to_double(args)) for args in cases]
+            exact = [op.plain(*to_double(args)) for args in cases]
             with ops.backend("triton"):
                 ours = _errors([op(*args) for args in cases], exact)
-            theirs = _errors([op.reference(*args) for args in cases], exact)
+            theirs = _errors([op.plain(*args) for args in cases], exact)
             figures = [f"{x:.2g}" for pair in zip(ours, theirs, strict=True) for x in pair]
             rows.append([f"`{case.op}`", case.sizes, str(dtype)[6:], *figures])
     head = ("op", "sizes", "dtype", "largest", "PyTorch's", "RMS", "PyTorch's")

@@ -13,15 +13,14 @@ from tests.triton.versions import why_not
 if reason := why_not():
     pytest.skip(reason, allow_module_level=True)
 
+from marfast.ops.runtime import triton_tiles as tiles
+from marfast.ops.runtime.triton import interpreting
 from marfast.reference.mar import mask_lengths
-from marfast.triton import graphs, tiles
-from marfast.triton.attention import attention
-from marfast.triton.ddpm_sample import sample
 from tests.triton.ahead import TARGETS, compiled, empty, recorded, requests
 from tests.triton.budget import over_budget
-from tests.triton.launches import head_weights, launches, step
+from tests.triton.launches import head_weights, launches, run, step
 
-pytestmark = pytest.mark.skipif(triton_backend.interpreting(), reason="nothing is compiled")
+pytestmark = pytest.mark.skipif(interpreting(), reason="nothing is compiled")
 
 HALF = torch.float16
 SM_90 = TARGETS["sm_90"]
@@ -64,17 +63,18 @@ def iterations(num_iter: int) -> list[tuple[int, int]]:
 # Different launches: 3 once, 3 of the modulation; of a step the first product, two of a block (and
 # a LayerNorm, where rows are many), the last product, the update; of these, some are alike.
 @pytest.mark.parametrize(("batch", "compilations"), [(1, 10), (8, 10 + 11), (64, 11)])
-def test_a_whole_schedule_compiles_the_sampler_once_a_bucket(batch, compilations):
+def test_a_whole_schedule_compiles_the_sampler_once_a_tile(batch, compilations):
     """Over all K = 64 iterations, the number of rows changes and what is compiled does not."""
     weights = head_weights(1024, 1, HALF)
-    of_bucket: dict[int, set[str]] = {}
+    of_tile: dict[tiles.LinearTile, set[str]] = {}
     for tokens in sorted({batch * predicted for _, predicted in iterations(64)}):
         inputs = (empty(tokens, 16), empty(STEPS, tokens, 16), empty(2 * tokens, 768))
+        timesteps = torch.zeros(STEPS, dtype=torch.int64)
         with recorded(SM_90) as found:
-            sample(*inputs, weights, empty(STEPS, 7), empty(STEPS, 256), empty(1), 1.0, False)
-        first = of_bucket.setdefault(graphs.bucket(tokens), set(found))
+            run("ddpm_sample", *inputs, weights, empty(STEPS, 7), timesteps, empty(1))
+        first = of_tile.setdefault(tiles.linear(2 * tokens, HALF, HALF), set(found))
         assert set(found) == first, f"{tokens} tokens"
-    assert len(set().union(*of_bucket.values())) == compilations
+    assert len(set().union(*of_tile.values())) == compilations
 
 
 @pytest.mark.parametrize("causal", [False, True])
@@ -84,7 +84,7 @@ def test_a_whole_schedule_compiles_attention_once_a_tile(causal):
         for length, wanted in ((64 + known, None), (320, predicted)):
             queries = None if wanted is None else torch.zeros(2, wanted, dtype=torch.int64)
             with recorded(SM_90) as found:
-                attention(empty(2, length, 3, 12, 64, dtype=HALF), queries, causal)
+                run("attention", empty(2, length, 3, 12, 64, dtype=HALF), queries, causal)
             compilations |= set(found)
     assert len(compilations) == 2  # all positions; few
 

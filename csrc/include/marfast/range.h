@@ -51,16 +51,12 @@ struct Prefer<0> {};
 
 // The payload of an op's range: its tokens, or else its rows or images.
 template <class Args>
-auto size_of(const Args& a, Prefer<4>) -> decltype(int64_t{a.tokens}) {
+auto size_of(const Args& a, Prefer<3>) -> decltype(int64_t{a.tokens}) {
   return a.tokens;
 }
 template <class Args>
-auto size_of(const Args& a, Prefer<3>) -> decltype(int64_t{a.rows}) {
+auto size_of(const Args& a, Prefer<2>) -> decltype(int64_t{a.rows}) {
   return a.rows;
-}
-template <class Args>
-auto size_of(const Args& a, Prefer<2>) -> decltype(int64_t{a.rows.rows}) {
-  return a.rows.rows;
 }
 template <class Args>
 auto size_of(const Args& a, Prefer<1>) -> decltype(int64_t{a.images}) {
@@ -73,7 +69,7 @@ int64_t size_of(const Args&, Prefer<0>) {
 
 template <class Args>
 Range range_of(const char* op, const Args& a) {
-  return Range(op, size_of(a, Prefer<4>{}));
+  return Range(op, size_of(a, Prefer<3>{}));
 }
 
 }  // namespace marfast

@@ -7,7 +7,7 @@ from marfast.errors import ArgumentError
 from marfast.ops.fused_linear.cpu import pack_linear, packed_size
 from marfast.ops.head import options_of
 from marfast.ops.op import Args
-from marfast.ops.runtime import DTYPES, Verdict, cpu, takes
+from marfast.ops.runtime import DTYPES, Verdict, cpu, rows_adjacent, takes
 
 GROUP = 128  # rows whose hidden values stay in cache
 
@@ -29,16 +29,16 @@ def run(a: Args) -> Tensor:
     packed = pack_adaln_mlp(a.w1, a.b1, a.w2, a.b2) if a.packed is None else a.packed
     if packed.shape != (2 * packed_size(a.w1),):
         raise ArgumentError("packed", "it is not what ops.pack_adaln_mlp returns for this block")
-    x, group = cpu.rows(a.x.float()), min(GROUP, rows)
+    x, group = rows_adjacent(a.x.float()), min(GROUP, rows)
     out = x.new_empty((rows, width))
     cpu.extension().adaln_mlp(
         out=out,
         x=x,
-        shift=cpu.rows(a.shift.float()),
-        scale=cpu.rows(a.scale.float()),
-        gate=cpu.rows(a.gate.float()),
-        norm_weight=cpu.rows(a.ln_weight.float()),
-        norm_bias=cpu.rows(a.ln_bias.float()),
+        shift=rows_adjacent(a.shift.float()),
+        scale=rows_adjacent(a.scale.float()),
+        gate=rows_adjacent(a.gate.float()),
+        norm_weight=rows_adjacent(a.ln_weight.float()),
+        norm_bias=rows_adjacent(a.ln_bias.float()),
         packed=packed,
         workspace=cpu.empty(2, group, cpu.row_stride(width)),
         options=options_of(a),

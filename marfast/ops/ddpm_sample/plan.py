@@ -9,10 +9,8 @@ from typing import NamedTuple
 import torch
 
 from marfast.ops.head import HeadShape
+from marfast.ops.head.gpu import MODULATION_BUDGET
 from marfast.ops.runtime import DTYPES, cpu, cuda, short_dtype
-
-MODULATION_BUDGET = 1 << 30
-"""Bytes that the hoisted modulation may take; past it, it is computed for fewer steps at a time."""
 
 
 class GpuProfile(NamedTuple):

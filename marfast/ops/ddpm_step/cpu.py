@@ -4,7 +4,7 @@ from torch import Tensor
 
 from marfast.ops.ddpm_step import options
 from marfast.ops.op import Args
-from marfast.ops.runtime import Verdict, cpu, takes
+from marfast.ops.runtime import Verdict, cpu, rows_adjacent, takes
 
 
 def can_run(a: Args) -> Verdict:
@@ -15,9 +15,9 @@ def run(a: Args) -> Tensor:
     out: Tensor = a.x.new_empty(a.x.shape)
     cpu.extension().ddpm_step(
         out=out,
-        x=cpu.rows(a.x),
-        model_output=cpu.rows(a.model_output),
-        noise=cpu.rows(a.noise),
+        x=rows_adjacent(a.x),
+        model_output=rows_adjacent(a.model_output),
+        noise=rows_adjacent(a.noise),
         coefficients=a.coefficients.contiguous(),
         guidance=a.guidance,
         options=options(a),

@@ -5,7 +5,7 @@ from torch import Tensor
 from marfast.errors import ArgumentError
 from marfast.ops import checks
 from marfast.ops.op import Args
-from marfast.ops.runtime import DTYPES, Verdict, cpu, takes
+from marfast.ops.runtime import DTYPES, Verdict, cpu, rows_adjacent, takes
 
 SCRATCH = 1 << 17  # floats of rows that a thread keeps in its cache
 LEAST_ROWS, MOST_ROWS = 14, 56  # taken at a time
@@ -57,11 +57,11 @@ def run(a: Args) -> Tensor:
     out: Tensor = a.x.new_empty((len(a.x), len(a.weight)))
     cpu.extension().fused_linear(
         out=out,
-        x=cpu.rows(a.x),
+        x=rows_adjacent(a.x),
         packed=packed,
-        norm_weight=cpu.rows(a.norm_weight),
-        norm_bias=cpu.rows(a.norm_bias),
-        residual=cpu.rows(a.residual),
+        norm_weight=rows_adjacent(a.norm_weight),
+        norm_bias=rows_adjacent(a.norm_bias),
+        residual=rows_adjacent(a.residual),
         workspace=cpu.empty(threads, group, stride),
         group=group,
         scratch_stride=stride,

@@ -1,6 +1,6 @@
 """`layer_norm_modulate`: LayerNorm(x) (1 + scale) + shift, the LayerNorm affine or not."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +9,17 @@ from marfast.ops import checks
 from marfast.ops.op import Args, Draw, op
 from marfast.ops.runtime import DTYPES
 from marfast.reference import head
+
+
+class Norm(NamedTuple):
+    """What becomes of rows on their way into a product: (LN(x) weight + bias) (1 + scale) + shift.
+    Parts may be missing; shift and scale both or none."""
+
+    shift: Tensor | None = None
+    scale: Tensor | None = None
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    eps: float = 1e-6
 
 
 @op(backends=("cuda", "triton", "cpu"))

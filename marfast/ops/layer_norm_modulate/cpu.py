@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from marfast.ops.op import Args
-from marfast.ops.runtime import DTYPES, Verdict, cpu, takes
+from marfast.ops.runtime import DTYPES, Verdict, cpu, rows_adjacent, takes
 
 
 def can_run(a: Args) -> Verdict:
@@ -14,11 +14,11 @@ def run(a: Args) -> Tensor:
     out: Tensor = a.x.new_empty(a.x.shape)
     cpu.extension().layer_norm_modulate(
         out=out,
-        x=cpu.rows(a.x),
-        shift=cpu.rows(a.shift),
-        scale=cpu.rows(a.scale),
-        weight=cpu.rows(a.weight),
-        bias=cpu.rows(a.bias),
+        x=rows_adjacent(a.x),
+        shift=rows_adjacent(a.shift),
+        scale=rows_adjacent(a.scale),
+        weight=rows_adjacent(a.weight),
+        bias=rows_adjacent(a.bias),
         eps=a.eps,
     )
     return out

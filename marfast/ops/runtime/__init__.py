@@ -1,6 +1,7 @@
 """What an op's backends share, a file a backend: whether it is here, loading it, calling it."""
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 Verdict = tuple[bool, str]
 """Whether a backend can run, and if not, why."""
+
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 
 def takes(given: Mapping[str, Tensor], dtypes: Sequence[torch.dtype] = (torch.float32,)) -> Verdict:
@@ -23,3 +26,10 @@ def takes(given: Mapping[str, Tensor], dtypes: Sequence[torch.dtype] = (torch.fl
 
 def short_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def rows_adjacent(tensor: MaybeTensor) -> MaybeTensor:
+    """`tensor` as kernels read it: elements of a row adjacent, rows at any stride."""
+    if tensor is None or tensor.is_contiguous() or tensor.stride(-1) == 1:
+        return tensor
+    return tensor.contiguous()

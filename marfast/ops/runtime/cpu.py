@@ -10,7 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +22,6 @@ ON_REQUEST = False
 
 PANEL = 32
 """Outputs of a panel of packed weights (csrc/cpu/packed_linear.h)."""
-
-MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 
 _asked_for_an_isa = False
 _forked = False
@@ -92,13 +90,6 @@ def packed_dtype(dtype: torch.dtype) -> torch.dtype:
 def empty(*sizes: int) -> Tensor:
     """Memory for a kernel: float32 on the CPU, whatever the caller's defaults are."""
     return torch.empty(sizes, dtype=torch.float32, device="cpu")
-
-
-def rows(tensor: MaybeTensor) -> MaybeTensor:
-    """`tensor` as kernels read it: elements of a row adjacent, rows at any stride."""
-    if tensor is None or tensor.is_contiguous() or tensor.stride(-1) == 1:
-        return tensor
-    return tensor.contiguous()
 
 
 def row_stride(size: int) -> int:

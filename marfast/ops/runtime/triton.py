@@ -58,3 +58,11 @@ def takes(
     if width > WIDEST:
         return False, f"rows are {width} wide; the kernel holds {WIDEST} at most"
     return True, ""
+
+
+def row_stride(tensor: Tensor | None) -> int:
+    """Elements from a row to the next. A single row's stride is arbitrary, so its width stands for
+    it: what is compiled must not depend on it."""
+    if tensor is None:
+        return 0
+    return tensor.stride(0) if tensor.shape[0] > 1 else tensor.shape[-1]

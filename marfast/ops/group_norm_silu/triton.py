@@ -17,9 +17,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import tiles
-from .device import silu
-from .tiles import CHANNELS, POSITIONS
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict
+from marfast.ops.runtime import triton_tiles as tiles
+from marfast.ops.runtime.triton import takes
+from marfast.ops.runtime.triton_functions import silu
+from marfast.ops.runtime.triton_tiles import CHANNELS, POSITIONS
 
 
 @triton.jit
@@ -146,39 +149,66 @@ def group_norm_silu_kernel(
     tl.store(p_out + o_out + o_channels * out_channel, b_x, mask=m_x)
 
 
-def group_norm_silu(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool
-) -> Tensor:
-    """The op, for x whose positions lie at one stride."""
-    batch, channels, height, width = x.shape
+def can_run(a: Args) -> Verdict:
+    _, _, height, width = a.x.shape
+    if height > 1 < width and a.x.stride(2) != width * a.x.stride(3):
+        return False, "x's positions don't lie at one stride"
+    return takes({"x": a.x})
+
+
+def run(a: Args) -> Tensor:
+    batch, channels, height, width = a.x.shape
     positions = height * width
-    if x.is_contiguous(memory_format=torch.channels_last):
-        out = x.new_empty((batch, height, width, channels)).permute(0, 3, 1, 2)
+    if a.x.is_contiguous(memory_format=torch.channels_last):
+        out: Tensor = a.x.new_empty((batch, height, width, channels)).permute(0, 3, 1, 2)
     else:
-        out = x.new_empty(x.shape)
+        out = a.x.new_empty(a.x.shape)
     if batch == 0:
         return out
-    weight, bias = weight.contiguous(), bias.contiguous()
-    strides = [(*t.stride()[:2], t.stride(3 if width > 1 else 2)) for t in (x, out)]
+    along = 3 if width > 1 else 2  # a dimension whose stride is that of positions
     chunks, channel_tiles = tiles.tiles(positions, tiles.CHUNK), tiles.tiles(channels, CHANNELS)
-    moments = x.new_empty((2, batch, channels, chunks), dtype=torch.float32)
+    moments = a.x.new_empty((2, batch, channels, chunks), dtype=torch.float32)
     chunk_moments_kernel[(chunks, batch, channel_tiles)](
-        *(moments, x, positions, channels, *strides[0]),
+        p_moments=moments,
+        p_x=a.x,
+        positions=positions,
+        channels=channels,
+        stride_batch=a.x.stride(0),
+        stride_channel=a.x.stride(1),
+        stride_position=a.x.stride(along),
         CHUNK=tiles.CHUNK,
         BLOCK_P=POSITIONS,
         BLOCK_C=CHANNELS,
         num_warps=4,
     )
-    of_groups = x.new_empty((2, batch, groups), dtype=torch.float32)
-    group_moments_kernel[(batch * groups,)](
-        *(of_groups, moments, channels // groups * chunks, positions, chunks, eps),
+    of_groups = a.x.new_empty((2, batch, a.groups), dtype=torch.float32)
+    group_moments_kernel[(batch * a.groups,)](
+        p_group=of_groups,
+        p_moments=moments,
+        count=channels // a.groups * chunks,
+        positions=positions,
+        chunks=chunks,
+        eps=a.eps,
         CHUNK=tiles.CHUNK,
         BLOCK=tiles.ELEMENTS,
         num_warps=4,
     )
     group_norm_silu_kernel[(tiles.tiles(positions, POSITIONS), batch, channel_tiles)](
-        *(out, x, weight, bias, of_groups, positions, channels, groups, *strides[0], *strides[1]),
-        SILU=silu,
+        p_out=out,
+        p_x=a.x,
+        p_weight=a.weight.contiguous(),
+        p_bias=a.bias.contiguous(),
+        p_group=of_groups,
+        positions=positions,
+        channels=channels,
+        groups=a.groups,
+        stride_batch=a.x.stride(0),
+        stride_channel=a.x.stride(1),
+        stride_position=a.x.stride(along),
+        out_batch=out.stride(0),
+        out_channel=out.stride(1),
+        out_position=out.stride(along),
+        SILU=a.silu,
         BLOCK_P=POSITIONS,
         BLOCK_C=CHANNELS,
         num_warps=4,

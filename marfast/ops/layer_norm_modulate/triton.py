@@ -13,9 +13,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import tiles
-from .device import operand
-from .layout import row_stride, rows_adjacent
+from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict, rows_adjacent
+from marfast.ops.runtime import triton_tiles as tiles
+from marfast.ops.runtime.triton import row_stride, takes
+from marfast.ops.runtime.triton_functions import operand
 
 
 @triton.jit
@@ -56,28 +59,35 @@ def layer_norm_modulate_kernel(
     tl.store(p_out + row * stride_out + o_width, b_x.to(p_out.dtype.element_ty), mask=m_width)
 
 
-def layer_norm_modulate(
-    x: Tensor,
-    shift: Tensor | None,
-    scale: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-    out: Tensor | None = None,
-) -> Tensor:
-    """The op; or into `out`, a factor of a product, of the product's dtype."""
+def can_run(a: Args) -> Verdict:
+    return takes({"x": a.x}, width=a.x.shape[1])
+
+
+def run(a: Args) -> Tensor:
+    norm = Norm(a.shift, a.scale, a.weight, a.bias, a.eps)
+    return launch(a.x.new_empty(a.x.shape), a.x, norm)
+
+
+def launch(out: Tensor, x: Tensor, norm: Norm, *, factor: bool = False) -> Tensor:
+    """Fills `out` [R, w]. `factor`: it enters a product."""
     rows, width = x.shape
-    factor = out is not None
-    out = x.new_empty((rows, width)) if out is None else out
     if rows == 0:
         return out
-    x, shift, scale = rows_adjacent(x), rows_adjacent(shift), rows_adjacent(scale)
+    x, shift, scale = rows_adjacent(x), rows_adjacent(norm.shift), rows_adjacent(norm.scale)
     block = tiles.power_of_two(width)
     layer_norm_modulate_kernel[(rows,)](
-        *(out, x, shift, scale, rows_adjacent(weight), rows_adjacent(bias)),
-        width,
-        *map(row_stride, (out, x, shift, scale)),
-        eps,
+        p_out=out,
+        p_x=x,
+        p_shift=shift,
+        p_scale=scale,
+        p_weight=rows_adjacent(norm.weight),
+        p_bias=rows_adjacent(norm.bias),
+        width=width,
+        stride_out=row_stride(out),
+        stride_x=row_stride(x),
+        stride_shift=row_stride(shift),
+        stride_scale=row_stride(scale),
+        eps=norm.eps,
         OPERAND=factor,
         BLOCK=block,
         num_warps=tiles.row_warps(block),

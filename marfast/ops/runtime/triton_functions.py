@@ -1,4 +1,4 @@
-"""Device functions that several kernels call. Formulas and constants are docs/numerics.md's.
+"""Device functions of several Triton kernels. Formulas and constants are docs/numerics.md's.
 
 They take float32 tiles of any shape. `fma` stands where docs/numerics.md has one; the compiler may
 contract other products and sums, unless a launcher forbids it (`enable_fp_fusion=False`).

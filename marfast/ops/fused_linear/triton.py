@@ -8,7 +8,7 @@ A program has a tile [BR, BJ] of the result. It walks along the inputs, BK at a 
 is normalised on its way, rounded to the weights' dtype, and multiplied; `tl.dot` adds in float32.
 Under float32 (no TF32: "ieee") CHAIN inputs make one chain of FMAs, and the chains are added in
 order. Mean and variance are taken in two walks over the rows before it, which then lie in cache;
-launchers normalise tall inputs once instead (tiles.SHORT).
+the launcher normalises tall inputs once instead (triton_tiles.SHORT).
 
 Rows share nothing, so a row's bits do not depend on how many there are, within one tile size.
 Bytes moved: at least J K numbers of the weights, R (K + J) of the rows; the floor is the greater of
@@ -19,10 +19,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import tiles
-from .device import gelu, operand, row_moments, silu
-from .layer_norm_modulate import layer_norm_modulate
-from .layout import row_stride, rows_adjacent
+from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.layer_norm_modulate.triton import launch as launch_norm
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict, rows_adjacent
+from marfast.ops.runtime import triton_tiles as tiles
+from marfast.ops.runtime.triton import row_stride, takes
+from marfast.ops.runtime.triton_functions import gelu, operand, row_moments, silu
+from marfast.reference.head import Layer
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -113,43 +117,68 @@ def fused_linear_kernel(
     tl.store(p_out + o_rows * stride_out + o_outputs, b_out, mask=m_out)
 
 
+def can_run(a: Args) -> Verdict:
+    return takes({"x": a.x, "weight": a.weight}, width=a.x.shape[1])
+
+
+def run(a: Args) -> Tensor:
+    return launch(
+        a.x.new_empty((len(a.x), len(a.weight))),
+        a.x,
+        Layer(a.weight, a.bias),
+        norm=None if a.norm_weight is None else Norm(None, None, a.norm_weight, a.norm_bias, a.eps),
+        activation="gelu" if a.gelu else "",
+        residual=a.residual,
+    )
+
+
 def launch(
     out: Tensor,
     x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
+    layer: Layer,
     *,
-    norm: bool = False,
-    affine: tuple[Tensor | None, Tensor | None] = (None, None),
-    modulation: tuple[Tensor | None, Tensor | None] = (None, None),
+    norm: Norm | None = None,
     activation: str = "",
     gate: Tensor | None = None,
     residual: Tensor | None = None,
-    eps: float = 1e-6,
     factor: bool = False,
 ) -> Tensor:
-    """Fills `out` [R, J]. `affine` and `modulation` (shift, scale) follow the normalisation;
-    `factor`: `out` enters the next product."""
+    """Fills `out` [R, J]. `factor`: it enters the next product."""
     rows, inputs = x.shape
-    outputs = weight.shape[0]
+    outputs = len(layer.weight)
     if rows == 0:
         return out
-    if norm and rows > tiles.SHORT:
-        h = x.new_empty((rows, inputs), dtype=weight.dtype)
-        x = layer_norm_modulate(x, *modulation, *affine, eps, out=h)
-        norm, affine, modulation = False, (None, None), (None, None)
-    tile = tiles.linear(rows, weight.dtype, x.dtype)
-    x, weight, bias = rows_adjacent(x), rows_adjacent(weight), rows_adjacent(bias)
-    norm_weight, norm_bias = map(rows_adjacent, affine)
-    shift, scale = map(rows_adjacent, modulation)
+    if norm is not None and rows > tiles.SHORT:
+        h = x.new_empty((rows, inputs), dtype=layer.weight.dtype)
+        x, norm = launch_norm(h, x, norm, factor=True), None
+    tile = tiles.linear(rows, layer.weight.dtype, x.dtype)
+    own = Norm() if norm is None else norm
+    x, weight = rows_adjacent(x), rows_adjacent(layer.weight)
+    shift, scale = rows_adjacent(own.shift), rows_adjacent(own.scale)
     gate, residual = rows_adjacent(gate), rows_adjacent(residual)
     fused_linear_kernel[(tiles.tiles(rows, tile.rows), tiles.tiles(outputs, tile.outputs))](
-        *(out, x, weight, bias, norm_weight, norm_bias, shift, scale, gate, residual),
-        *(rows, outputs),
-        *map(row_stride, (out, x, weight, shift, scale, gate, residual)),
-        eps,
+        p_out=out,
+        p_x=x,
+        p_weight=weight,
+        p_bias=rows_adjacent(layer.bias),
+        p_norm_weight=rows_adjacent(own.weight),
+        p_norm_bias=rows_adjacent(own.bias),
+        p_shift=shift,
+        p_scale=scale,
+        p_gate=gate,
+        p_residual=residual,
+        rows=rows,
+        outputs=outputs,
+        stride_out=row_stride(out),
+        stride_x=row_stride(x),
+        stride_weight=row_stride(weight),
+        stride_shift=row_stride(shift),
+        stride_scale=row_stride(scale),
+        stride_gate=row_stride(gate),
+        stride_residual=row_stride(residual),
+        eps=own.eps,
         INPUTS=inputs,
-        NORM=norm,
+        NORM=norm is not None,
         ACTIVATION=activation,
         OPERAND=factor,
         CHAIN=tiles.chain(inputs, tile.inputs, weight.dtype),
@@ -160,28 +189,3 @@ def launch(
         num_stages=tile.stages,
     )
     return out
-
-
-def fused_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    norm_weight: Tensor | None,
-    norm_bias: Tensor | None,
-    residual: Tensor | None,
-    gelu: bool,
-    eps: float,
-    packed: Tensor | None,
-) -> Tensor:
-    """The op. `packed` is the CPU's, and not read."""
-    return launch(
-        x.new_empty((x.shape[0], weight.shape[0])),
-        x,
-        weight,
-        bias,
-        norm=norm_weight is not None,
-        affine=(norm_weight, norm_bias),
-        activation="gelu" if gelu else "",
-        residual=residual,
-        eps=eps,
-    )

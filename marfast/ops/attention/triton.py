@@ -9,18 +9,22 @@ projection left them, and the result is written where the next projection reads 
 transposed in memory. The queries wanted may be a list of positions, so MAR's last decoder block
 computes no others.
 
-A head's dimension is cut in two powers of two (tiles.head_dims): 80 is 64 + 16, a quarter less
-work than 80 padded to 128 (Q K^T and P V are each the sum, or the two halves, of two products).
-Products add in float32, in order of the keys; float32 factors are not rounded to TF32. Bytes
-moved: 3 B L H hd numbers in, B Lq H hd out (K and V stay in cache between an image's tiles); the
-floor is the greater of that over the bandwidth and 4 B H Lq L hd operations over the peak.
+A head's dimension is cut in two powers of two (triton_tiles.head_dims): 80 is 64 + 16, a quarter
+less work than 80 padded to 128 (Q K^T and P V are each the sum, or the two halves, of two
+products). Products add in float32, in order of the keys; float32 factors are not rounded to TF32.
+Bytes moved: 3 B L H hd numbers in, B Lq H hd out (K and V stay in cache between an image's tiles);
+the floor is the greater of that over the bandwidth and 4 B H Lq L hd operations over the peak.
 """
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import tiles
+from marfast.ops.attention import wanted
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict, rows_adjacent
+from marfast.ops.runtime import triton_tiles as tiles
+from marfast.ops.runtime.triton import takes
 
 
 @triton.jit(do_not_specialize=["length", "wanted", "stride_queries"])
@@ -111,23 +115,35 @@ def attention_kernel(
         tl.store(p_row + o_dim_1[None, :], b_out_1, mask=m_wanted[:, None] & m_dim_1[None, :])
 
 
-def attention(qkv: Tensor, queries: Tensor | None, causal: bool) -> Tensor:
-    """The op."""
-    batch, length, _, heads, head_dim = qkv.shape
-    wanted = length if queries is None else queries.shape[1]
-    out = qkv.new_empty((batch, wanted, heads * head_dim))
+def can_run(a: Args) -> Verdict:
+    if a.qkv.shape[-1] > 128:
+        return False, f"qkv has heads of {a.qkv.shape[-1]}; the kernel takes 128 at most"
+    return takes({"qkv": a.qkv})
+
+
+def run(a: Args) -> Tensor:
+    batch, length, _, heads, head_dim = a.qkv.shape
+    count = wanted(a)
+    out: Tensor = a.qkv.new_empty((batch, count, heads * head_dim))
     if out.numel() == 0:
         return out
-    qkv = qkv if qkv.stride(-1) == 1 else qkv.contiguous()
-    queries = None if queries is None else queries.contiguous()
-    tile = tiles.attention(wanted, head_dim, qkv.dtype)
+    qkv = rows_adjacent(a.qkv)
+    tile = tiles.attention(count, head_dim, qkv.dtype)
     dim_0, dim_1 = tiles.head_dims(head_dim)
-    attention_kernel[(batch * heads, tiles.tiles(wanted, tile.queries))](
-        *(out, qkv, queries, length, wanted, heads),
-        *(qkv.stride()[:4]),
-        wanted,
-        1.4426950408889634 / head_dim**0.5,
-        CAUSAL=causal,
+    attention_kernel[(batch * heads, tiles.tiles(count, tile.queries))](
+        p_out=out,
+        p_qkv=qkv,
+        p_queries=None if a.queries is None else a.queries.contiguous(),
+        length=length,
+        wanted=count,
+        heads=heads,
+        stride_batch=qkv.stride(0),
+        stride_position=qkv.stride(1),
+        stride_part=qkv.stride(2),
+        stride_head=qkv.stride(3),
+        stride_queries=count,
+        scale=1.4426950408889634 / head_dim**0.5,
+        CAUSAL=a.causal,
         HEAD_DIM=head_dim,
         DIM_0=dim_0,
         DIM_1=dim_1,

@@ -1,4 +1,4 @@
-"""Every kernel's configuration, in one place; nothing is tuned at run time.
+"""Every Triton kernel's configuration, in one place; nothing is tuned at run time.
 
 A configuration is chosen by the number of rows and the dtype of the products alone, so that what is
 compiled stays the same while the number of rows changes. No figure here was measured on a GPU yet:
@@ -114,9 +114,6 @@ channels_last map; 64 positions keep 16 numbers a thread in flight."""
 CHUNK = 1024
 """Positions whose moments are taken together: 64 chunks at 256 x 256 positions, so that all
 processors have some, and few numbers are left to combine."""
-
-MODULATION_BYTES = 1 << 30
-"""How much of adaLN's modulation is computed ahead of the steps that use it."""
 
 
 def row_warps(block: int) -> int:

@@ -13,32 +13,35 @@ result has the reference's bits, given sigma, and sigma is within 1 ULP.
 Bytes moved: (4 + 2 G) numbers an element; the floor is that over the memory's bandwidth.
 """
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import tiles
-from .device import exp
-from .layout import row_stride, rows_adjacent
+from marfast.ops.ddpm_step import options as options_of
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict, rows_adjacent
+from marfast.ops.runtime import triton_tiles as tiles
+from marfast.ops.runtime.triton import row_stride, takes
+from marfast.ops.runtime.triton_functions import exp
+from marfast.reference.diffusion import HeadOptions
 
 
 @triton.jit(
-    do_not_specialize=["step", "tokens", "stride_step"],
-    do_not_specialize_on_alignment=["p_noise"],
+    do_not_specialize=["tokens"],
+    do_not_specialize_on_alignment=["p_noise", "p_coefficients"],
 )
 def ddpm_step_kernel(
     p_out,  # [copies N, C]
     p_x,  # [N, C]
     p_model,  # [N, 2C], or [2N, 2C] under guidance
-    p_noise,  # [S, N, C]
-    p_schedule,  # [S, 7]
+    p_noise,  # [N, C]
+    p_coefficients,  # [7]
     p_guidance,  # [1]
-    step,
     tokens,
     channels,
     stride_x,
     stride_model,
-    stride_step,  # of noise, from a step to the next
     stride_noise,
     temperature,
     GUIDED: tl.constexpr,
@@ -49,10 +52,10 @@ def ddpm_step_kernel(
     o_out = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     token, channel = o_out // channels, o_out % channels
     m_out = token < tokens
-    p_schedule += step * 7
-    c0, c1 = tl.load(p_schedule), tl.load(p_schedule + 1)
-    c2, c3 = tl.load(p_schedule + 2), tl.load(p_schedule + 3)
-    c4, c5, c6 = tl.load(p_schedule + 4), tl.load(p_schedule + 5), tl.load(p_schedule + 6)
+    c0, c1 = tl.load(p_coefficients), tl.load(p_coefficients + 1)
+    c2, c3 = tl.load(p_coefficients + 2), tl.load(p_coefficients + 3)
+    c4, c5 = tl.load(p_coefficients + 4), tl.load(p_coefficients + 5)
+    c6 = tl.load(p_coefficients + 6)
 
     o_model = token * stride_model + channel
     eps = tl.load(p_model + o_model, mask=m_out, other=0.0).to(tl.float32)  # [BLOCK]
@@ -62,8 +65,7 @@ def ddpm_step_kernel(
         eps_u = tl.load(p_model + o_model, mask=m_out, other=0.0).to(tl.float32)
         eps = eps_u + tl.load(p_guidance) * (eps - eps_u)
     x = tl.load(p_x + token * stride_x + channel, mask=m_out, other=0.0)
-    o_noise = step.to(tl.int64) * stride_step + token * stride_noise + channel
-    noise = tl.load(p_noise + o_noise, mask=m_out, other=0.0)
+    noise = tl.load(p_noise + token * stride_noise + channel, mask=m_out, other=0.0)
 
     f = (v + 1.0) * 0.5
     sigma = exp(0.5 * (f * c4 + (1.0 - f) * c5))
@@ -77,48 +79,50 @@ def ddpm_step_kernel(
         tl.store(p_copy + o_out, out, mask=m_out)
 
 
+def can_run(a: Args) -> Verdict:
+    ok, reason = takes({"x": a.x}, (torch.float32,))
+    return takes({"model_output": a.model_output}) if ok else (ok, reason)
+
+
+def run(a: Args) -> Tensor:
+    out: Tensor = a.x.new_empty(a.x.shape)
+    launch(out, a.x, a.model_output, a.noise, a.coefficients, a.guidance, options_of(a))
+    return out
+
+
 def launch(
     out: Tensor,
     x: Tensor,
     model_output: Tensor,
     noise: Tensor,
-    schedule: Tensor,
+    coefficients: Tensor,
     guidance: Tensor,
-    step: int,
-    temperature: float,
-    clip_denoised: bool,
+    options: HeadOptions,
 ) -> None:
-    """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}: the step numbered `step` of
-    noise [S, N, C] and schedule [S, 7]. x [N, C] may be the first N rows of `out`."""
+    """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}; x [N, C] may be its first N
+    rows."""
     tokens, channels = x.shape
     if tokens == 0 or channels == 0:
         return
+    x, model_output, noise = rows_adjacent(x), rows_adjacent(model_output), rows_adjacent(noise)
     block = min(tiles.ELEMENTS, 256)
     ddpm_step_kernel[(tiles.tiles(tokens * channels, block),)](
-        *(out, x, model_output, noise, schedule, guidance, step, tokens, channels),
-        *(row_stride(x), row_stride(model_output), noise.stride(0), row_stride(noise[0])),
-        temperature,
-        GUIDED=len(model_output) != tokens,
-        CLIP=clip_denoised,
+        p_out=out,
+        p_x=x,
+        p_model=model_output,
+        p_noise=noise,
+        p_coefficients=coefficients.contiguous(),
+        p_guidance=guidance,
+        tokens=tokens,
+        channels=channels,
+        stride_x=row_stride(x),
+        stride_model=row_stride(model_output),
+        stride_noise=row_stride(noise),
+        temperature=options.temperature,
+        GUIDED=options.guided,
+        CLIP=options.clip_denoised,
         COPIES=len(out) // tokens,
         BLOCK=block,
         num_warps=4,
         enable_fp_fusion=False,
     )
-
-
-def ddpm_step(
-    x: Tensor,
-    model_output: Tensor,
-    noise: Tensor,
-    coefficients: Tensor,
-    guidance: Tensor,
-    temperature: float,
-    clip_denoised: bool,
-) -> Tensor:
-    """The op."""
-    out = x.new_empty(x.shape)
-    x, model_output, noise = map(rows_adjacent, (x, model_output, noise))
-    schedule = coefficients.contiguous()[None]
-    launch(out, x, model_output, noise[None], schedule, guidance, 0, temperature, clip_denoised)
-    return out

@@ -1,0 +1,26 @@
+#pragma once
+
+// ddpm_step's arguments, which the CPU's kernel and the GPU's take alike.
+
+#include "bindings/wire.h"
+
+namespace marfast {
+
+inline int64_t rows_of(const HeadOptions& options, int64_t tokens) {
+  return options.guided ? 2 * tokens : tokens;
+}
+
+inline void fill(wire::Given& given, DdpmStep& a) {
+  given.sizes("x", {&a.tokens, &a.channels});
+  given.record(FIELD(options));
+  a.model_output_dtype = given.dtype("model_output");
+  given.dense(FIELD(out), {a.tokens, a.channels});
+  given.rows(ROWS(x), a.tokens, a.channels);
+  given.rows(ROWS(model_output), rows_of(a.options, a.tokens), 2 * a.channels,
+             a.model_output_dtype);
+  given.rows(ROWS(noise), a.tokens, a.channels);
+  given.dense(FIELD(coefficients), {7});
+  given.dense(FIELD(guidance), {1});
+}
+
+}  // namespace marfast

@@ -1,0 +1,117 @@
+"""`ddpm_sample` by csrc/cuda, in one of two regimes (csrc/cuda/plan.h):
+
+    persistent  one cooperative kernel for all steps of a chunk
+    tall        launch by launch (marfast/ops/head/gpu.py)
+
+The persistent regime computes every product by our own kernels: a token's bits depend on no batch.
+The tall one takes the library's in bfloat16 and float16; in float32 our own there, too, whose order
+of additions is defined (docs/numerics.md).
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from marfast.ops.ddpm_sample import options, plan
+from marfast.ops.head import HeadShape, gpu
+from marfast.ops.head.cuda import Launches, dense
+from marfast.ops.op import Args
+from marfast.ops.runtime import DTYPES, Verdict, cuda, takes
+from marfast.reference.diffusion import HeadOptions
+
+BARRIER_LIMIT = 20 * 10**9
+"""Nanoseconds that a block waits for the others, before the kernel ends in an error."""
+
+
+def can_run(a: Args) -> Verdict:
+    ok, reason = takes({"noise": a.noise})
+    return takes({"weights": a.weights[0]}, DTYPES) if ok else (ok, reason)
+
+
+def run(a: Args) -> Tensor:
+    shape, dtype, steps = HeadShape.of(a.weights), a.weights[0].dtype, len(a.schedule)
+    weights = [dense(weight) for weight in a.weights]
+
+    def head_of(rows: int) -> gpu.Head:
+        chosen, _ = regime(shape, dtype, a.noise.device, rows, steps)
+        if chosen is None:
+            return gpu.Head(weights, options(a), Launches(own_products=dtype == torch.float32))
+        return PersistentHead(weights, options(a), shape, chosen)
+
+    with full_sums():
+        return gpu.sample(a, head_of)
+
+
+def regime(
+    shape: HeadShape, dtype: torch.dtype, device: torch.device, rows: int, steps: int
+) -> tuple[plan.HeadPlan | None, str]:
+    """The plan of the persistent kernel; or None, and why the tall regime takes its place."""
+    if shape.width % 32 or shape.width > 2048 or shape.depth == 0:
+        return (
+            None,
+            f"width {shape.width}, depth {shape.depth}: the kernel takes multiples of 32 to 2048",
+        )
+    chosen = plan.head_plan(rows, shape, plan.profile_of(device), dtype, steps)
+    if chosen.regime == "tall":
+        return None, f"{rows} rows are predicted to be faster by tall products"
+    with cuda.on(device):
+        resident = cuda.module().resident_blocks(shape=shape, dtype=dtype, plan=chosen)
+    if resident < (blocks := chosen.row_groups * chosen.column_groups):
+        return None, f"the device holds {resident} of its {blocks} blocks at once"
+    return chosen, ""
+
+
+class PersistentHead(gpu.Head):
+    """Whose steps are one kernel's."""
+
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        options: HeadOptions,
+        shape: HeadShape,
+        chosen: plan.HeadPlan,
+    ) -> None:
+        super().__init__(weights, options, Launches())
+        self.tensors, self.shape, self.plan = weights, shape, chosen
+
+    def run(self, out: Tensor, state: Tensor, steps: gpu.Steps) -> None:
+        device, rows = state.device, steps.modulation.shape[1]
+        table = torch.empty(len(self.tensors) + 1, dtype=torch.int64, device=device)
+        cuda.call("sample_tables", device, table=table, weights=self.tensors)
+        normed, hidden = torch.empty((2, rows, self.width), dtype=self.dtype, device=device)
+        cuda.call(
+            "ddpm_sample",
+            device,
+            out=out,
+            before=state,
+            step_noise=steps.noise,
+            schedule=steps.schedule,
+            guidance=steps.guidance,
+            modulation=steps.modulation,
+            table=table,
+            x=state.new_empty((rows, self.width)),
+            state=torch.empty_like(state),
+            normed=normed,
+            hidden=hidden,
+            shape=self.shape,
+            plan=self.plan,
+            options=self.options,
+            limit_ns=BARRIER_LIMIT,
+        )
+
+
+@contextlib.contextmanager
+def full_sums() -> Iterator[None]:
+    """The library adds in float32, also where it splits a sum."""
+    matmul = torch.backends.cuda.matmul
+    names = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
+    before = [getattr(matmul, name) for name in names]
+    try:
+        for name in names:
+            setattr(matmul, name, False)
+        yield
+    finally:
+        for name, value in zip(names, before, strict=True):
+            setattr(matmul, name, value)

@@ -1,0 +1,66 @@
+"""The head's launches by csrc/cuda.
+
+Its products are our own kernels, whose rows' bits depend on no batch; or, of half precision, the
+library's, between kernels of ours that read and write what a product can't: LN + modulate before
+it, bias + SiLU or gate + residual after it.
+"""
+
+import torch
+from torch import Tensor
+
+from marfast.ops.ddpm_step.cuda import launch as launch_step
+from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.layer_norm_modulate.cuda import launch as launch_norm
+from marfast.ops.runtime import cuda, rows_adjacent
+from marfast.reference.diffusion import HeadOptions
+from marfast.reference.head import Layer
+
+
+def dense(weight: Tensor) -> Tensor:
+    """A weight as kernels read it: cp.async copies 16 bytes of its rows at a time."""
+    weight = weight.contiguous()
+    return weight if weight.data_ptr() % 16 == 0 else weight.clone()
+
+
+class Launches:
+    """Of layers that are `dense`."""
+
+    def __init__(self, own_products: bool = True) -> None:
+        self.own_products = own_products
+
+    def linear(
+        self,
+        out: Tensor,
+        x: Tensor,
+        layer: Layer,
+        *,
+        norm: Norm | None = None,
+        activate: HeadOptions | None = None,
+        gate: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        if norm is None:
+            x = rows_adjacent(x.to(layer.weight.dtype))
+        else:
+            x = launch_norm(x.new_empty(x.shape, dtype=layer.weight.dtype), x, norm)
+        if self.own_products:
+            name, product = "linear", {"x": x, "weight": layer.weight}
+        else:
+            name, product = "linear_epilogue", {"product": torch.mm(x, layer.weight.t())}
+        cuda.call(
+            name,
+            out.device,
+            out=out,
+            bias=layer.bias,
+            gate=gate,
+            residual=residual,
+            options=activate,
+            **product,
+        )
+        return out
+
+    def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        cuda.call("silu_sum", out.device, out=out, time=time, condition=condition)
+        return out
+
+    step = staticmethod(launch_step)
