@@ -82,7 +82,7 @@ def bench(
     with_compile: Annotated[
         bool, typer.Option("--compile", help="torch.compile, too; it takes minutes first.")
     ] = False,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option()] = "cpu",
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it is timed.")] = "cpu",
     preset: options.Preset = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON, as they come.")

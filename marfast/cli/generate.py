@@ -67,7 +67,10 @@ def generate(
             "its keys.",
         ),
     ] = None,
-    dtype: options.HalfPrecision = None,
+    dtype: Annotated[
+        Literal["bfloat16", "float16"] | None,
+        typer.Option(help="Compute products in half precision. [default: float32]"),
+    ] = None,
     per_label: Annotated[int, typer.Option(min=1, metavar="N", help="Images for each label.")] = 1,
     num_iter: Annotated[int | None, _setting("Autoregressive iterations.", metavar="N")] = None,
     steps: Annotated[

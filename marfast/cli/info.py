@@ -4,7 +4,7 @@ import json
 import os
 import platform
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -44,7 +44,10 @@ def info(
     batch: Annotated[
         int, typer.Option(min=1, metavar="N", help="With --explain: images at a time.")
     ] = 1,
-    dtype: options.HalfPrecision = None,
+    dtype: Annotated[
+        Literal["bfloat16", "float16"] | None,
+        typer.Option(help="With --explain: what products are computed in. [default: float32]"),
+    ] = None,
     device: Annotated[str, typer.Option(help="With --explain: cpu, cuda or cuda:N.")] = "cpu",
     as_json: options.AsJson = False,
 ) -> None:

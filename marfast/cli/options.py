@@ -16,8 +16,4 @@ Weights = Annotated[
     Literal["model_ema", "model"] | None,
     typer.Option(help="The entry of a .pth to take. [default: model_ema, if there]"),
 ]
-HalfPrecision = Annotated[
-    Literal["bfloat16", "float16"] | None,
-    typer.Option(help="What products are computed in. [default: float32]"),
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
