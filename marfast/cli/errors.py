@@ -11,10 +11,6 @@ from marfast.errors import ArgumentError
 from marfast.ops import choice
 from marfast.ops.runtime import cpu
 
-_ARGUMENTS = ("model", "preset", "weights", "vae", "dtype")
-_SETTINGS = ("num_iter", "steps", "cfg", "cfg_schedule", "temperature")
-_OPTIONS = {name: "--" + name.replace("_", "-") for name in (*_ARGUMENTS, *_SETTINGS)}
-"""What errors that aren't an ArgumentError yet begin with."""
 _VARIABLES = {"backend": "MARFAST_BACKEND", "MARFAST_CPU_ISA": "MARFAST_CPU_ISA"}
 """Arguments that a program's user gives by the environment."""
 
@@ -35,9 +31,6 @@ def reported_as(option: str, **names: str) -> Iterator[None]:
         usual = "--" + error.name.replace("_", "-")
         raise bad((_VARIABLES | names).get(error.name, usual), error.problem) from None
     except (ValueError, OSError) as error:
-        name, _, rest = str(error).partition(": ")
-        if name in _OPTIONS | names:
-            raise bad((_OPTIONS | names)[name], rest) from None
         raise bad(option, str(error)) from None
 
 
