@@ -18,6 +18,7 @@ from marfast.checkpoints import Architecture, Settings, get_preset
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.model import FastMAR
+from marfast.reference import head as reference
 from marfast.reference.mar import first_in_order, random_orders
 
 PHASES = ("encoder", "decoder", "head", "host")
@@ -110,8 +111,7 @@ class Iteration:
         sizes = (count, self.loop.channels), (self.steps, count, self.loop.channels)
         noise, step_noise = (torch.randn(size, generator=generator).to(z.device) for size in sizes)
         guidance = self.loop.guidance[self.k]
-        options = self.settings.temperature, self.settings.clip_denoised
-        return z, noise, step_noise, self.schedule, guidance, *options
+        return z, noise, step_noise, self.schedule, guidance, self.loop.options
 
     def transformer_flops(self) -> float:
         """What the thin model computes in this iteration."""
@@ -163,18 +163,33 @@ class EagerRun:
         who.thin.update()
 
     def head(self) -> Tensor:
+        weights = [*self.who.module.diffloss.net.parameters()]
+        z, noise, step_noise, schedule, guidance, options = self.head_arguments
         with ops.backend("reference"):
-            weights = [*self.who.module.diffloss.net.parameters()]
-            z, noise, step_noise, schedule, *options = self.head_arguments
-            return ops.ddpm_sample(noise, step_noise, z, weights, *schedule, *options)
+            return ops.ddpm_sample(
+                noise,
+                step_noise,
+                z,
+                weights,
+                *schedule,
+                guidance,
+                temperature=options.temperature,
+                clip_denoised=options.clip_denoised,
+            )
 
     def head_in_float64(self) -> Tensor:
         """The tokens without float32's rounding."""
-        z, noise, step_noise, (coefficients, timesteps), guidance, *options = self.head_arguments
-        weights = [weight.double() for weight in self.who.module.diffloss.net.parameters()]
-        tensors = noise.double(), step_noise.double(), z.double(), weights, coefficients.double()
-        with ops.backend("reference"):
-            return ops.ddpm_sample(*tensors, timesteps, guidance.double(), *options)
+        z, noise, step_noise, (coefficients, timesteps), guidance, options = self.head_arguments
+        return reference.ddpm_sample(
+            noise.double(),
+            step_noise.double(),
+            z.double(),
+            [weight.double() for weight in self.who.module.diffloss.net.parameters()],
+            coefficients.double(),
+            timesteps,
+            guidance.double(),
+            options,
+        )
 
     def phases(self) -> dict[str, Callable[[], Tensor]]:
         return {"encoder": self.encoder, "decoder": self.decoder, "head": self.head}

@@ -17,9 +17,9 @@ from marfast.checkpoints import Settings
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
-from marfast.model.binding import autocast
 from marfast.model.head import FastHead
 from marfast.model.mar import FastMAR
+from marfast.model.packing import autocast
 from marfast.reference.diffusion import HeadOptions, sampling_schedule
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
-from marfast.model.binding import Packing, native_kernels_take
+from marfast.model.packing import Packing, cpu_kernels_take
 
 
 def _pack(weights: Any) -> Tensor:
@@ -77,24 +77,24 @@ class FastBlock:
 
     def __init__(self) -> None:
         self.qkv, self.proj, self.fc1, self.fc2 = (FastLinear() for _ in range(4))
-        self.native = False
+        self.by_kernels = False
 
     def update(self, block: Any) -> None:
         """Take this block's weights as they are now. To be called once in each generation."""
         self.block = block
-        self.native = (
+        self.by_kernels = (
             is_plain_block(block)
             and block.attn.qkv.weight.dtype == torch.float32
-            and native_kernels_take(block.attn.qkv.weight)
+            and cpu_kernels_take(block.attn.qkv.weight)
         )
-        if self.native:
+        if self.by_kernels:
             self.qkv.update(block.attn.qkv, block.norm1)
             self.proj.update(block.attn.proj)
             self.fc1.update(block.mlp.fc1, block.norm2, gelu=True)
             self.fc2.update(block.mlp.fc2)
 
     def __call__(self, x: Tensor, rows: Tensor, queries: Tensor | None = None) -> Tensor:
-        if not self.native:
+        if not self.by_kernels:
             x = self.block(x)
             return x if queries is None else x[rows, queries]
         batch, length, width = x.shape

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from marfast import ops
 from marfast.checkpoints.meta import without_storage
-from marfast.model.binding import Packing
+from marfast.model.packing import Packing
 from marfast.ops.head import HeadShape
 from marfast.reference.diffusion import HeadOptions, ddpm_step
 from marfast.reference.head import SimpleMLPAdaLN, denoise

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.errors import ArgumentError
-from marfast.model.binding import autocast
 from marfast.model.block import FastBlock
 from marfast.model.head import FastHead
+from marfast.model.packing import autocast
 from marfast.ops.runtime import DTYPES
 from marfast.reference.diffusion import HeadOptions, create_diffusion, sampling_schedule
 

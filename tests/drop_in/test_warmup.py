@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import marfast
-from marfast.model import binding
+from marfast.model import packing
 from marfast.ops.runtime import cpu
 from marfast.reference import MAR
 from tests.models import TINY, tiny_pipeline, tiny_weights
@@ -26,9 +26,9 @@ def module() -> MAR:
 def packed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     """How many weights were packed so far."""
     counts: list[int] = []
-    init = binding.Packing.__init__
+    init = packing.Packing.__init__
 
-    def counting(self: binding.Packing, pack: Any) -> None:
+    def counting(self: packing.Packing, pack: Any) -> None:
         def counted(weights: Any) -> Tensor:
             counts.append(1)
             made: Tensor = pack(weights)
@@ -36,7 +36,7 @@ def packed(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 
         init(self, counted)
 
-    monkeypatch.setattr(binding.Packing, "__init__", counting)
+    monkeypatch.setattr(packing.Packing, "__init__", counting)
     return lambda: len(counts)
 
 
@@ -119,7 +119,7 @@ def test_refresh_finds_what_a_checksum_misses(module: MAR) -> None:
 
     first = sample()
     weight = module.diffloss.net.input_proj.weight.data
-    step = max(1, weight.numel() // binding.SAMPLES)
+    step = max(1, weight.numel() // packing.SAMPLES)
     weight.flatten()[step - 1 :: step] += 0.5  # none of those that are read
     marfast.refresh(module)
     after = sample()

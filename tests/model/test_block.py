@@ -28,7 +28,7 @@ def test_same_result(block: Block, queries: torch.Tensor | None) -> None:
     torch.testing.assert_close(fast(x, ROWS, queries), expected, rtol=1e-5, atol=1e-5)
     with marfast.backend("reference"):
         fast.update(block)
-        assert not fast.native
+        assert not fast.by_kernels
         assert torch.equal(fast(x, ROWS, queries), expected)
 
 
@@ -36,7 +36,7 @@ def test_same_result(block: Block, queries: torch.Tensor | None) -> None:
 def test_new_weights_are_taken(block: Block, needs_native: None) -> None:
     fast = FastBlock()
     fast.update(block)
-    assert fast.native
+    assert fast.by_kernels
     x = torch.randn(3, 11, 80)
     before = fast(x, ROWS)
     block.mlp.fc1.weight.data.mul_(2)

@@ -31,7 +31,7 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     return weight.dtype
 
 
-def native_kernels_take(weight: Tensor) -> bool:
+def cpu_kernels_take(weight: Tensor) -> bool:
     """Whether the CPU's kernels would run on weights such as this one, here and now."""
     chosen = choice.forced() in ("auto", "cpu")
     return chosen and not cpu.why_not(weight)
@@ -67,12 +67,12 @@ class Packing:
 
     def of(self, weights: Sequence[Tensor]) -> Packed:
         """To be asked for once in each generation."""
-        dtype, native = compute_dtype(weights[0]), native_kernels_take(weights[0])
-        if dtype == weights[0].dtype and not native:
+        dtype, by_cpu = compute_dtype(weights[0]), cpu_kernels_take(weights[0])
+        if dtype == weights[0].dtype and not by_cpu:
             return Packed([*weights], None)
-        made_from = (native, *_fingerprint(weights, dtype))
+        made_from = (by_cpu, *_fingerprint(weights, dtype))
         if made_from != self._made_from:
             cast = [w.detach().to(dtype) for w in weights]
-            self._current = Packed(cast, self._pack(cast) if native else None)
+            self._current = Packed(cast, self._pack(cast) if by_cpu else None)
             self._made_from = made_from
         return self._current
