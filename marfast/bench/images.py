@@ -164,14 +164,15 @@ class EagerRun:
 
     def head(self) -> Tensor:
         weights = [*self.who.module.diffloss.net.parameters()]
-        z, noise, step_noise, schedule, guidance, options = self.head_arguments
+        z, noise, step_noise, (coefficients, timesteps), guidance, options = self.head_arguments
         with ops.backend("reference"):
             return ops.ddpm_sample(
                 noise,
                 step_noise,
                 z,
                 weights,
-                *schedule,
+                coefficients,
+                timesteps,
                 guidance,
                 temperature=options.temperature,
                 clip_denoised=options.clip_denoised,
