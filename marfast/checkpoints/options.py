@@ -7,8 +7,14 @@ from typing import Any
 from marfast.checkpoints.presets import MAR_PRESETS, Preset, preset_of
 
 ARCHITECTURE = (
-    *("img_size", "vae_stride", "patch_size", "vae_embed_dim"),
-    *("class_num", "buffer_size", "diffloss_d", "diffloss_w"),
+    "img_size",
+    "vae_stride",
+    "patch_size",
+    "vae_embed_dim",
+    "class_num",
+    "buffer_size",
+    "diffloss_d",
+    "diffloss_w",
 )
 """Options that are arguments of the model, under the same names in `Architecture`."""
 

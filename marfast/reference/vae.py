@@ -176,7 +176,10 @@ class Encoder(nn.Module):
         last = len(ch_mult) - 1
         self.down = nn.ModuleList(
             Level(
-                *(widths[i], widths[i + 1], num_res_blocks, i == ATTENTION_LEVEL),
+                widths[i],
+                widths[i + 1],
+                num_res_blocks,
+                i == ATTENTION_LEVEL,
                 change=None if i == last else "downsample",
             )
             for i in range(len(ch_mult))
