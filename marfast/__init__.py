@@ -2,11 +2,11 @@
 
 from marfast import ops, reference
 from marfast._version import __version__
-from marfast.accelerate import accelerate, findings, restore
-from marfast.generation import load
+from marfast.drop_in import accelerate, findings, restore
+from marfast.drop_in.warmup import refresh, warmup
+from marfast.generation.load import load
 from marfast.ops.choice import backend
-from marfast.verify import verify
-from marfast.warmup import refresh, warmup
+from marfast.verifying import verify
 
 __all__ = [
     "__version__",

@@ -1,5 +1,8 @@
 """The package's errors that callers tell apart by type, not by their text."""
 
+import math
+import reprlib
+
 
 class ArgumentError(ValueError):
     """An argument that is not allowed.
@@ -21,3 +24,33 @@ class ArgumentError(ValueError):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.problem}"
+
+
+def check_whole(
+    name: str, given: object, least: int, most: float = math.inf, allowed: str = ""
+) -> None:
+    """Raise ArgumentError unless an argument is a whole number in a range; `allowed` words it."""
+    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+        raise ArgumentError(name, repr(given), allowed or f"allowed are whole numbers from {least}")
+
+
+class PathError(ArgumentError, OSError):
+    """An argument that names a file or folder that can't be used."""
+
+
+class MissingFile(PathError, FileNotFoundError):
+    """An argument that names a file that is not there."""
+
+
+class ExistingFile(PathError, FileExistsError):
+    """An argument that names a file that is there, and isn't to be replaced."""
+
+
+class CheckpointError(ValueError):
+    """A file that can't be loaded; the message names the file and the key."""
+
+
+def shown(name: object) -> str:
+    """A name from a file, for one line of a message."""
+    text = str(name) if isinstance(name, str | int) else type(name).__name__
+    return text if text.isprintable() and len(text) <= 80 else reprlib.repr(text)

@@ -9,14 +9,8 @@ from torch import Tensor
 
 from marfast.ops import backend
 from marfast.ops.runtime import cpu
-from marfast.verification.compare import to_double
-from marfast.verification.op_table import OWN_PRODUCTS
-
-INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def bits(tensor: Tensor) -> Tensor:
-    return tensor.contiguous().view(INTEGERS[tensor.element_size()])
+from marfast.verifying.compare import bits, to_double
+from marfast.verifying.op_table import OWN_PRODUCTS
 
 
 def assert_bitwise_equal(actual: Tensor, expected: Tensor, label: str = "") -> None:
@@ -58,16 +52,6 @@ def lane_sum(values: Tensor) -> Tensor:
     while lanes.shape[1] > 1:
         lanes = lanes[:, : lanes.shape[1] // 2] + lanes[:, lanes.shape[1] // 2 :]
     return lanes
-
-
-def ulp_distance(actual: Tensor, expected: Tensor) -> Tensor:
-    """How many float32 values apart, element by element, through 0 and up to infinity."""
-
-    def position(tensor: Tensor) -> Tensor:
-        raw = bits(tensor).long()
-        return torch.where(raw < 0, -(raw & 0x7FFFFFFF), raw)
-
-    return (position(actual) - position(expected)).abs()
 
 
 def assert_as_accurate(

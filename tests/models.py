@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from marfast.checkpoints import Architecture, Settings
 from marfast.generation import Pipeline
-from marfast.model import Architecture, FastMAR, Settings
+from marfast.model import FastMAR
 from marfast.reference import AutoencoderKL
-from marfast.verification.case import fill
+from marfast.verifying.case import fill
 
 TINY = Architecture(
     img_size=16,

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from marfast import profiling
+from marfast.checkpoints import Settings
 from marfast.generation import Pipeline
-from marfast.model import FastMAR, KLTokenizer, Settings
+from marfast.model import FastMAR, KLTokenizer
 from marfast.ops.runtime import cpu
 from tests import nvtx
 from tests.models import LATENT, tiny_autoencoder, tiny_pipeline, tiny_weights

@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from marfast.benchmarking import floors, timing
-from marfast.benchmarking.results import commit, write_rows
+from marfast.bench import floors, timing
+from marfast.bench.results import commit, write_rows
 from marfast.ops.op import OPS
 from tests.helpers import assert_as_accurate
 

@@ -19,11 +19,11 @@ from rich.table import Table
 
 import marfast
 from benchmarks.studies import RESULTS, instruction_set
-from marfast.benchmarking.results import commit, write_rows
-from marfast.benchmarking.timing import in_turn
-from marfast.model import get_preset
-from marfast.verification import original
-from marfast.verification.runner import load_original, patch_process
+from marfast.bench.results import commit, write_rows
+from marfast.bench.timing import in_turn
+from marfast.checkpoints import get_preset
+from marfast.verifying import original
+from marfast.verifying.runner import load_original, patch_process
 
 LABEL = torch.tensor([207])
 

@@ -16,8 +16,8 @@ from matplotlib.ticker import LogLocator
 from benchmarks.studies import IMAGES, RESULTS
 from benchmarks.studies.scaling import QUANTITIES, series
 from benchmarks.studies.tables import MACHINES, UNITS, transformers
-from marfast.benchmarking.plots import plot, save
-from marfast.benchmarking.results import Row, read_document
+from marfast.bench.plots import plot, save
+from marfast.bench.results import Row, read_document
 
 COLOURS = {"float32": "#1f77b4", "bfloat16": "#d6604d"}
 SYMBOLS = {"rows": "R", "steps": "S", "width": "w", "depth": "d"}

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.studies import BUILD, RESULTS, ROOT, instruction_set
-from marfast.benchmarking.results import commit
+from marfast.bench.results import commit
 
 FINISHED = BUILD / "published"  # a file a part: the commit that it was run at
 

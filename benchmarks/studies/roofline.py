@@ -18,8 +18,8 @@ from torch import Tensor
 
 from benchmarks.studies import BUILD, RESULTS, instruction_set
 from marfast import ops
-from marfast.benchmarking import floors, heads, timing
-from marfast.benchmarking.results import commit, write_rows
+from marfast.bench import floors, heads, timing
+from marfast.bench.results import commit, write_rows
 from marfast.ops.op import which
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

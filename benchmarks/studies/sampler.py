@@ -29,7 +29,7 @@ class Shown:
     def __init__(self) -> None:
         self.pipeline = marfast.load("fashion-mnist")
         model, self.settings = self.pipeline.model, self.pipeline.settings
-        model.refresh()
+        model.update()
         randomness = BatchRandomness(Generators.seeded(SEED, model.device), 1, range(1))
         schedule = model.schedule(self.settings.steps)
         self.loop = Loop(model, torch.tensor([LABEL]), randomness, self.settings, schedule)

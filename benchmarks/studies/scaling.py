@@ -7,7 +7,7 @@ iterations K, batch B and threads.
 Along an axis one thing changes, and all points, in float32 and bfloat16, take turns, round by
 round. Beside each median stand p20 and p80, the arithmetic and the bytes of weights that nobody
 gets round, and the time that these take at the limits measured in the same run. A line is fitted
-along each axis (marfast/benchmarking/fits.py). Writes benchmarks/results/scaling-<instruction
+along each axis (marfast/bench/fits.py). Writes benchmarks/results/scaling-<instruction
 set>.json after each axis; an axis that was finished at this commit on this machine is not run
 again.
 """
@@ -28,12 +28,12 @@ import torch
 import marfast
 from benchmarks.studies import BUILD, RESULTS, instruction_set
 from marfast import ops
-from marfast.benchmarking import floors, heads, images, timing
-from marfast.benchmarking.fits import fit
-from marfast.benchmarking.floors import Floors
-from marfast.benchmarking.results import Row, commit, machine, read_document, write_rows
+from marfast.bench import floors, heads, images, timing
+from marfast.bench.fits import fit
+from marfast.bench.floors import Floors
+from marfast.bench.results import Row, commit, machine, read_document, write_rows
+from marfast.checkpoints import get_preset
 from marfast.generation import Pipeline
-from marfast.model import get_preset
 from marfast.reference.mar import mask_lengths
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}

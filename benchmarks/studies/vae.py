@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.studies import RESULTS, ROOT, instruction_set
-from marfast.benchmarking.results import commit, write_rows
+from marfast.bench.results import commit, write_rows
 from marfast.model import KLTokenizer
 from marfast.reference import AutoencoderKL
 

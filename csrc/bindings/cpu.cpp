@@ -1,5 +1,5 @@
-// marfast._cpu: the CPU's kernels, which run without the GIL, and the arithmetic of the GPU's plan,
-// which needs no GPU. One fill a struct says which arguments it takes, of what sizes.
+// marfast._cpu: the CPU's kernels, which run without the GIL. One fill a struct says which
+// arguments it takes, of what sizes.
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
@@ -9,59 +9,21 @@
 #include <vector>
 
 #include "bindings/ddpm_step.h"
+#include "bindings/modules.h"
 #include "bindings/wire.h"
 #include "cpu/dispatch.h"
 #include "cpu/head_workspace.h"
 #include "cpu/packed_head.h"
 #include "cpu/packed_linear.h"
-#include "cuda/plan.h"
 #include "marfast/ops.h"
 #include "marfast/range.h"
 
 namespace py = pybind11;
 
 namespace marfast {
-namespace cuda {
-
-template <class Visit>
-void fields(GpuProfile& a, Visit visit) {
-  visit(FIELD(name));
-  visit(FIELD(sms));
-  visit(FIELD(shared_bytes));
-  visit(FIELD(l2_bytes));
-  visit(FIELD(memory_rate));
-  visit(FIELD(l2_rate));
-  visit(FIELD(half_rate));
-  visit(FIELD(mma_share));
-  visit(FIELD(float_rate));
-  visit(FIELD(barrier_time));
-  visit(FIELD(launch_time));
-}
-
-template <class Visit>
-void fields(HeadPlan& a, Visit visit) {
-  const char* regime = a.regime == Regime::persistent ? "persistent" : "tall";
-  visit("regime", regime);
-  fields(static_cast<PersistentPlan&>(a), visit);
-  visit(FIELD(shared_bytes));
-  visit(FIELD(chunk));
-  visit(FIELD(modulation_bytes));
-  visit(FIELD(utilisation));
-  visit(FIELD(bytes));
-  visit(FIELD(flops));
-  visit(FIELD(barriers));
-  visit(FIELD(time));
-  visit(FIELD(floor));
-}
-
-}  // namespace cuda
 namespace {
 
 using wire::Given;
-
-int64_t packed_linear_size(int64_t inputs, int64_t outputs, DType dtype) {
-  return packed_size(linear_at(nullptr, inputs, outputs, dtype));
-}
 
 void fill(Given& given, AdalnMlp& a) {
   given.sizes("x", {&a.rows, &a.width});
@@ -175,111 +137,6 @@ void def(py::module_& m, const char* name, void (*Kernels::*op)(const Args&)) {
     given.finish();
     const Range range = range_of(name, a);
     return wire::unlocked([&] { run(active_isa().kernels->*op, a); });
-  });
-}
-
-// Sizes in floats, and packing.
-void def_packing(py::module_& m) {
-  wire::def(m, "ddpm_sample_workspace", [](Given& given) {
-    DdpmSample a{};
-    given.record(FIELD(shape));
-    given.record(FIELD(options));
-    given.value(FIELD(tokens));
-    given.value(FIELD(steps));
-    given.value(FIELD(chunk));
-    given.finish();
-    return py::int_(SampleWorkspace(a).size);
-  });
-  wire::def(m, "denoise_workspace", [](Given& given) {
-    Denoise a{};
-    given.record(FIELD(shape));
-    given.value(FIELD(rows));
-    given.finish();
-    return py::int_(HeadWorkspace(a.shape, a.rows, a.rows, a.rows, nullptr).size);
-  });
-  struct Head {
-    HeadShape shape;
-    DType dtype;  // of what is packed
-    float* packed;
-
-    int64_t size() const { return PackedHead(shape, dtype, nullptr).size(); }
-  };
-  wire::def(m, "packed_head_size", [](Given& given) {
-    Head a{};
-    given.record(FIELD(shape));
-    given.value(FIELD(dtype));
-    given.finish();
-    return py::int_(a.size());
-  });
-  wire::def(m, "pack_head", [](Given& given) {
-    Head a{};
-    given.record(FIELD(shape));
-    given.value(FIELD(dtype));
-    const std::vector<wire::View> weights = given.views("weights");
-    given.expect(static_cast<int64_t>(weights.size()) == HeadWeights::count(a.shape.depth),
-                 "weights", "are not a head's");
-    std::vector<const void*> tensors;
-    for (const wire::View& weight : weights) {
-      given.expect(weight.dense() && weight.element == weights.front().element, "weights",
-                   "have elements apart, or several dtypes");
-      tensors.push_back(weight.data);
-    }
-    given.buffer(FIELD(packed), a.size());
-    given.finish();
-    const DType from = weights.front().dtype();
-    const HeadWeights dense(tensors.data(), a.shape.depth);
-    return wire::unlocked([&] { pack_head(a.shape, a.dtype, from, dense, a.packed); });
-  });
-  struct Layer {
-    int64_t inputs, outputs;
-    DType dtype;  // of what is packed
-    const void *weight, *bias;
-    float* packed;
-
-    int64_t size() const { return packed_linear_size(inputs, outputs, dtype); }
-  };
-  wire::def(m, "packed_linear_size", [](Given& given) {
-    Layer a{};
-    given.value(FIELD(inputs));
-    given.value(FIELD(outputs));
-    given.value(FIELD(dtype));
-    given.finish();
-    return py::int_(a.size());
-  });
-  wire::def(m, "pack_linear", [](Given& given) {
-    Layer a{};
-    given.sizes("weight", {&a.outputs, &a.inputs});
-    given.value(FIELD(dtype));
-    const DType from = given.dtype("weight");
-    given.dense(FIELD(weight), {a.outputs, a.inputs}, from);
-    given.dense(FIELD(bias), {a.outputs}, from);
-    given.buffer(FIELD(packed), a.size());
-    given.finish();
-    return wire::unlocked(
-        [&] { pack_linear(a.inputs, a.outputs, a.dtype, from, a.weight, a.bias, a.packed); });
-  });
-}
-
-void def_plan(py::module_& m) {
-  py::list profiles;
-  for (const cuda::GpuProfile& gpu : cuda::kGpuProfiles) profiles.append(wire::record_of(gpu));
-  m.attr("gpu_profiles") = profiles;
-  wire::def(m, "head_plan", [](Given& given) {
-    struct {
-      cuda::GpuProfile gpu;
-      HeadShape shape;
-      DType dtype;
-      int64_t rows, steps, modulation_budget;
-    } a{};
-    given.record(FIELD(gpu));
-    given.record(FIELD(shape));
-    given.value(FIELD(dtype));
-    given.value(FIELD(rows));
-    given.value(FIELD(steps));
-    given.value(FIELD(modulation_budget));
-    given.finish();
-    return wire::record_of(
-        cuda::head_plan(a.gpu, a.shape, a.dtype, a.rows, a.steps, a.modulation_budget));
   });
 }
 

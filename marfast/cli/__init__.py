@@ -1,5 +1,5 @@
 """The command line: arguments, progress, tables. It does nothing that a Python caller couldn't."""
 
-from .app import main
+from marfast.cli.app import main
 
 __all__ = ["main"]

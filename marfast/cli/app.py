@@ -8,13 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from marfast._version import __version__
-
-from .bench import bench
-from .convert import convert
-from .generate import generate
-from .info import info
-from .profile import profile
-from .verify import verify
+from marfast.cli.bench import bench
+from marfast.cli.convert import convert
+from marfast.cli.generate import generate
+from marfast.cli.info import info
+from marfast.cli.profile import profile
+from marfast.cli.verify import verify
 
 
 class OneLineErrors(TyperGroup):

@@ -3,25 +3,26 @@
 import itertools
 import json
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import torch
 import typer
 
-from marfast.benchmarking import floors, heads, images, measure, predict
-from marfast.benchmarking.plots import plot
-from marfast.benchmarking.results import Row, commit, write_rows
-from marfast.benchmarking.timing import AT_MOST_BUSY
-from marfast.generation import load
-from marfast.model import Architecture, get_preset
-from marfast.verification import original as checkouts
-from marfast.verification.runner import load_original, patch_process
-
-from .console import print_table, progress_bar
-from .errors import bad, check_environment, reported_as
-from .values import whole
+from marfast.bench import floors, heads, images, measure, predict
+from marfast.bench.head_rows import head_floors, measure_head
+from marfast.bench.image_rows import ImageWorkload, measure_images
+from marfast.bench.plots import plot
+from marfast.bench.results import Row, commit, write_rows
+from marfast.bench.timing import AT_MOST_BUSY
+from marfast.checkpoints import Architecture, get_preset
+from marfast.cli import options
+from marfast.cli.console import print_table, progress_bar
+from marfast.cli.errors import bad, check_device, check_environment, reported_as
+from marfast.generation.load import load
+from marfast.verifying import original as checkouts
+from marfast.verifying.runner import load_original, patch_process
 
 SIZES = {"b": "mar_base", "l": "mar_large", "h": "mar_huge"}
 ALLOWED = (
@@ -62,17 +63,17 @@ def bench(
     steps: Annotated[
         int | None,
         typer.Option(
-            parser=whole(2),
+            min=2,
             metavar="S",
             help="Sampling steps. [default: 25 of a head, else the model's]",
         ),
     ] = None,
     timed: Annotated[
         int,
-        typer.Option(parser=whole(1), metavar="N", help="How many of the K iterations are timed."),
+        typer.Option(min=1, metavar="N", help="How many of the K iterations are timed."),
     ] = 4,
     rounds: Annotated[
-        int, typer.Option(parser=whole(1), metavar="N", help="Runs of each that are timed.")
+        int, typer.Option(min=1, metavar="N", help="Runs of each that are timed.")
     ] = 9,
     original: Annotated[
         str | None,
@@ -81,10 +82,8 @@ def bench(
     with_compile: Annotated[
         bool, typer.Option("--compile", help="torch.compile, too; it takes minutes first.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    preset: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="What a model's file holds.")
-    ] = None,
+    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it is timed.")] = "cpu",
+    preset: options.Preset = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON, as they come.")
     ] = None,
@@ -98,7 +97,7 @@ def bench(
             help="Of heads: what the plan predicts for GPUs in bfloat16, instead of measuring.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the rows as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Time marfast beside plain PyTorch, autocast and, on request, torch.compile and the original.
 
@@ -106,16 +105,13 @@ def bench(
     allows is refused. Percentiles are p20, p50 and p80.
     """
     check_environment()
-    if device not in ("cpu", "cuda"):
-        raise bad("--device", f"{device!r}; allowed are cpu and cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise bad("--device", "cuda: there is no CUDA device here")
+    check_device(device)
     asked = _Asked(
-        _numbers("--rows", rows, 1),
-        [None] if batch is None else [*_numbers("--batch", batch, 1)],
-        [None] if num_iter is None else [*_numbers("--num-iter", num_iter, 1)],
-        steps,
-        timed,
+        rows=_numbers("--rows", rows),
+        batch=[None] if batch is None else [*_numbers("--batch", batch)],
+        num_iter=[None] if num_iter is None else [*_numbers("--num-iter", num_iter)],
+        steps=steps,
+        timed=timed,
     )
     for name in workloads:
         known = re.fullmatch("(head|image|throughput)-[blh]|fashion-mnist", name)
@@ -130,14 +126,14 @@ def bench(
             checkouts.require_packages()
         patch_process()
         implementation = load_original(checkout)
-    options = measure.Options(rounds, device, with_compile, implementation)
+    how = measure.Options(rounds, device, with_compile, implementation)
     found: list[Row] = []
     wrong = False
     try:
         with progress_bar("measuring") as report:
             for i, name in enumerate(workloads):
                 report(name, i, len(workloads))
-                for new in _measure(name, preset, asked, options):
+                for new in _measure(name, preset, asked, how):
                     found += new
                     if out is not None:
                         write_rows(out, found, commit=commit())
@@ -160,37 +156,42 @@ def bench(
         raise typer.Exit(1)
 
 
-def _measure(name: str, preset: str | None, asked: _Asked, options: measure.Options) -> Any:
+def _measure(
+    name: str, preset: str | None, asked: _Asked, how: measure.Options
+) -> Iterator[list[Row]]:
     """Rows of one workload, as they come."""
     kind, _, size = name.partition("-")
     if kind == "head":
-        net = heads.make_head(SIZES[size], options.device)
-        limits = measure.head_floors(net, options.device)
+        net = heads.make_head(SIZES[size], how.device)
+        limits = head_floors(net, how.device)
         for rows in asked.rows:
-            yield measure.measure_head(name, net, rows, asked.steps or 25, options, limits)
+            yield measure_head(name, net, rows, asked.steps or 25, how, limits)
         return
+    workload = _image_workload(name, preset, asked)
+    workload.module.to(how.device)
+    peaks = {name: floors.peak(dtype, how.device) for name, dtype in measure.DTYPES.items()}
+    peaks["bfloat16"] = max(peaks.values())
+    for count, batch in itertools.product(asked.num_iter, asked.batch):
+        with reported_as("--num-iter"):
+            varied = workload.varied(batch, num_iter=count, steps=asked.steps)
+        yield measure_images(varied, how, peaks)
+
+
+def _image_workload(name: str, preset: str | None, asked: _Asked) -> ImageWorkload:
+    """A model of the paper with random weights, or one in a file, and what it is meant for."""
+    kind, _, size = name.partition("-")
     if kind in ("image", "throughput") and size in SIZES:
         known = get_preset(SIZES[size])
         module = images.random_module(SIZES[size], asked.steps or int(known.settings.steps))
         architecture, settings = known.architecture, known.settings
-        usual = 64 if kind == "throughput" else 1
     else:
-        with reported_as("WORKLOAD"):
+        with reported_as("WORKLOAD", model="WORKLOAD"):
             pipeline = load(name, preset)
-            assert pipeline.report is not None
-            architecture = Architecture(**dict(pipeline.report.architecture))  # type: ignore[arg-type]
+        assert pipeline.report is not None
+        architecture = Architecture(**dict(pipeline.report.architecture))  # type: ignore[arg-type]
         module, settings = pipeline.model.module, pipeline.settings
-        usual = 1
-    peaks = {d: floors.peak(t, options.device) for d, t in measure.DTYPES.items()}
-    peaks["bfloat16"] = max(peaks.values())
-    module.to(options.device)
-    for count, batch in itertools.product(asked.num_iter, asked.batch):
-        with reported_as("--num-iter"):
-            workload = measure.image_workload(
-                *(name, module, architecture, settings, batch or usual, asked.timed),
-                *(count, asked.steps),
-            )
-        yield measure.measure_images(workload, options, peaks)
+    batch = 64 if kind == "throughput" else 1
+    return ImageWorkload(name, module, architecture, settings, batch, asked.timed)
 
 
 def _predict(workloads: list[str], asked: _Asked, plots: Path | None, as_json: bool) -> None:
@@ -200,30 +201,33 @@ def _predict(workloads: list[str], asked: _Asked, plots: Path | None, as_json: b
     entries = predict.table(names, asked.rows, steps=asked.steps or 25)
     if plots is not None:
         with reported_as("--plot"):
-            plots.mkdir(parents=True, exist_ok=True)
             predict.plot(entries, plots / "predicted.png")
     if as_json:
         typer.echo(json.dumps(entries))
         return
-    print_table(
-        ("head", "GPU", "R", "regime", "row x column groups", "SMs at work", "ms a step", "floor"),
-        [
-            (
-                *(e["head"], e["gpu"], str(e["rows"]), e["regime"]),
-                f"{e['row_groups']} x {e['column_groups']}" if e["row_groups"] else "",
-                f"{100 * e['utilisation']:.0f} %",
-                *(f"{1e3 * e[name] / e['steps']:.3g}" for name in ("time", "floor")),
-            )
-            for e in entries
-        ],
-    )
+    columns = ("head", "GPU", "R", "regime", "row x column groups", "SMs at work")
+    print_table((*columns, "ms a step", "floor"), map(_predicted_cells, entries))
     typer.echo(f"{predict.NOTE}: csrc/cuda/plan.h's model of each device, bfloat16")
 
 
-def _numbers(option: str, text: str, least: int) -> list[int]:
+def _predicted_cells(entry: Mapping[str, Any]) -> tuple[object, ...]:
+    groups = f"{entry['row_groups']} x {entry['column_groups']}" if entry["row_groups"] else ""
+    return (
+        entry["head"],
+        entry["gpu"],
+        entry["rows"],
+        entry["regime"],
+        groups,
+        f"{100 * entry['utilisation']:.0f} %",
+        f"{1e3 * entry['time'] / entry['steps']:.3g}",
+        f"{1e3 * entry['floor'] / entry['steps']:.3g}",
+    )
+
+
+def _numbers(option: str, text: str) -> list[int]:
     parts = text.split(",")
-    if not all(re.fullmatch("[0-9]{1,6}", part) and int(part) >= least for part in parts):
-        raise bad(option, f"{text!r}; allowed are whole numbers from {least}, separated by commas")
+    if not all(re.fullmatch("[0-9]{1,6}", part) and int(part) for part in parts):
+        raise bad(option, f"{text!r}; allowed are whole numbers from 1, separated by commas")
     return [int(part) for part in parts]
 
 

@@ -4,17 +4,14 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from marfast.model.checkpoint import ENTRIES
-from marfast.model.convert import DTYPES
-from marfast.model.convert import convert as write
-
-from .console import print_pairs
-from .errors import reported_as
-from .values import one_of
+from marfast.checkpoints.conversion import convert as write
+from marfast.cli import options
+from marfast.cli.console import print_pairs
+from marfast.cli.errors import reported_as
 
 
 def convert(
@@ -33,38 +30,21 @@ def convert(
             help="A folder, for config.json and model.safetensors, or one .safetensors.",
         ),
     ],
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="What a file holds, if it does not say: mar_base, mar_large, mar_huge, an "
-            "embedded model's name, or a config.json.",
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            parser=one_of(*ENTRIES),
-            metavar="model_ema|model",
-            help="The entry of a .pth to take. [default: model_ema, if there]",
-        ),
-    ] = None,
+    preset: options.Preset = None,
+    weights: options.Weights = None,
     dtype: Annotated[
-        str,
-        typer.Option(
-            parser=one_of(*DTYPES), metavar="|".join(DTYPES), help="How to store the weights."
-        ),
+        Literal["float32", "float16", "bfloat16"], typer.Option(help="How to store the weights.")
     ] = "float32",
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")] = (
         False
     ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Convert a checkpoint to safetensors that load without a preset.
 
     Every weight is checked first. OUT appears whole or not at all.
     """
-    with _interruptible(), reported_as("IN", model="IN", out="OUT", force="--force"):
+    with _interruptible(), reported_as("IN", model="IN", out="OUT"):
         done = write(model, out, preset, weights=weights, dtype=dtype, force=force)
     if as_json:
         typer.echo(json.dumps(asdict(done)))
@@ -89,6 +69,7 @@ def report_pairs(report: Mapping[str, Any]) -> list[tuple[str, object]]:
     return [
         ("file", report["file"]),
         ("entry", report["entry"] or "the whole file"),
+        ("layout", report["layout"]),
         ("preset", report["preset"] or "none of this architecture"),
         ("architecture", architecture),
         ("parameters", f"{report['parameters']:,} ({dtypes}, {report['bytes']:,} bytes)"),

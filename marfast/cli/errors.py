@@ -4,17 +4,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import typer
 
+from marfast.errors import ArgumentError
 from marfast.ops import choice
 from marfast.ops.runtime import cpu
 
-_ARGUMENTS = ("model", "preset", "weights", "vae", "dtype")
-_SETTINGS = ("num_iter", "steps", "cfg", "cfg_schedule", "temperature")
-_OPTIONS = {name: "--" + name.replace("_", "-") for name in (*_ARGUMENTS, *_SETTINGS)}
 _VARIABLES = {"backend": "MARFAST_BACKEND", "MARFAST_CPU_ISA": "MARFAST_CPU_ISA"}
-_NAMES = _OPTIONS | _VARIABLES
-"""What the package's errors begin with, and what its user gave."""
+"""Arguments that a program's user gives by the environment."""
 
 
 def bad(option: str, message: str) -> typer.BadParameter:
@@ -24,15 +22,15 @@ def bad(option: str, message: str) -> typer.BadParameter:
 
 @contextmanager
 def reported_as(option: str, **names: str) -> Iterator[None]:
-    """Turns a ValueError or OSError inside the block into `bad`: of the option that the message
-    names ("num_iter: 0; …"), or else of this one. `names` are a command's own names for it."""
-    known = _NAMES | names
+    """Turns an error inside the block into `bad`: an ArgumentError into that of the option of its
+    name (num_iter is --num-iter, unless `names` has a command's own name for it), another
+    ValueError or an OSError into that of this option."""
     try:
         yield
+    except ArgumentError as error:
+        usual = "--" + error.name.replace("_", "-")
+        raise bad((_VARIABLES | names).get(error.name, usual), error.problem) from None
     except (ValueError, OSError) as error:
-        name, _, rest = str(error).partition(": ")
-        if name in known:
-            raise bad(known[name], rest) from None
         raise bad(option, str(error)) from None
 
 
@@ -41,3 +39,12 @@ def check_environment() -> None:
     forced = os.environ.get("MARFAST_BACKEND") or "auto"
     with reported_as("MARFAST_BACKEND"), choice.backend(forced):
         cpu.is_built()
+
+
+def check_device(device: str) -> None:
+    """Whether it is one that models run on, and there is one here."""
+    kind = device.partition(":")[0]
+    if kind not in ("cpu", "cuda"):
+        raise bad("--device", f"{device!r}; allowed are cpu, cuda and cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise bad("--device", f"{device}: there is no CUDA device here")

@@ -6,13 +6,13 @@ from dataclasses import asdict
 import torch
 import typer
 
-from marfast.generation import Pipeline, load
+from marfast.checkpoints.presets import MAR_PRESETS
+from marfast.cli.console import print_table
+from marfast.cli.errors import check_device, check_environment, reported_as
+from marfast.generation import Pipeline
 from marfast.generation.explain import Choice, explain
+from marfast.generation.load import load
 from marfast.model import FastMAR
-from marfast.model.presets import MAR_PRESETS
-
-from .console import print_table
-from .errors import bad, check_environment, reported_as
 
 
 def print_choices(
@@ -20,13 +20,7 @@ def print_choices(
 ) -> None:
     """What `--explain` shows."""
     check_environment()
-    if batch < 1:
-        raise bad("--batch", f"{batch}; allowed are whole numbers from 1")
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise bad("--device", f"{device!r}; allowed are cpu, cuda and cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise bad("--device", f"{device}: there is no CUDA device here")
+    check_device(device)
     with reported_as("--model"):
         pipeline = _model(model, preset, None if dtype is None else getattr(torch, dtype))
     choices = explain(pipeline.to(device).model, batch, pipeline.settings)

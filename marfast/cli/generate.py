@@ -5,24 +5,22 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
 
-from marfast.generation import Pipeline, load
-from marfast.generation.load import find_tokenizer
-from marfast.model.find import find_model
-from marfast.model.presets import Preset, get_preset
+from marfast.checkpoints import Preset, find, get_preset
+from marfast.cli import options
+from marfast.cli.console import print_pairs, progress_bar
+from marfast.cli.errors import bad, check_environment, reported_as
+from marfast.cli.images import CHANNELS
+from marfast.cli.labels import file_names, parse_labels
+from marfast.cli.output import Folder, Output, make_folder, make_grid_file
+from marfast.cli.target import check_target, refuse_to_replace
+from marfast.generation import Pipeline
+from marfast.generation.load import find_tokenizer, load
 from marfast.ops import choice
-
-from .console import print_pairs, progress_bar
-from .errors import bad, check_environment, reported_as
-from .images import CHANNELS
-from .labels import file_names, parse_labels
-from .output import Folder, Output, make_folder, make_grid_file
-from .target import check_target, refuse_to_replace
-from .values import number, one_of, whole
 
 MOST_IMAGES = 100_000
 FOLDER_PARTS = 32  # a folder fills in about so many steps,
@@ -31,8 +29,8 @@ FOLDER_PART = 8  # of at least so many images: fewer at a time are slower
 Labels = list[int | None]
 
 
-def _setting(what: str, **options: Any) -> Any:
-    return typer.Option(help=f"{what} [default: the model's]", **options)
+def _setting(what: str, **more: Any) -> Any:
+    return typer.Option(help=f"{what} [default: the model's]", **more)
 
 
 def generate(
@@ -58,22 +56,8 @@ def generate(
             "folder with model.safetensors and config.json.",
         ),
     ] = "fashion-mnist",
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="What a file holds: mar_base, mar_large, mar_huge, an embedded model's name, or a "
-            "config.json.",
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            parser=one_of("model_ema", "model"),
-            metavar="model_ema|model",
-            help="The entry of a .pth to take. [default: model_ema, if there]",
-        ),
-    ] = None,
+    preset: options.Preset = None,
+    weights: options.Weights = None,
     vae: Annotated[
         str | None,
         typer.Option(
@@ -83,55 +67,34 @@ def generate(
         ),
     ] = None,
     dtype: Annotated[
-        str | None,
-        typer.Option(
-            parser=one_of("bfloat16", "float16"),
-            metavar="bfloat16|float16",
-            help="Compute products in half precision. [default: float32]",
-        ),
+        Literal["bfloat16", "float16"] | None,
+        typer.Option(help="Compute products in half precision. [default: float32]"),
     ] = None,
-    per_label: Annotated[
-        int, typer.Option(parser=whole(1), metavar="N", help="Images for each label.")
-    ] = 1,
-    num_iter: Annotated[
-        int | None, _setting("Autoregressive iterations.", parser=whole(1), metavar="N")
-    ] = None,
+    per_label: Annotated[int, typer.Option(min=1, metavar="N", help="Images for each label.")] = 1,
+    num_iter: Annotated[int | None, _setting("Autoregressive iterations.", metavar="N")] = None,
     steps: Annotated[
         str | None, _setting("Denoising steps, or a respacing as ddim50.", metavar="N")
     ] = None,
-    cfg: Annotated[
-        float | None, _setting("Guidance scale; 1 is none.", parser=number(0), metavar="X")
-    ] = None,
+    cfg: Annotated[float | None, _setting("Guidance scale; 1 is none.", metavar="X")] = None,
     cfg_schedule: Annotated[
-        str | None,
-        _setting(
-            "Guidance over the iterations.",
-            parser=one_of("linear", "constant"),
-            metavar="linear|constant",
-        ),
+        Literal["linear", "constant"] | None, _setting("Guidance over the iterations.")
     ] = None,
-    temperature: Annotated[
-        float | None, _setting("Scale of the noise.", parser=number(0), metavar="X")
-    ] = None,
+    temperature: Annotated[float | None, _setting("Scale of the noise.", metavar="X")] = None,
     seed: Annotated[
-        int, typer.Option(parser=whole(0, 2**32 - 1), metavar="N", help="Seed of the whole run.")
+        int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of the whole run.")
     ] = 0,
     part: Annotated[
         int | None,
-        typer.Option(
-            parser=whole(1),
-            metavar="N",
-            help="Images to compute at a time. [default: by memory]",
-        ),
+        typer.Option(min=1, metavar="N", help="Images to compute at a time. [default: by memory]"),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(parser=whole(1, 1024), metavar="N", help="CPU threads. [default: PyTorch's]"),
+        typer.Option(min=1, max=1024, metavar="N", help="CPU threads. [default: PyTorch's]"),
     ] = None,
     scale: Annotated[
         int | None,
         typer.Option(
-            parser=whole(1),
+            min=1,
             metavar="N",
             help="Side of a pixel in the file. [default: 1; more in a grid of small images]",
         ),
@@ -143,7 +106,7 @@ def generate(
             "--resume", help="Keep a folder's files from an interrupted run and make the others."
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Generate images, as a grid or as single files.
 
@@ -161,7 +124,8 @@ def generate(
     with reported_as("--preset"):
         named = None if preset is None else get_preset(preset)
     with reported_as("--model"):
-        file, found = find_model(model, named)
+        checkpoint = find(model, named, weights)
+    found = checkpoint.preset
     settings = {
         "num_iter": num_iter,
         "steps": int(steps) if steps and re.fullmatch("[0-9]{1,9}", steps) else steps,
@@ -190,7 +154,7 @@ def generate(
         tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     with reported_as("--model"):
         half = None if dtype is None else getattr(torch, dtype)
-        pipeline = load(file, found, weights=weights, vae=tokenizer, dtype=half)
+        pipeline = load(checkpoint, vae=tokenizer, dtype=half)
     if threads is not None:
         torch.set_num_threads(threads)
     if part is None and target.is_folder:
@@ -223,7 +187,7 @@ def _check_model(model: str, found: Preset, vae: str | None, settings: Mapping[s
 
 
 def _run(
-    pipeline: Pipeline, labels: Labels, output: Output, first: int, **options: Any
+    pipeline: Pipeline, labels: Labels, output: Output, first: int, **settings: Any
 ) -> dict[str, Any]:
     """Generate the images from `first` on into the output; what there is to tell about it."""
     start = time.perf_counter()
@@ -234,7 +198,7 @@ def _run(
                 report("generating", done, total)
 
             for images in pipeline.generate_parts(
-                labels, first=first, progress=progress, **options
+                labels, first=first, progress=progress, **settings
             ):
                 output.add(images)
             output.finish()

@@ -1,6 +1,5 @@
 """Image files: pixels from tensors, grids, and files that are whole or not there."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
+
+from marfast.files import replacing
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -51,14 +52,8 @@ def make_grid(images: Sequence[Pixels], columns: int) -> Pixels:
 
 
 def write_image(pixels: Pixels, path: Path) -> None:
-    """Write [H, W, C] in the format of the path's suffix: under another name, then renamed."""
+    """Write [H, W, C] in the format of the path's suffix."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     kind = FORMATS[path.suffix.lower()]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.parent / f".marfast-{os.getpid()}.part"
-    try:
-        with unfinished.open("wb") as file:
-            image.save(file, kind, **_OPTIONS.get(kind, {}))
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with replacing(path) as unfinished, unfinished.open("wb") as file:
+        image.save(file, kind, **_OPTIONS.get(kind, {}))

@@ -4,22 +4,22 @@ import json
 import os
 import platform
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import typer
 
+from marfast import hardware
 from marfast._version import __version__
-from marfast.model.presets import embedded_models, read_config
-from marfast.model.report import inspect
+from marfast.checkpoints import embedded_models, inspect
+from marfast.checkpoints.presets import read_config
+from marfast.cli import options
+from marfast.cli.console import print_pairs, print_table
+from marfast.cli.convert import report_pairs
+from marfast.cli.errors import bad, check_environment, reported_as
+from marfast.cli.explain import print_choices
 from marfast.ops.op import backends
 from marfast.ops.runtime import cpu
-
-from .console import print_pairs, print_table
-from .convert import report_pairs
-from .errors import bad, check_environment, reported_as
-from .explain import print_choices
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 """Shown where they are set, besides those that begin with MARFAST_."""
@@ -33,10 +33,7 @@ def info(
             help="Show what is in this model's file instead; every weight is checked.",
         ),
     ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="What the file holds, if it does not say."),
-    ] = None,
+    preset: options.Preset = None,
     explain: Annotated[
         bool,
         typer.Option(
@@ -45,13 +42,15 @@ def info(
             "and mar_huge need no file), and why not another.",
         ),
     ] = False,
-    batch: Annotated[int, typer.Option(help="With --explain: images at a time.")] = 1,
+    batch: Annotated[
+        int, typer.Option(min=1, metavar="N", help="With --explain: images at a time.")
+    ] = 1,
     dtype: Annotated[
         Literal["bfloat16", "float16"] | None,
-        typer.Option(help="With --explain: what products are computed in; float32 by default."),
+        typer.Option(help="With --explain: what products are computed in. [default: float32]"),
     ] = None,
     device: Annotated[str, typer.Option(help="With --explain: cpu, cuda or cuda:N.")] = "cpu",
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show what this machine has and can run.
 
@@ -83,7 +82,7 @@ def info(
 
 def gather() -> dict[str, Any]:
     """Everything that `marfast info` prints, as JSON can say it."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus = hardware.gpus()
     return {
         "versions": {
             "marfast": __version__,
@@ -91,7 +90,7 @@ def gather() -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "devices": {
-            "cpu": _cpu_name(),
+            "cpu": hardware.processor(),
             "logical_cpus": os.cpu_count(),
             "threads": torch.get_num_threads(),
             "gpus": gpus,
@@ -127,15 +126,6 @@ def _native() -> dict[str, Any]:
         "instruction_set": extension.isa(),
         "usable": extension.isas(),
     }
-
-
-def _cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())
 
 
 def _print(found: dict[str, Any]) -> None:

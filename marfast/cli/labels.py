@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from .errors import bad
+from marfast.cli.errors import bad
 
 NAMES_SHOWN = 20
 

@@ -8,9 +8,17 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .errors import bad
-from .images import LONGEST_SIDE, Pixels, enlarge, grid_side, make_grid, to_pixels, write_image
-from .target import refuse_to_replace
+from marfast.cli.errors import bad
+from marfast.cli.images import (
+    LONGEST_SIDE,
+    Pixels,
+    enlarge,
+    grid_side,
+    make_grid,
+    to_pixels,
+    write_image,
+)
+from marfast.cli.target import refuse_to_replace
 
 VIEWABLE = 112  # pixels: small images in a grid are enlarged to at most this
 

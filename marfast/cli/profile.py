@@ -1,18 +1,18 @@
 """`marfast profile`: a `generate` under Nsight Systems, Nsight Compute or torch's profiler."""
 
-import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from marfast import profiling
-
-from .console import print_pairs
-from .errors import bad
+from marfast.cli.console import print_pairs
+from marfast.cli.errors import bad
+from marfast.files import replacing
 
 NSYS = (
     "profile",
@@ -49,8 +49,7 @@ def profile(
         raise bad("COMMAND", f"{command!r}; allowed is generate")
     if not trace.parent.is_dir():
         raise bad("--trace", f"{trace}: {trace.parent} is not a folder")
-    arguments = [command, *context.args]
-    program = [sys.executable, "-m", "marfast", *arguments]
+    program = [sys.executable, "-m", "marfast", command, *context.args]
     file = trace.with_suffix("")
     if kernel is not None:
         ncu = shutil.which("ncu")
@@ -62,29 +61,16 @@ def profile(
         )
     if nsys := shutil.which("nsys"):
         raise typer.Exit(subprocess.run([nsys, *NSYS, f"--output={file}", *program]).returncode)
-    status = _torch_trace(arguments, trace)
-    if status == 0:
-        print_pairs([("trace", f"{trace} (open it at ui.perfetto.dev)")])
-    raise typer.Exit(status)
+    with replacing(trace) as unfinished:
+        profiling.trace(partial(_run, [command, *context.args]), str(unfinished))
+    print_pairs([("trace", f"{trace} (open it at ui.perfetto.dev)")])
 
 
-def _torch_trace(arguments: list[str], trace: Path) -> int:
-    from .app import app
+def _run(arguments: list[str]) -> None:
+    from marfast.cli.app import app
 
-    status = 0
-
-    def run() -> None:
-        nonlocal status
-        try:
-            app(arguments, prog_name="marfast")
-        except SystemExit as end:
-            status = int(end.code or 0)
-
-    unfinished = trace.with_name(f".{trace.name}.part.json")
     try:
-        profiling.trace(run, str(unfinished))
-        if status == 0:
-            os.replace(unfinished, trace)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return status
+        app(arguments, prog_name="marfast")
+    except SystemExit as end:
+        if end.code:
+            raise

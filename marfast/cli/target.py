@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import features
 
-from .errors import bad, reported_as
-from .images import FORMATS
+from marfast.cli.errors import bad, reported_as
+from marfast.cli.images import FORMATS
 
 
 @dataclass(frozen=True)

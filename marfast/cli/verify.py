@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from marfast.verification.report import OpRow, Report
-from marfast.verify import verify as gather
-
-from .console import print_table, progress_bar
-from .errors import check_environment, reported_as
+from marfast.cli import options
+from marfast.cli.console import print_table, progress_bar
+from marfast.cli.errors import check_environment, reported_as
+from marfast.verifying import verify as gather
+from marfast.verifying.report import OpRow, Report
 
 
 def verify(
@@ -17,7 +17,7 @@ def verify(
         str | None,
         typer.Option(metavar="PATH", help="A checkout of LTH14/mar, to compare with bit for bit."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    as_json: options.AsJson = False,
 ) -> None:
     """Check marfast on this machine.
 

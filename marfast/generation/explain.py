@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 
+from marfast.checkpoints import Settings
+from marfast.generation.loop import Loop
+from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.model.mar import FastMAR
-from marfast.model.presets import Settings
 from marfast.ops import choice
 from marfast.ops.op import Backend, Op
 from marfast.ops.runtime import cpu
-
-from .loop import Loop
-from .randomness import BatchRandomness, Generators
 
 
 @dataclass
@@ -44,7 +43,7 @@ def explain(model: FastMAR, batch: int, settings: Settings) -> list[Choice]:
         found.setdefault(key, Choice(op.name, [], chosen.name, others, 0)).calls += 1
         sizes.setdefault(key, set()).add(tuple(a[0].shape))
 
-    model.refresh()
+    model.update()
     randomness = BatchRandomness(Generators.seeded(0, model.device), batch, range(batch))
     labels = torch.full((batch,), -1, device=model.device)
     loop = Loop(model, labels, randomness, settings, model.schedule(2))

@@ -15,12 +15,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from marfast.checkpoints import Settings
+from marfast.generation.loop import Loop, Progress
+from marfast.generation.randomness import Randomness
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 from marfast.ops import choice
-
-from .loop import Loop, Progress
-from .randomness import Randomness
 
 GRAPH_MEMORY = 4 << 30
 """Bytes that the graphs of one model may hold on to."""

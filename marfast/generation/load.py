@@ -4,21 +4,19 @@ from pathlib import Path
 
 import torch
 
-from marfast.model.checkpoint import load_weights, read_checkpoint
-from marfast.model.find import PresetLike, find_model
+from marfast.checkpoints import Architecture, Report, find
+from marfast.checkpoints.checkpoint import ModelLike, PresetLike
+from marfast.errors import ArgumentError
+from marfast.generation.pipeline import Pipeline
+from marfast.model.autoencoder import load_tokenizer
 from marfast.model.mar import FastMAR, check_dtype
-from marfast.model.presets import Architecture
-from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer, check_tokenizer
-from marfast.model.vae import load_tokenizer
-
-from .pipeline import Pipeline
 
 TokenizerLike = str | Path | Tokenizer
 
 
 def load(
-    model: str | Path,
+    model: ModelLike,
     preset: PresetLike = None,
     *,
     weights: str | None = None,
@@ -29,7 +27,8 @@ def load(
     """Load a model that can `generate`; `report` on it tells what was read.
 
     model: the name of an embedded model ("fashion-mnist"), a folder with config.json and
-        model.safetensors, a .safetensors file, or a .pth as LTH14/mar saves it.
+        model.safetensors, a .safetensors file, a .pth as LTH14/mar saves it, or any of these as
+        `marfast.checkpoints.find` opened it.
     preset: what a file holds, where it does not say so itself: "mar_base", "mar_large", "mar_huge",
         an embedded model's name, a config.json, or such a file's contents. A .pth of LTH14/mar's
         main_mar.py and what `marfast convert` wrote say it.
@@ -44,16 +43,16 @@ def load(
     file), naming file and key; TypeError for a `vae` that is no tokenizer.
     """
     check_dtype(dtype)
-    path, found = find_model(model, preset)
+    checkpoint = find(model, preset, weights)
+    found = checkpoint.preset
     tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     settings = found.settings
-    checkpoint = read_checkpoint(path, weights)
     module = found.architecture.build(
         steps=str(settings.steps), clip_denoised=settings.clip_denoised
     )
-    load_weights(checkpoint.weights, module, str(path))
-    report = Report.of(checkpoint, found)
+    checkpoint.file.fill(module)
     fast = FastMAR(module, dtype)
+    report = Report.of(checkpoint)
     return Pipeline(fast, settings, found.classes, report, tokenizer).to(device)
 
 
@@ -61,7 +60,7 @@ def find_tokenizer(vae: TokenizerLike, architecture: Architecture) -> Tokenizer:
     """The tokenizer itself, or the one in a file, for models of this architecture; errors as of
     `load`."""
     if architecture.makes_pixels:
-        raise ValueError("vae: given for a model of pixels, which needs none")
+        raise ArgumentError("vae", "given for a model of pixels, which needs none")
     tokenizer = load_tokenizer(vae) if isinstance(vae, (str, Path)) else vae
     check_tokenizer(tokenizer, architecture)
     return tokenizer

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.checkpoints import Settings
+from marfast.generation.randomness import Randomness
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.mar import guidance_scale, mask_lengths
-
-from .randomness import Randomness
 
 Progress = Callable[[int, int], None]
 

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.checkpoints import Report, Settings
+from marfast.errors import ArgumentError, check_whole
+from marfast.generation.loop import Progress
+from marfast.generation.randomness import randomness_of_parts
+from marfast.generation.sample import sample_tokens
 from marfast.model.mar import FastMAR
-from marfast.model.presets import Settings
-from marfast.model.report import Report
 from marfast.model.tokenizer import Tokenizer
-
-from .loop import Progress
-from .randomness import randomness_of_parts
-from .sample import sample_tokens
 
 PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about
 ACTIVATIONS = 16  # vectors of the transformer's width that are live for each position, about
@@ -91,7 +90,7 @@ class Pipeline:
             random number goes where.
         progress: called with (done, of) iterations.
 
-        Raises ValueError, naming the argument, before any work.
+        Raises ArgumentError, a ValueError, before any work.
         """
         images = self.generate_parts(
             labels,
@@ -126,10 +125,8 @@ class Pipeline:
         _check_seed(seed, batch)
         chosen = self.settings.replace(module.seq_len, **settings)
         size = self.largest_part if part is None else part
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"part: {part!r}; allowed are whole numbers from 1")
-        if isinstance(first, bool) or not isinstance(first, int) or not 0 <= first <= batch:
-            raise ValueError(f"first: {first!r}; allowed are 0 to {batch}, the number of labels")
+        check_whole("part", size, 1)
+        check_whole("first", first, 0, batch, f"allowed are 0 to {batch}, the number of labels")
         parts = [range(i, min(i + size, batch)) for i in range(first, batch, size)]
         return self._run(label_tensor, seed, parts, chosen, progress)
 
@@ -164,11 +161,10 @@ class Pipeline:
         listed: Any = labels.tolist() if hasattr(labels, "tolist") else labels
         values = [listed] if isinstance(listed, int) or listed is None else list(listed)
         if not values:
-            raise ValueError("labels: none given; at least one is needed")
+            raise ArgumentError("labels", "none given", "at least one is needed")
         for value in values:
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if value is not None and not (whole and 0 <= value < count):
-                raise ValueError(f"labels: {value!r}; allowed are 0 to {count - 1}, or None")
+            if value is not None:
+                check_whole("labels", value, 0, count - 1, f"allowed are 0 to {count - 1}, or None")
         return torch.tensor([-1 if v is None else v for v in values], device=self.model.device)
 
 
@@ -176,7 +172,7 @@ def _check_seed(seed: Seed, batch: int) -> None:
     if seed is None:
         return
     for value in seed if isinstance(seed, Sequence) else [seed]:
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
-            raise ValueError(f"seed: {value!r}; allowed are whole numbers from 0 to 2^32 - 1")
+        check_whole("seed", value, 0, 2**32 - 1, "allowed are whole numbers from 0 to 2^32 - 1")
     if isinstance(seed, Sequence) and len(seed) != batch:
-        raise ValueError(f"seed: {len(seed)} seeds for {batch} labels; one for each is needed")
+        given = f"{len(seed)} seeds for {batch} labels"
+        raise ArgumentError("seed", given, "one for each is needed")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from marfast.errors import ArgumentError
 from marfast.reference.mar import random_orders
 
 
@@ -72,7 +73,7 @@ class Generators:
         if device.type == "cuda":
             index = torch.cuda.current_device() if device.index is None else device.index
             return cls(np.random, cpu, torch.cuda.default_generators[index])
-        raise ValueError(f"device: {device}; without a seed, allowed are cpu and cuda")
+        raise ArgumentError("device", device, "without a seed, allowed are cpu and cuda")
 
     def twin(self) -> "Generators":
         """Others on the same devices."""

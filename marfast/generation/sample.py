@@ -2,12 +2,11 @@
 
 from torch import Tensor
 
+from marfast.checkpoints import Settings
+from marfast.generation.graphs import Graphs, key_of
+from marfast.generation.loop import Loop, Progress
+from marfast.generation.randomness import Randomness
 from marfast.model.mar import FastMAR, Schedule
-from marfast.model.presets import Settings
-
-from .graphs import Graphs, key_of
-from .loop import Loop, Progress
-from .randomness import Randomness
 
 
 def sample_tokens(
@@ -23,7 +22,7 @@ def sample_tokens(
     schedule is the sampler's, `model.schedule(…)`; `settings.steps` is not read. progress(done, of)
     is called after each of the `settings.num_iter` iterations.
     """
-    model.refresh()
+    model.update()
     graphs: Graphs | None = model.graphs
     if graphs is not None:
         key = key_of(model, len(labels), randomness, settings, schedule)

@@ -1,20 +1,7 @@
-"""Models: what they are (presets), how their files are read, and the thin model that runs them."""
+"""The running model: MAR and its tokenizer through the ops."""
 
-from .checkpoint import CheckpointError
-from .mar import FastMAR
-from .presets import Architecture, Preset, Settings, embedded_models, get_preset
-from .tokenizer import Tokenizer
-from .vae import KLTokenizer, load_tokenizer
+from marfast.model.autoencoder import KLTokenizer, load_tokenizer
+from marfast.model.mar import FastMAR
+from marfast.model.tokenizer import Tokenizer
 
-__all__ = [
-    "Architecture",
-    "CheckpointError",
-    "FastMAR",
-    "KLTokenizer",
-    "Preset",
-    "Settings",
-    "Tokenizer",
-    "embedded_models",
-    "get_preset",
-    "load_tokenizer",
-]
+__all__ = ["FastMAR", "KLTokenizer", "Tokenizer", "load_tokenizer"]

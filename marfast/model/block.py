@@ -6,12 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
-
-from .binding import Packing, native_kernels_take
+from marfast.model.packing import Packing, cpu_kernels_take
 
 
 def _pack(weights: Any) -> Tensor:
     return ops.pack_linear(*weights)
+
+
+def _parts(owner: Any, *names: str) -> list[Any]:
+    return [getattr(owner, name, None) for name in names]
 
 
 def _is_identity(module: Any) -> bool:
@@ -21,17 +24,14 @@ def _is_identity(module: Any) -> bool:
 def is_plain_block(block: Any) -> bool:
     """Whether `block` has the parts of `reference.transformer.Block`, by its names, and no others
     that act (the reference's block, or timm's without its options), and nobody hooked into it."""
-    attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
-    linears = [
-        *(getattr(attention, name, None) for name in ("qkv", "proj")),
-        *(getattr(mlp, name, None) for name in ("fc1", "fc2")),
-    ]
-    norms = [getattr(block, name, None) for name in ("norm1", "norm2")]
+    attention, mlp = _parts(block, "attn", "mlp")
+    linears = [*_parts(attention, "qkv", "proj"), *_parts(mlp, "fc1", "fc2")]
+    norms = _parts(block, "norm1", "norm2")
     activation = getattr(mlp, "act", None)
     extras = [
-        *(getattr(attention, name, None) for name in ("q_norm", "k_norm")),
-        *(getattr(block, name, None) for name in ("ls1", "ls2", "drop_path1", "drop_path2")),
         getattr(mlp, "norm", None),
+        *_parts(attention, "q_norm", "k_norm"),
+        *_parts(block, "ls1", "ls2", "drop_path1", "drop_path2"),
     ]
     return (
         all(type(linear) is nn.Linear and linear.bias is not None for linear in linears)
@@ -49,7 +49,7 @@ class FastLinear:
     def __init__(self) -> None:
         self._packing = Packing(_pack)
 
-    def refresh(self, linear: nn.Linear, norm: Any = None, gelu: bool = False) -> None:
+    def update(self, linear: nn.Linear, norm: Any = None, gelu: bool = False) -> None:
         """Take these modules' weights as they are now."""
         self.norm, self.gelu = norm, gelu
         (self.weight, self.bias), self._packed = self._packing.of([linear.weight, linear.bias])
@@ -77,24 +77,24 @@ class FastBlock:
 
     def __init__(self) -> None:
         self.qkv, self.proj, self.fc1, self.fc2 = (FastLinear() for _ in range(4))
-        self.native = False
+        self.by_kernels = False
 
-    def refresh(self, block: Any) -> None:
+    def update(self, block: Any) -> None:
         """Take this block's weights as they are now. To be called once in each generation."""
         self.block = block
-        self.native = (
+        self.by_kernels = (
             is_plain_block(block)
             and block.attn.qkv.weight.dtype == torch.float32
-            and native_kernels_take(block.attn.qkv.weight)
+            and cpu_kernels_take(block.attn.qkv.weight)
         )
-        if self.native:
-            self.qkv.refresh(block.attn.qkv, block.norm1)
-            self.proj.refresh(block.attn.proj)
-            self.fc1.refresh(block.mlp.fc1, block.norm2, gelu=True)
-            self.fc2.refresh(block.mlp.fc2)
+        if self.by_kernels:
+            self.qkv.update(block.attn.qkv, block.norm1)
+            self.proj.update(block.attn.proj)
+            self.fc1.update(block.mlp.fc1, block.norm2, gelu=True)
+            self.fc2.update(block.mlp.fc2)
 
     def __call__(self, x: Tensor, rows: Tensor, queries: Tensor | None = None) -> Tensor:
-        if not self.native:
+        if not self.by_kernels:
             x = self.block(x)
             return x if queries is None else x[rows, queries]
         batch, length, width = x.shape

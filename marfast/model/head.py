@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
+from marfast.checkpoints.meta import without_storage
+from marfast.model.packing import Packing
 from marfast.ops.head import HeadShape
 from marfast.reference.diffusion import HeadOptions, ddpm_step
 from marfast.reference.head import SimpleMLPAdaLN, denoise
-
-from .binding import Packing
-from .meta import without_storage
 
 SAME, SAME_IN_HALF = 1e-3, 5e-2
 """How far, relative to the largest value, rounding may move what a head computes."""
@@ -51,7 +50,7 @@ class FastHead:
         self._packing = Packing(ops.pack_head)
         self._checked: tuple[Any, bool] | None = None
 
-    def refresh(self, net: Any) -> None:
+    def update(self, net: Any) -> None:
         """Take this module and its weights as they are now. To be called once in each use."""
         self.net = net
         self.weights, self.packed = self._packing.of(head_parameters(net))

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.errors import ArgumentError
+from marfast.model.block import FastBlock
+from marfast.model.head import FastHead
+from marfast.model.packing import autocast
 from marfast.ops.runtime import DTYPES
 from marfast.reference.diffusion import HeadOptions, create_diffusion, sampling_schedule
-
-from .binding import autocast
-from .block import FastBlock
-from .head import FastHead
 
 Schedule = tuple[Tensor, Tensor]
 
@@ -25,7 +25,7 @@ def check_dtype(dtype: torch.dtype | None) -> None:
     """Raise ValueError unless products can be computed in it."""
     if dtype not in (None, *DTYPES):
         names = ", ".join(map(str, DTYPES))
-        raise ValueError(f"dtype: {dtype!r}; allowed are None, {names}")
+        raise ArgumentError("dtype", repr(dtype), f"allowed are None, {names}")
 
 
 class FastMAR:
@@ -53,17 +53,17 @@ class FastMAR:
         """What this model's dtype asks for."""
         return autocast(self.device, self.dtype)
 
-    def refresh(self) -> None:
+    def update(self) -> None:
         """Take the module's parts and weights as they are now, once before each generation."""
         with self.autocast():
-            self.head.refresh(self.module.diffloss.net)
+            self.head.update(self.module.diffloss.net)
             for fast, blocks in (
                 (self._encoder, self.module.encoder_blocks),
                 (self._decoder, self.module.decoder_blocks),
             ):
                 fast[:] = [*fast, *(FastBlock() for _ in blocks)][: len(blocks)]
                 for fast_block, block in zip(fast, blocks, strict=True):
-                    fast_block.refresh(block)
+                    fast_block.update(block)
 
     def schedule(self, steps: int | str | None = None) -> Schedule:
         """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device.
@@ -80,7 +80,7 @@ class FastMAR:
             self._schedules[key] = process, schedule
         return schedule
 
-    def forget(self) -> None:
+    def refresh(self) -> None:
         """Pack all weights anew at the next use, and drop what was captured: for weights that were
         written where no version counts it."""
         self.head = FastHead()

@@ -4,7 +4,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from .presets import Architecture
+from marfast.checkpoints import Architecture
+from marfast.errors import ArgumentError
 
 
 class Tokenizer(Protocol):
@@ -32,8 +33,8 @@ _NUMBERS = ("stride", "channels")
 
 
 def check_tokenizer(tokenizer: Tokenizer, architecture: Architecture) -> None:
-    """Raise TypeError unless this is a tokenizer, ValueError unless its latents are those of models
-    of this architecture."""
+    """Raise TypeError unless this is a tokenizer, ArgumentError unless its latents are those of
+    models of this architecture."""
     lacks = [name for name in _METHODS if not callable(getattr(tokenizer, name, None))]
     lacks += [name for name in _NUMBERS if not isinstance(getattr(tokenizer, name, None), int)]
     if lacks:
@@ -46,4 +47,4 @@ def check_tokenizer(tokenizer: Tokenizer, architecture: Architecture) -> None:
         ("channels", architecture.vae_embed_dim),
     ):
         if (given := getattr(tokenizer, name)) != own:
-            raise ValueError(f"vae: its {name} is {given}; this model's latents need {own}")
+            raise ArgumentError("vae", f"its {name} is {given}", f"this model's latents need {own}")

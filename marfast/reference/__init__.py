@@ -1,9 +1,9 @@
 """What MAR means, in plain PyTorch: all else in the package is checked against this."""
 
-from .diffusion import GaussianDiffusion, create_diffusion, space_timesteps
-from .head import DiffLoss, SimpleMLPAdaLN
-from .mar import MAR, mar_base, mar_huge, mar_large
-from .vae import AutoencoderKL, DiagonalGaussianDistribution
+from marfast.reference.diffusion import GaussianDiffusion, create_diffusion, space_timesteps
+from marfast.reference.head import DiffLoss, SimpleMLPAdaLN
+from marfast.reference.mar import MAR, mar_base, mar_huge, mar_large
+from marfast.reference.vae import AutoencoderKL, DiagonalGaussianDistribution
 
 __all__ = [
     "MAR",

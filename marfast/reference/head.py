@@ -14,7 +14,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .diffusion import HeadOptions, Model, create_diffusion, ddpm_step, guided_epsilon
+from marfast.reference.diffusion import (
+    HeadOptions,
+    Model,
+    create_diffusion,
+    ddpm_step,
+    guided_epsilon,
+)
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .head import DiffLoss
-from .transformer import Block, NormLayer
+from marfast.reference.head import DiffLoss
+from marfast.reference.transformer import Block, NormLayer
 
 
 def random_orders(batch: int, seq_len: int, rng: Any = np.random) -> Tensor:

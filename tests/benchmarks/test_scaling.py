@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.studies import RESULTS, scaling
-from marfast.benchmarking.floors import Floors
+from marfast.bench.floors import Floors
 from tests.models import tiny_pipeline
 
 LIMITS = {1: Floors({"float32": 1e11, "bfloat16": 2e11}, {1: 1e10}, 1e-6)}

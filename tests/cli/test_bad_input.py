@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import save_file
 
 import marfast
+from marfast.checkpoints import embedded_models
 from marfast.cli import generate as generate_command
-from marfast.model.presets import embedded_models
 from marfast.ops.runtime import cpu
 from tests.cli.program import files, generate, invoke
 from tests.models import tiny_autoencoder
@@ -59,7 +59,7 @@ def refused(result: Any, option: str, *said: str) -> None:
 
 ARGUMENTS = [
     # option, value, what the message says; values are read before weights are
-    ("--dtype", "int8", "'int8'; allowed are bfloat16, float16"),
+    ("--dtype", "int8", "'int8' is not one of 'bfloat16', 'float16'"),
     ("--labels", "10", "'10'; allowed are 0 to 9, ranges such as 0-9, none, t-shirt, trouser"),
     ("--labels", "sneakers", "'sneakers'; allowed are"),
     ("--labels", "-1", "'-1'; allowed are"),
@@ -89,15 +89,15 @@ ARGUMENTS = [
     ("--preset", "text.json", "text.json: not a JSON file"),
     ("--preset", "wrong.json", "wrong.json: architecture.img_size: 0"),
     ("--preset", "empty", "'empty'; allowed are"),
-    ("--weights", "ema", "'ema'; allowed are model_ema, model"),
+    ("--weights", "ema", "'ema' is not one of 'model_ema', 'model'"),
     ("--vae", "nothing.ckpt", "nothing.ckpt; fashion-mnist makes pixels and needs none"),
-    ("--per-label", "0", "'0'; allowed are whole numbers from 1"),
-    ("--per-label", "2.5", "'2.5'; allowed are"),
-    ("--per-label", "many", "'many'; allowed are"),
+    ("--per-label", "0", "greater than or equal to 1"),
+    ("--per-label", "2.5", "valid integer"),
+    ("--per-label", "many", "valid integer"),
     ("--per-label", "100001", "100001 images; allowed are up to 100000"),
-    ("--num-iter", "0", "'0'; allowed are whole numbers from 1"),
+    ("--num-iter", "0", "0; Input should be greater than or equal to 1"),
     ("--num-iter", "50", "50; allowed are 1 to 49"),
-    ("--num-iter", "9" * 5000, "allowed are"),
+    ("--num-iter", "9" * 5000, "integer"),
     ("--steps", "1", "1; allowed are 2 to 1000"),
     ("--steps", "1001", "1001; allowed are"),
     ("--steps", "-5", "'-5'; allowed are"),
@@ -106,22 +106,23 @@ ARGUMENTS = [
     ("--steps", "few", "'few'; allowed are 2 to 1000, or a respacing"),
     ("--steps", "", "''; allowed are"),
     ("--steps", "9" * 5000, "allowed are"),
-    ("--cfg", "-1", "'-1'; allowed are numbers from 0"),
-    ("--cfg", "nan", "'nan'; allowed are"),
-    ("--cfg", "inf", "'inf'; allowed are"),
-    ("--cfg", "strong", "'strong'; allowed are"),
-    ("--cfg-schedule", "cosine", "'cosine'; allowed are linear, constant"),
-    ("--temperature", "-0.1", "'-0.1'; allowed are numbers from 0"),
+    ("--cfg", "-1", "-1.0; Input should be greater than or equal to 0"),
+    ("--cfg", "nan", "nan; Input should be a finite number"),
+    ("--cfg", "inf", "inf; Input should be a finite number"),
+    ("--cfg", "strong", "valid number"),
+    ("--cfg-schedule", "cosine", "'cosine' is not one of 'linear', 'constant'"),
+    ("--temperature", "-0.1", "-0.1; Input should be greater than or equal to 0"),
     ("--temperature", "1e300", "1e+300; Input should be less than or equal to 10000"),
     ("--cfg", "1e5", "100000.0; Input should be less than or equal to 10000"),
-    ("--temperature", "hot", "'hot'; allowed are"),
-    ("--seed", "-1", "'-1'; allowed are whole numbers from 0 to 4294967295"),
-    ("--seed", "4294967296", "'4294967296'; allowed are"),
-    ("--seed", "now", "'now'; allowed are"),
-    ("--part", "0", "'0'; allowed are whole numbers from 1"),
-    ("--threads", "0", "'0'; allowed are whole numbers from 1 to 1024"),
-    ("--threads", "all", "'all'; allowed are"),
-    ("--scale", "0", "'0'; allowed are whole numbers from 1"),
+    ("--temperature", "hot", "valid number"),
+    ("--seed", "-1", "greater than or equal to 0"),
+    ("--seed", "4294967296", "less than or equal to 4294967295"),
+    ("--seed", "now", "valid integer"),
+    ("--part", "0", "greater than or equal to 1"),
+    ("--threads", "0", "greater than or equal to 1"),
+    ("--threads", "1025", "less than or equal to 1024"),
+    ("--threads", "all", "valid integer"),
+    ("--scale", "0", "greater than or equal to 1"),
     ("--scale", "10000", "10000; allowed is up to"),
 ]
 
@@ -148,7 +149,12 @@ def test_an_argument_is_refused_before_any_work(
         ("weights.safetensors", None, "--preset", "weights.safetensors does not say"),
         ("weights.safetensors", "mar_base", "--model", "makes latents; --vae names the tokenizer"),
         ("weights.safetensors", "two_channels.json", "--model", "2 channels; allowed are 1 or 3"),
-        ("weights.safetensors", "heads.json", "--model", "num_heads"),
+        (
+            "weights.safetensors",
+            "heads.json",
+            "--preset",
+            "num_heads: 5; allowed are divisors",
+        ),
         ("weights.safetensors", "wider.json", "--model", "weights.safetensors: "),
         ("other.safetensors", "fashion-mnist", "--model", "other.safetensors: misses"),
         ("cut.safetensors", "fashion-mnist", "--model", "cut.safetensors: not readable"),

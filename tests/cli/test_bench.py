@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from marfast.benchmarking import floors, heads, measure
-from marfast.benchmarking.floors import Floors
-from marfast.benchmarking.timing import in_turn, percentiles
+from marfast.bench import floors, head_rows, heads
+from marfast.bench.floors import Floors
+from marfast.cli import bench as bench_command
 from tests.cli.program import invoke
 
 QUICK = ("--rounds=2", "--steps=2")
@@ -18,7 +18,7 @@ QUICK = ("--rounds=2", "--steps=2")
 @pytest.fixture(autouse=True)
 def limits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = Floors({"float32": 1e11, "bfloat16": 2e11}, {1: 1e10}, 1e-6)
-    monkeypatch.setattr(measure, "measure", lambda *_: fixed)
+    monkeypatch.setattr(head_rows, "measure", lambda *_: fixed)
     monkeypatch.setattr(floors, "peak", lambda *_: 1e11)
 
 
@@ -90,7 +90,7 @@ def test_rows_finished_before_a_wrong_result_are_printed(
 
     def wrong(workload: Any, *rest: Any) -> Any:
         run = right(workload, *rest)
-        return lambda: run() + (1.0 if len(workload.arguments[2]) == 4 else 0.0)
+        return lambda: run() + (1.0 if len(workload.cond) == 4 else 0.0)
 
     monkeypatch.setattr(heads, "ours", wrong)
     result = invoke("bench", "head-b", "--rows=2,4", *QUICK)
@@ -110,14 +110,14 @@ def test_two_steps_of_an_image_in_bfloat16_are_judged_beside_autocast(needs_nati
 def test_ctrl_c_leaves_the_rows_that_were_finished(
     small_heads: None, needs_native: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    measured = measure.measure_head
+    measured = bench_command.measure_head
 
     def interrupted(name: str, net: Any, rows: int, *rest: Any) -> Any:
         if rows == 3:
             raise KeyboardInterrupt
         return measured(name, net, rows, *rest)
 
-    monkeypatch.setattr(measure, "measure_head", interrupted)
+    monkeypatch.setattr(bench_command, "measure_head", interrupted)
     out = tmp_path / "rows.json"
     result = invoke("bench", "head-b", "--rows=2,3", *QUICK, f"--out={out}")
     assert "interrupted" in result.stderr
@@ -132,14 +132,14 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-b", "--rounds=0"], "--rounds"),
         (["fashion-mnist", "--batch=0"], "'0'; allowed are whole numbers from 1"),
         (["image-b", "--num-iter=257", "--steps=2"], "num-iter"),
-        (["head-b", "--device=tpu"], "allowed are cpu and cuda"),
+        (["head-b", "--device=tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
         (["head-b", "--original=/nowhere"], "no such directory"),
     ],
 )
 def test_bad_input_is_one_line(
     arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from marfast.benchmarking import images
+    from marfast.bench import images
     from tests.models import tiny_pipeline
 
     monkeypatch.setattr(images, "random_module", lambda *_: tiny_pipeline().model.module)
@@ -147,14 +147,6 @@ def test_bad_input_is_one_line(
     assert result.exit_code == 2
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
-
-
-def test_percentiles_are_wider_on_a_busy_machine() -> None:
-    timing = in_turn({"a": lambda: None, "b": lambda: None}, rounds=11)
-    assert {len(seconds) for seconds in timing.seconds.values()} == {11}
-    values = timing.seconds["a"]
-    quiet, busy = percentiles(values, 0.0, 1e9), percentiles(values, 0.5, 1e9)
-    assert busy[0] <= quiet[0] <= quiet[1] == busy[1] <= quiet[2] <= busy[2]
 
 
 def test_a_prediction_measures_nothing_and_says_so(needs_native: None, tmp_path: Path) -> None:
@@ -168,32 +160,3 @@ def test_a_prediction_measures_nothing_and_says_so(needs_native: None, tmp_path:
     assert [entry["gpu"] for entry in entries] == ["A100", "H100 PCIe", "H100 SXM", "H200"]
     refused = invoke("bench", "image-b", "--predict")
     assert (refused.exit_code, "head-b" in refused.stderr) == (2, True)
-
-
-@pytest.mark.slow
-def test_every_size_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torch._dynamo.utils import counters
-
-    compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f, mode, **k: compile(f, backend="eager", **k))
-    net = heads.draw_head(4, 8, 1, 8)
-    sizes = range(1, 20, 2)
-    with torch.no_grad():
-        for rows in sizes:
-            heads.compiled(heads.head_workload(net, rows, 2))()
-            assert counters["stats"]["unique_graphs"] >= 1
-            counters.clear()
-    torch.compiler.reset()
-
-
-def test_the_originals_own_noise_is_no_error(
-    small_heads: None, needs_native: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It returns the rows of both halves, too."""
-    monkeypatch.setattr(heads, "original", lambda *_: lambda: torch.randn(4, 16))
-    net = heads.draw_head(16, 64, 2, 48)
-    limits = Floors({"float32": 1e11, "bfloat16": 2e11}, {1: 1e10}, 1e-6)
-    options = measure.Options(rounds=2, original=object())
-    found = measure.measure_head("head-b", net, 4, 2, options, limits)
-    assert {row["who"]: row["difference"] is None for row in found}["original"]
-    assert {row["rounds"] for row in found} == {3}

@@ -15,9 +15,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import marfast
+from marfast.checkpoints import Preset, Settings
 from marfast.cli import images, output
 from marfast.generation import Pipeline
-from marfast.model import Preset, Settings
 from tests.cli.program import files, generate, invoke, start
 from tests.models import LATENT, tiny_autoencoder, tiny_weights
 
@@ -275,7 +275,7 @@ def test_an_interruption_while_writing_leaves_the_old_file(
         raise KeyboardInterrupt
 
     Path("there.png").write_bytes(b"precious")
-    target = (images.os, "replace") if moment == "replace" else (Image.Image, "save")
+    target = (os, "replace") if moment == "replace" else (Image.Image, "save")
     monkeypatch.setattr(*target, interrupt)
     assert generate("--labels=3", "--out=there.png", "--force").exit_code == 130
     assert files(Path()) == {"there.png": b"precious"}

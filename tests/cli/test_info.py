@@ -74,7 +74,7 @@ def test_explain_says_why_not_another(monkeypatch: pytest.MonkeyPatch) -> None:
     ("arguments", "said"),
     [
         (["--explain"], "give --model, too"),
-        (["--explain", "--model=fashion-mnist", "--batch=0"], "0; allowed are whole numbers"),
+        (["--explain", "--model=fashion-mnist", "--batch=0"], "greater than or equal to 1"),
         (["--explain", "--model=fashion-mnist", "--device=tpu"], "allowed are cpu, cuda"),
         (["--explain", "--model=nothing"], "nothing"),
     ],

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 import marfast
+from marfast.checkpoints import Preset, Settings, embedded_models
 from marfast.cli import bench as bench_command
 from marfast.cli import verify as verify_command
 from marfast.cli.app import app
-from marfast.model.presets import Preset, Settings, embedded_models
-from marfast.verification.report import Report
+from marfast.verifying.report import Report
 from tests.cli.program import TINY, invoke, run, start
 from tests.models import LATENT, tiny_autoencoder, tiny_weights
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from marfast.cli import verify as verify_command
-from marfast.verification.report import Difference, OpRow, Report, Row
+from marfast.verifying.report import Difference, OpRow, Report, Row
 from tests.cli.program import invoke
 
 FIGURES = {

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import marfast
+from marfast.checkpoints import Settings
 from marfast.generation import sample_tokens
 from marfast.generation.randomness import BatchRandomness, Generators, randomness_of_parts
-from marfast.model import FastMAR, Settings
+from marfast.model import FastMAR
 from marfast.ops.op import OPS
 from tests.models import TINY, tiny_pipeline
 
@@ -184,7 +185,7 @@ class NoWaiting(TorchDispatchMode):
 @pytest.mark.parametrize("seed", [0, [1, 2, 3, 4, 5]])
 def test_the_loop_neither_searches_a_mask_nor_waits_for_data(cfg_schedule: str, seed: Any) -> None:
     pipeline = tiny_pipeline()
-    pipeline.model.refresh()  # its first use compares known answers
+    pipeline.model.update()  # its first use compares known answers
     fill = pipeline.model.refresh
     pipeline.model.refresh = lambda: None  # type: ignore[method-assign]  # a CPU's checksum
     with NoWaiting() as watched:
@@ -202,7 +203,7 @@ def test_no_value_is_read_from_the_models_device(monkeypatch: pytest.MonkeyPatch
         module = TINY.build(steps="3").to("meta")
         model = FastMAR(module)
         model.head._checked = module.diffloss.net, True  # it would compare known answers
-        model.refresh()
+        model.update()
         labels = torch.zeros(2, dtype=torch.int64, device="meta")
         generators = Generators(np.random.RandomState(0), torch.Generator(), torch.Generator())
         randomness = BatchRandomness(generators, 2, range(2))

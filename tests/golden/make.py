@@ -17,8 +17,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from marfast.verification import original
-from marfast.verification.case import Result
+from marfast.verifying import original
+from marfast.verifying.case import Result
 from tests.golden import recipes, values
 
 

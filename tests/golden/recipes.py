@@ -4,9 +4,9 @@ out alike on every machine, and a hash of the weights that they run with."""
 import hashlib
 from functools import partial
 
-from marfast.verification import cases
-from marfast.verification.case import Case, Implementation, Result
-from marfast.verification.cases.models import VARIANTS, tiny
+from marfast.verifying import cases
+from marfast.verifying.case import Case, Implementation, Result
+from marfast.verifying.cases.models import VARIANTS, tiny
 
 # cost, size and rounding
 LEFT_OUT = ("true widths", "names and shapes", "bf16", "autoencoder, initial weights")

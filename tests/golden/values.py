@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from marfast.verification.case import Case, Result
+from marfast.verifying.case import Case, Result
 
 FOLDER = Path(__file__).parent
 # Relative to the tensor's scale. Float64 schedules differ where the cosines of C libraries do.

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from marfast.benchmarking.results import commit, write_rows
+from marfast.bench.results import commit, write_rows
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

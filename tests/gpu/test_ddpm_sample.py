@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.benchmarking.predict import HEADS
+from marfast.bench.predict import HEADS
 from marfast.ops import choice
 from marfast.ops.ddpm_sample import cuda as sampler
 from marfast.ops.op import OPS

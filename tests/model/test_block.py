@@ -24,24 +24,24 @@ def test_same_result(block: Block, queries: torch.Tensor | None) -> None:
     x = torch.randn(3, 11, 80)
     expected = block(x) if queries is None else block(x)[ROWS, queries]
     fast = FastBlock()
-    fast.refresh(block)
+    fast.update(block)
     torch.testing.assert_close(fast(x, ROWS, queries), expected, rtol=1e-5, atol=1e-5)
     with marfast.backend("reference"):
-        fast.refresh(block)
-        assert not fast.native
+        fast.update(block)
+        assert not fast.by_kernels
         assert torch.equal(fast(x, ROWS, queries), expected)
 
 
 @torch.no_grad()
 def test_new_weights_are_taken(block: Block, needs_native: None) -> None:
     fast = FastBlock()
-    fast.refresh(block)
-    assert fast.native
+    fast.update(block)
+    assert fast.by_kernels
     x = torch.randn(3, 11, 80)
     before = fast(x, ROWS)
     block.mlp.fc1.weight.data.mul_(2)
     block.attn.qkv.bias = nn.Parameter(torch.ones(240))
-    fast.refresh(block)
+    fast.update(block)
     after = fast(x, ROWS)
     assert (after - before).abs().max() > 0.01
     torch.testing.assert_close(after, block(x), rtol=1e-5, atol=1e-5)
@@ -72,6 +72,6 @@ def test_a_block_that_does_more_runs_its_own_code(
     setattr(getattr(block, owner) if owner else block, name, value)
     assert not is_plain_block(block)
     fast = FastBlock()
-    fast.refresh(block)
+    fast.update(block)
     x = torch.randn(3, 11, 80)
     assert torch.equal(fast(x, ROWS), block(x))

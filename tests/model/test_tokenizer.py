@@ -14,9 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import marfast
-from marfast.model import Architecture, KLTokenizer, Preset, Settings
+from marfast.checkpoints import Architecture, Preset, Settings
+from marfast.model import KLTokenizer
 from marfast.reference import AutoencoderKL
-from marfast.verification.case import numbers
+from marfast.verifying.case import numbers
 from tests.models import LATENT, TINY, tiny_autoencoder, tiny_weights
 
 PAGE = Path(__file__).parents[2] / "docs" / "tokenizers.md"

@@ -18,7 +18,7 @@ from marfast.ops.head.cpu import time_embedding
 from marfast.ops.runtime import cpu
 from marfast.reference import SimpleMLPAdaLN
 from marfast.reference import head as reference
-from marfast.verification.compare import to_double
+from marfast.verifying.compare import to_double
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 from tests.ops.heads import sample_inputs as inputs
 

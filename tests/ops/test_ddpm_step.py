@@ -11,7 +11,8 @@ from marfast import ops
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
 from marfast.reference import diffusion
-from tests.helpers import assert_bitwise_equal, on_every_isa, ulp_distance
+from marfast.verifying.compare import ulp_distance
+from tests.helpers import assert_bitwise_equal, on_every_isa
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Below, at and above a vector's 16 lanes; MAR's tokens have 16 channels.

@@ -11,12 +11,12 @@ from marfast import ops
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
 from marfast.reference import vae
+from marfast.verifying.compare import ulp_distance
 from tests.helpers import (
     assert_as_accurate,
     assert_bitwise_equal,
     lane_sum,
     on_every_isa,
-    ulp_distance,
 )
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

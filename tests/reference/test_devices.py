@@ -10,8 +10,8 @@ import torch
 
 import marfast.reference
 from marfast.reference import MAR, AutoencoderKL, DiffLoss, create_diffusion
-from marfast.verification.case import reference
-from marfast.verification.cases.models import TINY, tiny
+from marfast.verifying.case import reference
+from marfast.verifying.cases.models import TINY, tiny
 
 
 def test_no_device_is_named() -> None:

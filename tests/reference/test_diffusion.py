@@ -7,7 +7,7 @@ from torch import Tensor
 
 from marfast.reference import create_diffusion, space_timesteps
 from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, HeadOptions, ddpm_step
-from marfast.verification.case import numbers
+from marfast.verifying.case import numbers
 from tests.helpers import assert_bitwise_equal
 
 

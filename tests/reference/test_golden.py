@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from marfast.verification.case import Case, outcome, reference
+from marfast.verifying.case import Case, outcome, reference
 from tests.golden import recipes, values
 
 CASES = recipes.all_cases()

@@ -6,7 +6,7 @@ import torch
 from marfast.reference import DiffLoss, SimpleMLPAdaLN
 from marfast.reference.diffusion import HeadOptions, ddpm_step
 from marfast.reference.head import timestep_embedding
-from marfast.verification.case import fill, numbers
+from marfast.verifying.case import fill, numbers
 from tests.helpers import assert_bitwise_equal
 
 

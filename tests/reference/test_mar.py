@@ -10,8 +10,8 @@ from torch import nn
 
 from marfast.reference import MAR, mar_base, mar_huge, mar_large
 from marfast.reference.mar import guidance_scale, mask_lengths, mask_ratio, random_orders
-from marfast.verification.case import numbers, reference
-from marfast.verification.cases.models import TINY, VARIANTS, tiny
+from marfast.verifying.case import numbers, reference
+from marfast.verifying.cases.models import TINY, VARIANTS, tiny
 
 
 @pytest.mark.parametrize("seq_len", [1, 2, 16, 49, 256])

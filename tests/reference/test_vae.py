@@ -7,7 +7,7 @@ import torch
 
 from marfast.reference import DiagonalGaussianDistribution
 from marfast.reference.vae import attention, group_norm_silu, pad_for_stride_2, upsample
-from marfast.verification.case import numbers
+from marfast.verifying.case import numbers
 from tests.helpers import assert_bitwise_equal
 
 

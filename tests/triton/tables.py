@@ -16,7 +16,7 @@ import torch
 
 from marfast import ops
 from marfast.ops.op import OPS
-from marfast.verification.compare import to_double
+from marfast.verifying.compare import to_double
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -3,7 +3,7 @@
     python -m benchmarks.studies.quality.against_original --original PATH --checkpoint FILE.pth
 
 Four times the same images, 100 of each class, at the model's default settings: by the original's
-code (in a subprocess, see marfast/verification), by its model after `marfast.accelerate`, by
+code (in a subprocess, see marfast/verifying), by its model after `marfast.accelerate`, by
 marfast from the same file, and by the embedded model; beside them what real images get. Written to
 benchmarks/results/quality-against-original.json.
 """
@@ -25,11 +25,11 @@ import marfast
 from benchmarks.studies import RESULTS
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
 from benchmarks.studies.quality.measure import evaluate_images, real_accuracy, real_frechet_distance
-from marfast.benchmarking.results import write_rows
-from marfast.model.checkpoint import load_weights, read_checkpoint
-from marfast.model.presets import get_preset
-from marfast.verification.case import Case, Implementation, Result, seed_all
-from marfast.verification.original import (
+from marfast.bench.results import write_rows
+from marfast.checkpoints import get_preset
+from marfast.checkpoints.read import read_weights
+from marfast.verifying.case import Case, Implementation, Result, seed_all
+from marfast.verifying.original import (
     RunningOriginal,
     commit,
     require_checkout,
@@ -51,8 +51,7 @@ def sample(accelerated: bool, implementation: Implementation) -> Result:
         clip_denoised=settings.pop("clip_denoised"),
         **architecture,
     ).eval()
-    checkpoint = read_checkpoint(Path(request["checkpoint"]))
-    load_weights(checkpoint.weights, module, request["checkpoint"])
+    read_weights(Path(request["checkpoint"])).fill(module)
     labels = torch.tensor(request["labels"])
     if accelerated:
         marfast.accelerate(module)

@@ -26,7 +26,7 @@ import marfast
 from benchmarks.studies import RESULTS
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
 from benchmarks.studies.quality.measure import evaluate_images, real_accuracy, real_frechet_distance
-from marfast.benchmarking.results import read_rows, write_rows
+from marfast.bench.results import read_rows, write_rows
 
 BLOCK = 500  # images generated at a time
 

@@ -25,8 +25,8 @@ def pixels():
 
 @pytest.fixture
 def folder(tmp_path, pixels):
-    (tmp_path / IMAGES).write_bytes(gzip.compress(idx(pixels)))
-    (tmp_path / LABELS).write_bytes(gzip.compress(idx(np.array([0, 9, 4], np.uint8))))
+    (tmp_path / IMAGES).write_bytes(gzip.compress(idx(pixels), mtime=0))
+    (tmp_path / LABELS).write_bytes(gzip.compress(idx(np.array([0, 9, 4], np.uint8)), mtime=0))
     return tmp_path
 
 
@@ -69,21 +69,37 @@ HUGE = struct.pack(">4I", 0x803, 2**32 - 1, 28, 28)
     [
         (IMAGES, b"", "cannot be read as a gzip|ends after 0 bytes"),
         (IMAGES, b"not a gzip file", "cannot be read as a gzip"),
-        (IMAGES, gzip.compress(GOOD)[:-20], "cannot be read as a gzip"),
-        (IMAGES, gzip.compress(GOOD)[:40], "cannot be read as a gzip"),
-        (IMAGES, gzip.compress(b""), "ends after 0 bytes"),
-        (IMAGES, gzip.compress(GOOD[:15]), "ends after 15 bytes"),
-        (IMAGES, gzip.compress(GOOD[:-1]), "2,351 values"),
-        (IMAGES, gzip.compress(GOOD + b"\0"), "2,353 values"),
-        (IMAGES, gzip.compress(HUGE), "0 values"),
-        (IMAGES, gzip.compress(idx(np.zeros((0, 28, 28), np.uint8))), "0 values"),
-        (IMAGES, gzip.compress(idx(np.zeros((3, 28, 28), np.uint8), 0x00000D03)), "magic number"),
-        (IMAGES, gzip.compress(idx(np.zeros((3, 28, 28), np.uint8), 0x01000803)), "magic number"),
-        (IMAGES, gzip.compress(idx(np.zeros(2352, np.uint8))), "magic number"),
-        (IMAGES, gzip.compress(idx(np.zeros((3, 32, 32), np.uint8))), "not 28×28"),
-        (IMAGES, gzip.compress(idx(np.zeros((4, 28, 28), np.uint8))), "4 test images but 3 labels"),
-        (LABELS, gzip.compress(idx(np.array([1, 2, 10], np.uint8))), "label 10"),
-        (LABELS, gzip.compress(idx(np.array([1], np.uint8))), "3 test images but 1 labels"),
+        (IMAGES, gzip.compress(GOOD, mtime=0)[:-20], "cannot be read as a gzip"),
+        (IMAGES, gzip.compress(GOOD, mtime=0)[:40], "cannot be read as a gzip"),
+        (IMAGES, gzip.compress(b"", mtime=0), "ends after 0 bytes"),
+        (IMAGES, gzip.compress(GOOD[:15], mtime=0), "ends after 15 bytes"),
+        (IMAGES, gzip.compress(GOOD[:-1], mtime=0), "2,351 values"),
+        (IMAGES, gzip.compress(GOOD + b"\0", mtime=0), "2,353 values"),
+        (IMAGES, gzip.compress(HUGE, mtime=0), "0 values"),
+        (IMAGES, gzip.compress(idx(np.zeros((0, 28, 28), np.uint8)), mtime=0), "0 values"),
+        (
+            IMAGES,
+            gzip.compress(idx(np.zeros((3, 28, 28), np.uint8), 0x00000D03), mtime=0),
+            "magic number",
+        ),
+        (
+            IMAGES,
+            gzip.compress(idx(np.zeros((3, 28, 28), np.uint8), 0x01000803), mtime=0),
+            "magic number",
+        ),
+        (IMAGES, gzip.compress(idx(np.zeros(2352, np.uint8)), mtime=0), "magic number"),
+        (IMAGES, gzip.compress(idx(np.zeros((3, 32, 32), np.uint8)), mtime=0), "not 28×28"),
+        (
+            IMAGES,
+            gzip.compress(idx(np.zeros((4, 28, 28), np.uint8)), mtime=0),
+            "4 test images but 3 labels",
+        ),
+        (LABELS, gzip.compress(idx(np.array([1, 2, 10], np.uint8)), mtime=0), "label 10"),
+        (
+            LABELS,
+            gzip.compress(idx(np.array([1], np.uint8)), mtime=0),
+            "3 test images but 1 labels",
+        ),
     ],
 )
 def test_a_bad_file_gives_one_clear_error(folder, name, raw, message):

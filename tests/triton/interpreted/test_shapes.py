@@ -8,7 +8,7 @@ from torch import Tensor
 
 from marfast import ops
 from marfast.ops.op import OPS, Op
-from marfast.verification.compare import to_double
+from marfast.verifying.compare import to_double
 from tests.helpers import assert_bitwise_equal
 from tests.triton.cases import HOSTILE, Case
 

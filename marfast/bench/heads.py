@@ -1,0 +1,190 @@
+"""The paper's heads with inputs for their sampling loop, and whoever runs it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marfast import ops
+from marfast.checkpoints import get_preset
+from marfast.ops import choice
+from marfast.ops.op import OPS
+from marfast.reference import SimpleMLPAdaLN, create_diffusion, head
+from marfast.reference.diffusion import HeadOptions, ddpm_step
+
+Run = Callable[[], Tensor]
+
+
+@dataclass(frozen=True)
+class HeadWorkload:
+    """A head and what its sampling loop takes; R rows, guided: R / 2 tokens."""
+
+    net: SimpleMLPAdaLN
+    noise: Tensor
+    step_noise: Tensor
+    cond: Tensor
+    weights: list[Tensor]
+    schedule: Tensor
+    timesteps: Tensor
+    guidance: Tensor
+    options: HeadOptions
+
+    @property
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor, list[Tensor], Tensor, Tensor, Tensor]:
+        """Of the reference's `ddpm_sample`, before its options."""
+        return (
+            self.noise,
+            self.step_noise,
+            self.cond,
+            self.weights,
+            self.schedule,
+            self.timesteps,
+            self.guidance,
+        )
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """Of `ops.ddpm_sample`, without `packed`."""
+        return (*self.inputs, self.options.temperature, self.options.clip_denoised)
+
+    @property
+    def weights_a_step(self) -> int:
+        """The sequential part: both products of every block."""
+        return 2 * self.net.num_res_blocks * self.net.model_channels**2
+
+    def in_dtype(self, dtype: torch.dtype) -> "HeadWorkload":
+        """With the weights in this dtype."""
+        return replace(self, weights=[weight.to(dtype) for weight in self.weights])
+
+    def flops_a_step(self, rows: int) -> int:
+        depth, width = self.net.num_res_blocks, self.net.model_channels
+        return 2 * rows * (5 * depth + 2) * width**2
+
+
+def make_head(preset: str, device: str = "cpu") -> SimpleMLPAdaLN:
+    """The head of mar_base, mar_large or mar_huge; weights that start as 0 are drawn anew."""
+    what = get_preset(preset).architecture
+    return draw_head(
+        what.vae_embed_dim * what.patch_size**2,
+        what.diffloss_w,
+        what.diffloss_d,
+        what.decoder_embed_dim,
+    ).to(device)
+
+
+def draw_head(channels: int, width: int, depth: int, condition: int) -> SimpleMLPAdaLN:
+    """A head with random weights."""
+    torch.manual_seed(0)
+    net = SimpleMLPAdaLN(channels, width, 2 * channels, condition, depth)
+    for name, parameter in net.named_parameters():
+        if "adaLN" in name or name.startswith("final_layer.linear"):
+            torch.nn.init.normal_(parameter, std=0.02)
+    return net.eval().requires_grad_(False)
+
+
+def head_workload(net: SimpleMLPAdaLN, rows: int, steps: int) -> HeadWorkload:
+    """R rows under guidance 2.9; one row is unguided."""
+    generator = torch.Generator().manual_seed(rows)
+    device = net.cond_embed.weight.device
+    guided = rows > 1
+    tokens = rows // 2 if guided else 1
+
+    def draw(*sizes: int) -> Tensor:
+        return torch.randn(sizes, generator=generator).to(device)
+
+    schedule, timesteps = create_diffusion(str(steps)).sampling_schedule()
+    return HeadWorkload(
+        net,
+        noise=draw(tokens, net.in_channels),
+        step_noise=draw(steps, tokens, net.in_channels),
+        cond=draw(2 * tokens if guided else 1, net.cond_embed.in_features),
+        weights=[*net.parameters()],
+        schedule=schedule.to(device),
+        timesteps=timesteps.to(device),
+        guidance=torch.tensor([2.9], device=device),
+        options=HeadOptions(guided, clip_denoised=True),
+    )
+
+
+def eager(workload: HeadWorkload) -> Run:
+    """The reference, which is the original's loop."""
+
+    def run() -> Tensor:
+        with ops.backend("reference"):
+            return ops.ddpm_sample(*workload.arguments)
+
+    return run
+
+
+def warm_autocast(workload: HeadWorkload) -> Run:
+    """The same under bfloat16 autocast, for a block of `cast_weights_kept`."""
+    leaves = [weight.detach().requires_grad_() for weight in workload.weights]
+    work = replace(workload, weights=leaves)
+
+    def run() -> Tensor:
+        with torch.autocast(leaves[0].device.type, torch.bfloat16):
+            return head.ddpm_sample(*work.inputs, work.options)
+
+    return run
+
+
+def compiled(work: HeadWorkload) -> Run:
+    """The head compiled by torch.compile (with CUDA graphs on a GPU), in the reference's loop;
+    compiled by an earlier run."""
+    mode = "reduce-overhead" if work.noise.is_cuda else None
+    torch.compiler.reset()  # after eight shapes of one function torch would run the rest eagerly
+    denoise = torch.compile(head.denoise, fullgraph=True, dynamic=False, mode=mode)
+
+    def run() -> Tensor:
+        x = work.noise
+        steps = zip(work.schedule, work.timesteps, work.step_noise, strict=True)
+        for coefficients, t, noise in steps:
+            rows: Tensor = x.repeat(work.cond.shape[0] // x.shape[0], 1)
+            output = denoise(rows, t.expand(rows.shape[0]), work.cond, work.weights)
+            x = ddpm_step(x, output, noise, coefficients, work.guidance, work.options)
+        return x
+
+    return run
+
+
+def original(workload: HeadWorkload, implementation: Any) -> Run:
+    """The original's own `DiffLoss.sample`, same condition and weights; it draws its noise."""
+    net, cond = workload.net, workload.cond
+    diffloss = implementation.diffloss(
+        target_channels=net.in_channels,
+        z_channels=net.cond_embed.in_features,
+        depth=net.num_res_blocks,
+        width=net.model_channels,
+        num_sampling_steps=str(len(workload.timesteps)),
+        clip_denoised=True,
+    )
+    diffloss.net.load_state_dict(net.state_dict())
+    diffloss = diffloss.eval().requires_grad_(False).to(cond.device)
+
+    def run() -> Tensor:
+        sampled: Tensor = diffloss.sample(cond, 1.0, 2.9 if len(cond) > 1 else 1.0)
+        return sampled
+
+    return run
+
+
+def ours(workload: HeadWorkload, backend: str, dtype: torch.dtype) -> Run:
+    """`ops.ddpm_sample` by one backend, its weights packed beforehand where it packs."""
+    work = workload.in_dtype(dtype)
+    arguments = (*work.arguments, ops.pack_head(work.weights) if backend == "cpu" else None)
+
+    def run() -> Tensor:
+        with ops.backend(backend):
+            return ops.ddpm_sample(*arguments)
+
+    return run
+
+
+def backends(workload: HeadWorkload, dtype: torch.dtype) -> list[str]:
+    """Ours that can run it here."""
+    op = OPS["ddpm_sample"]
+    verdicts = choice.verdicts(op, op.bind(*workload.in_dtype(dtype).arguments))
+    able = ("", "on request only")
+    return [name for name, reason in verdicts.items() if name != "reference" and reason in able]

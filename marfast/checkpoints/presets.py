@@ -1,0 +1,260 @@
+"""What a model is (architecture), how it samples by default (settings), and known models."""
+
+import dataclasses
+import json
+import re
+import reprlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+from torch import nn
+
+from marfast.checkpoints.meta import without_storage
+from marfast.checkpoints.validate import validated
+from marfast.errors import ArgumentError, CheckpointError
+from marfast.reference import MAR
+from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
+
+LARGEST_CONFIG = 1 << 20
+"""Bytes of a config.json."""
+
+_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+_RESPACING = re.compile("(ddim|( *0*[1-9][0-9]* *,)*) *0*[1-9][0-9]* *")
+
+
+def _check_steps(steps: int | str) -> int | str:
+    allowed = (
+        f'allowed are 2 to {NUM_TRAIN_TIMESTEPS}, or a respacing such as "ddim50" or "10,15,20"'
+    )
+    if not _RESPACING.fullmatch(str(steps)):
+        raise ValueError(allowed)
+    try:
+        kept = len(space_timesteps(NUM_TRAIN_TIMESTEPS, str(steps)))
+    except ValueError as error:
+        raise ValueError(f"{allowed} ({error})") from None
+    if kept < 2:
+        raise ValueError(allowed)
+    return steps
+
+
+Size = Annotated[int, Field(ge=1, le=65536)]
+Short = Annotated[int, Field(ge=1, le=1024)]
+Scale = Annotated[float, Field(ge=0, le=1e4)]
+Steps = Annotated[int | str, AfterValidator(_check_steps)]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Constructor arguments of `reference.MAR`, as plain data."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    img_size: Size = 256
+    vae_stride: Size = 16
+    patch_size: Short = 1
+    vae_embed_dim: Size = 16
+    encoder_embed_dim: Size = 1024
+    encoder_depth: Short = 16
+    encoder_num_heads: Size = 16
+    decoder_embed_dim: Size = 1024
+    decoder_depth: Short = 16
+    decoder_num_heads: Size = 16
+    mlp_ratio: Annotated[float, Field(gt=0, le=1024)] = 4.0
+    norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    class_num: Size = 1000
+    buffer_size: Size = 64
+    diffloss_d: Short = 3
+    diffloss_w: Size = 1024
+
+    @property
+    def seq_len(self) -> int:
+        return (self.img_size // self.vae_stride // self.patch_size) ** 2
+
+    @property
+    def makes_pixels(self) -> bool:
+        """Whether tokens are pixels in [−1, 1], and not a tokenizer's latents."""
+        return self.vae_stride == 1
+
+    @property
+    def image_side(self) -> int:
+        """Pixels along a side of the images that come out."""
+        token = self.vae_stride * self.patch_size
+        return self.img_size // token * token
+
+    def check(self) -> None:
+        """Raise ArgumentError for sizes that don't fit together."""
+        if self.seq_len < 1:
+            raise ArgumentError("architecture", "an image of this size has no token")
+        for name, heads, width in (
+            ("encoder_num_heads", self.encoder_num_heads, self.encoder_embed_dim),
+            ("decoder_num_heads", self.decoder_num_heads, self.decoder_embed_dim),
+        ):
+            if width % heads:
+                allowed = f"allowed are divisors of the width, {width}"
+                raise ArgumentError(f"architecture.{name}", heads, allowed)
+
+    def differences(self, other: "Architecture") -> list[str]:
+        """Where the other differs, as "name ours, not theirs"."""
+        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        return [
+            f"{name} {ours[name]}, not {theirs[name]}"
+            for name in ours
+            if ours[name] != theirs[name]
+        ]
+
+    def build(self, *, steps: str = "100", clip_denoised: bool = False) -> MAR:
+        """The reference module, in evaluation mode and without storage (on the meta device)."""
+        options = dataclasses.asdict(self)
+        norm_layer = partial(nn.LayerNorm, eps=options.pop("norm_eps"))
+        with without_storage():
+            module = MAR(
+                norm_layer=norm_layer,
+                num_sampling_steps=steps,
+                clip_denoised=clip_denoised,
+                **options,
+            )
+        return module.eval()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample: autoregressive iterations, sampling steps (a count, or a respacing as
+    `reference.space_timesteps` takes it), guidance scale and schedule, temperature, x_0 clipped."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    num_iter: Annotated[int, Field(ge=1)] = 64
+    steps: Steps = 100
+    cfg: Scale = 1.0
+    cfg_schedule: Literal["linear", "constant"] = "linear"
+    temperature: Scale = 1.0
+    clip_denoised: bool = False
+
+    def replace(self, seq_len: int, **changes: Any) -> "Settings":
+        """A copy with the changes that are not None, for a model of `seq_len` tokens.
+
+        Raises ArgumentError, naming the setting, for anything that can't be sampled with.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        new: Settings = validated(Settings, dataclasses.asdict(self) | given)
+        _check_iterations("num_iter", new, seq_len)
+        return new
+
+
+def _check_iterations(name: str, settings: Settings, seq_len: int) -> None:
+    if settings.num_iter > seq_len:
+        allowed = f"allowed are 1 to {seq_len}, this model's tokens"
+        raise ArgumentError(name, settings.num_iter, allowed)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A kind of model: architecture, default settings and, where known, its classes' names."""
+
+    __pydantic_config__: ClassVar = _STRICT
+
+    architecture: Architecture
+    settings: Settings = field(default_factory=Settings)
+    classes: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Preset":
+        """From the contents of a config.json; ArgumentError names `preset` and the key."""
+        try:
+            preset: Preset = validated(cls, data)
+            preset.architecture.check()
+            _check_iterations("settings.num_iter", preset.settings, preset.architecture.seq_len)
+        except ArgumentError as error:
+            raise ArgumentError("preset", str(error).removeprefix("preset: ")) from None
+        return preset
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @property
+    def name(self) -> str | None:
+        """Of the known preset that has this architecture, if there is one."""
+        known = known_presets().items()
+        same = (name for name, preset in known if preset.architecture == self.architecture)
+        return next(same, None)
+
+
+def _mar(width: int, depth: int, heads: int, head_d: int, head_w: int, cfg: float) -> Preset:
+    """A model of the paper's appendix with its evaluation settings (section 5)."""
+    transformers = {
+        f"{part}_{name}": value
+        for part in ("encoder", "decoder")
+        for name, value in (("embed_dim", width), ("depth", depth), ("num_heads", heads))
+    }
+    return Preset(
+        Architecture(**transformers, diffloss_d=head_d, diffloss_w=head_w),
+        Settings(num_iter=256, steps=100, cfg=cfg),
+    )
+
+
+MAR_PRESETS = {
+    "mar_base": _mar(768, 12, 12, 6, 1024, 2.9),
+    "mar_large": _mar(1024, 16, 16, 8, 1280, 3.0),
+    "mar_huge": _mar(1280, 20, 16, 12, 1536, 3.2),
+}
+
+
+def embedded_models() -> dict[str, Path]:
+    """Models that ship with the package: name -> folder."""
+    assets = Path(str(resources.files("marfast") / "assets"))
+    return {file.parent.name: file.parent for file in sorted(assets.glob("*/config.json"))}
+
+
+def known_presets() -> dict[str, Preset]:
+    """Every preset that has a name: the paper's, then the embedded models'."""
+    folders = embedded_models().items()
+    embedded = {name: read_config(folder / "config.json") for name, folder in folders}
+    return MAR_PRESETS | embedded
+
+
+def read_config(path: Path) -> Preset:
+    """The preset that a config.json holds. CheckpointError or FileNotFoundError names the file."""
+    with path.open("rb") as file:
+        return parse_config(file.read(LARGEST_CONFIG + 1), str(path))
+
+
+def parse_config(text: str | bytes, source: str) -> Preset:
+    """The preset in a config.json. CheckpointError names the source and the key."""
+    if len(text) > LARGEST_CONFIG:
+        raise CheckpointError(f"{source}: allowed are up to {LARGEST_CONFIG} bytes of JSON")
+    try:
+        data = json.loads(text if isinstance(text, str) else text.decode())
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{source}: not a JSON file ({error})") from None
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{source}: {reprlib.repr(data)}; Input should be an object")
+    return preset_of(data, source)
+
+
+def preset_of(data: Mapping[str, Any], source: str) -> Preset:
+    """The preset in a file's plain data. CheckpointError names the source and the key."""
+    try:
+        return Preset.from_dict(data)
+    except ArgumentError as error:
+        raise CheckpointError(f"{source}: {error.problem}") from None
+
+
+def get_preset(preset: "str | Path | Mapping[str, Any] | Preset") -> Preset:
+    """A preset by name (mar_base, …, or an embedded model's), config.json or its contents."""
+    if isinstance(preset, Preset):
+        return Preset.from_dict(preset.to_dict())
+    if isinstance(preset, Mapping):
+        return Preset.from_dict(preset)
+    if str(preset) in known_presets():
+        return known_presets()[str(preset)]
+    if Path(preset).is_file():
+        return read_config(Path(preset))
+    known = ", ".join(known_presets())
+    raise ArgumentError(
+        "preset", repr(str(preset)), f"allowed are {known}, or the path of a config.json"
+    )

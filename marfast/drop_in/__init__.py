@@ -1,0 +1,72 @@
+"""Somebody else's MAR, made fast in place: `accelerate`, and `restore`, which undoes it."""
+
+import logging
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from marfast import ops
+from marfast.drop_in.find import Finding, candidates, findings, no_mar
+from marfast.drop_in.methods import installed
+from marfast.model.mar import check_dtype
+
+__all__ = ["Finding", "accelerate", "findings", "restore"]
+
+Module = TypeVar("Module", bound=nn.Module)
+
+log = logging.getLogger("marfast")
+
+
+def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None = None) -> Module:
+    """Make the own methods of a MAR, or of a model that has MAR's head, fast: same arguments, seeds
+    and random draws, same results within the bounds of docs/numerics.md.
+
+    In the module and everything inside it, `sample_tokens` of a MAR, `sample` of a DiffLoss and
+    `forward` of a SimpleMLPAdaLN (where no gradient is recorded) are replaced: LTH14/mar's,
+    `marfast.reference`'s, or any with the same parameter names, told by a known answer at the first
+    call. Parameters stay the module's own and may change at any time. In training mode, where
+    gradients are recorded, and for everything else, the module's own code runs. Logger "marfast"
+    tells, at level INFO, what was replaced and what was left; `marfast.findings(module)` is the
+    same as data.
+
+    Args:
+        module: what to make fast, in place.
+        backend: "auto", or one of the backends that `marfast info` lists.
+        dtype: what products are computed in, as torch.autocast would: torch.bfloat16 or
+            torch.float16; torch.float32 turns an autocast round the call off. None takes what is
+            in force: autocast's, or the parameters'. Parameters stay as they are; sums, LayerNorm,
+            the head's residual stream and its sampling are float32 always.
+
+    Returns:
+        The same object.
+
+    Raises:
+        TypeError: nothing in it can be made fast; the message says why.
+        ValueError: an unknown backend or dtype.
+    """
+    check_dtype(dtype)
+    with ops.backend(backend):
+        pass
+    found = [*candidates(module)]
+    if not any(not finding.left for _, _, finding in found):
+        reasons = [f"{finding.path or 'it'}: {finding.left}" for _, _, finding in found]
+        raise TypeError(
+            f"module: {type(module).__name__} has no MAR, DiffLoss or SimpleMLPAdaLN in it that "
+            f"can be made fast ({'; '.join(reasons) or no_mar(module)})"
+        )
+    restore(module)
+    for part, method, finding in found:
+        log.info("%s", finding)
+        if not finding.left:
+            part.__dict__[method.name] = method(part, backend, dtype)
+    return module
+
+
+def restore(module: Module) -> Module:
+    """Undo `accelerate`: the module's own methods are back. Returns the same object."""
+    for part, fast in installed(module):
+        del part.__dict__[fast.name]
+        if fast.replaced is not None:
+            part.__dict__[fast.name] = fast.replaced
+    return module

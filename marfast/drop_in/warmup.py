@@ -1,0 +1,127 @@
+"""`marfast.warmup(model)`: what a first generation would spend time on, done beforehand; and
+`marfast.refresh(model)`, after weights were written where nothing counts it."""
+
+import time
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from marfast.checkpoints import Settings
+from marfast.drop_in.methods import FastSampleTokens, installed
+from marfast.errors import check_whole
+from marfast.generation import Pipeline
+from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of
+from marfast.generation.loop import Loop
+from marfast.generation.randomness import BatchRandomness, Generators, Randomness
+from marfast.model.mar import FastMAR, Schedule
+from marfast.ops import choice
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """What `warmup` prepared."""
+
+    seconds: float
+    backends: dict[str, list[str]]
+    """Which backends ran each op."""
+    graphs: int
+    """How many CUDA graphs later generations of this batch and these settings will replay."""
+    no_graphs: str
+    """Why there are none; empty where there are."""
+
+
+@torch.no_grad()
+def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warmup:
+    """Get ready for generations of `batch` images: weights packed, kernels chosen and checked,
+    libraries set up and, on a CUDA device, the whole loop captured as graphs.
+
+    model: what `marfast.load` returns, or a MAR that `marfast.accelerate` was given.
+    settings: as the later `generate` takes them (num_iter, steps, cfg, cfg_schedule, temperature),
+        or `sample_tokens` (num_iter, cfg, cfg_schedule, temperature). Labels, seeds and the
+        guidance scale may differ later; a change of the others needs a warmup of its own.
+
+    Raises TypeError for a model that is neither, ValueError for a setting that is not allowed.
+    """
+    check_whole("batch", batch, 1)
+    start = time.perf_counter()
+    forced: AbstractContextManager[Any] = nullcontext()
+    if isinstance(model, Pipeline):
+        fast = model.model
+        chosen = model.settings.replace(fast.module.seq_len, **settings)
+        schedule, size = fast.schedule(chosen.steps), model.largest_part
+    else:
+        method = _sample_tokens_of(model)
+        fast, chosen, forced = method.model, method.settings(**settings), method.backend_in_force()
+        schedule, size = fast.schedule(), batch
+    generators = Generators.seeded(0, fast.device)
+    parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
+    randomness = [BatchRandomness(generators, batch, rows) for rows in parts]
+    with forced, choice.used() as used:
+        fast.update()
+        reason = _capture(fast, randomness, chosen, schedule)
+        if reason:
+            labels = torch.full((len(parts[0]),), -1, device=fast.device)
+            Loop(fast, labels, randomness[0], chosen, schedule).iteration(0)
+    return Warmup(
+        seconds=time.perf_counter() - start,
+        backends={op: sorted(names) for op, names in sorted(used.items())},
+        graphs=0 if reason else len(parts) * chosen.num_iter,
+        no_graphs=reason,
+    )
+
+
+def _capture(
+    model: FastMAR, parts: Sequence[Randomness], settings: Settings, schedule: Schedule
+) -> str:
+    """Why nothing was captured; empty where the graphs are there."""
+    if model.graphs is None:
+        if model.device.type != "cuda":
+            return f"the model is on {model.device}; graphs are for CUDA devices"
+        model.graphs = Graphs(Cuda(model.device))
+    graphs: Graphs = model.graphs
+    for randomness in parts:
+        own = randomness.twin()
+        images = own.orders(1).shape[0]
+        key = key_of(model, images, randomness, settings, schedule)
+        if graphs.find(key) is not None:
+            continue
+        labels = torch.full((images,), -1, device=model.device)
+        try:
+            graphs.capture(key, Loop(model, labels, own, settings, schedule))
+        except CaptureFailed as error:
+            reason = f"the loop can't be captured: {error}"
+            warnings.warn(f"{reason}; generations launch kernel by kernel", stacklevel=3)
+            return reason
+    return ""
+
+
+def refresh(model: Pipeline | nn.Module) -> None:
+    """Take the weights of a loaded or accelerated model as they are now.
+
+    Replaced and in-place written weights are seen without it, and on a CPU (by a sparse checksum)
+    those written through `.data`, too. On other devices nobody waits for a checksum: call this
+    after writing through `.data`.
+    """
+    if isinstance(model, Pipeline):
+        model.model.refresh()
+        return
+    methods = installed(model)
+    if not methods:
+        raise TypeError(f"{type(model).__name__} is not accelerated: there is nothing to refresh")
+    for _, method in methods:
+        method.refresh()
+
+
+def _sample_tokens_of(model: Any) -> FastSampleTokens:
+    method = vars(model).get("sample_tokens") if isinstance(model, nn.Module) else None
+    if not isinstance(method, FastSampleTokens):
+        raise TypeError(
+            f"model: {type(model).__name__}; allowed are what marfast.load returns and a MAR that "
+            "marfast.accelerate was given"
+        )
+    return method

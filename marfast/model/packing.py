@@ -1,0 +1,78 @@
+"""From a module to what the ops take: its weights and, kept current, their packed forms."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from marfast.ops import choice
+from marfast.ops.runtime import cpu
+
+SAMPLES = 64
+"""How many values of each weight the checksum reads."""
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """torch.autocast to half precision, or for float32 out of one that is in force; None changes
+    nothing."""
+    if dtype is None:
+        return nullcontext()
+    half = dtype != torch.float32
+    return torch.autocast(device.type, dtype if half else None, half, cache_enabled=False)
+
+
+def compute_dtype(weight: Tensor) -> torch.dtype:
+    """What products of such a weight are computed in: autocast's dtype inside it, else its own."""
+    device = weight.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return weight.dtype
+
+
+def cpu_kernels_take(weight: Tensor) -> bool:
+    """Whether the CPU's kernels would run on weights such as this one, here and now."""
+    chosen = choice.forced() in ("auto", "cpu")
+    return chosen and not cpu.why_not(weight)
+
+
+def _fingerprint(weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[object, ...]:
+    """Changes when a weight does: replaced, written in place, or (on a CPU, sparsely checked) via
+    `.data`."""
+    # what is made in inference mode counts no versions
+    places = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
+    if weights[0].device.type != "cpu":  # nobody waits for a device: `marfast.refresh`
+        return (dtype, *places)
+    sampled = [
+        w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights
+    ]
+    return (dtype, *places, *torch.stack(sampled).tolist())
+
+
+class Packed(NamedTuple):
+    """Weights in the dtype that they are computed in, and what `pack` made of them: None where no
+    kernel would read it."""
+
+    weights: list[Tensor]
+    packed: Tensor | None
+
+
+class Packing:
+    """A packed form of some weights, made anew when they or the dtype have changed."""
+
+    def __init__(self, pack: Callable[[Sequence[Tensor]], Tensor]):
+        self._pack = pack
+        self._made_from: tuple[object, ...] = ()
+
+    def of(self, weights: Sequence[Tensor]) -> Packed:
+        """To be asked for once in each generation."""
+        dtype, by_cpu = compute_dtype(weights[0]), cpu_kernels_take(weights[0])
+        if dtype == weights[0].dtype and not by_cpu:
+            return Packed([*weights], None)
+        made_from = (by_cpu, *_fingerprint(weights, dtype))
+        if made_from != self._made_from:
+            cast = [w.detach().to(dtype) for w in weights]
+            self._current = Packed(cast, self._pack(cast) if by_cpu else None)
+            self._made_from = made_from
+        return self._current

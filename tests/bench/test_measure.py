@@ -1,0 +1,45 @@
+"""Timings and rows as a Python caller takes them."""
+
+import pytest
+import torch
+
+from marfast.bench import head_rows, heads, measure
+from marfast.bench.floors import Floors
+from marfast.bench.timing import in_turn, percentiles
+
+
+def test_percentiles_are_wider_on_a_busy_machine() -> None:
+    timing = in_turn({"a": lambda: None, "b": lambda: None}, rounds=11)
+    assert {len(seconds) for seconds in timing.seconds.values()} == {11}
+    values = timing.seconds["a"]
+    quiet, busy = percentiles(values, 0.0, 1e9), percentiles(values, 0.5, 1e9)
+    assert busy[0] <= quiet[0] <= quiet[1] == busy[1] <= quiet[2] <= busy[2]
+
+
+@pytest.mark.slow
+def test_every_size_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch._dynamo.utils import counters
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, mode, **k: compile(f, backend="eager", **k))
+    net = heads.draw_head(4, 8, 1, 8)
+    sizes = range(1, 20, 2)
+    with torch.no_grad():
+        for rows in sizes:
+            heads.compiled(heads.head_workload(net, rows, 2))()
+            assert counters["stats"]["unique_graphs"] >= 1
+            counters.clear()
+    torch.compiler.reset()
+
+
+def test_the_originals_own_noise_is_no_error(
+    needs_native: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It returns the rows of both halves, too."""
+    monkeypatch.setattr(heads, "original", lambda *_: lambda: torch.randn(4, 16))
+    net = heads.draw_head(16, 64, 2, 48)
+    limits = Floors({"float32": 1e11, "bfloat16": 2e11}, {1: 1e10}, 1e-6)
+    options = measure.Options(rounds=2, original=object())
+    found = head_rows.measure_head("head-b", net, 4, 2, options, limits)
+    assert {row["who"]: row["difference"] is None for row in found}["original"]
+    assert {row["rounds"] for row in found} == {3}

@@ -1,0 +1,173 @@
+"""`convert`: what it writes loads as the original does, whole or not at all."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import marfast
+from marfast.checkpoints import Preset, Settings, conversion
+from marfast.checkpoints.conversion import convert
+from tests.cli.program import files
+from tests.models import TINY, tiny_weights, training_checkpoint
+
+PRESET = Preset(TINY, Settings(num_iter=4, steps=3, clip_denoised=True), tuple("abcdefghij"))
+
+
+@pytest.fixture
+def pth(tmp_path: Path) -> Path:
+    path = tmp_path / "checkpoint-last.pth"
+    torch.save(training_checkpoint(tiny_weights(seed=9), tiny_weights()), path)
+    return path
+
+
+@pytest.mark.parametrize("out", ["folder", "deep/folder", "a.safetensors", "v1.0/a.SafeTensors"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_what_is_written_loads_without_a_preset(
+    out: str, dtype: str, pth: Path, tmp_path: Path
+) -> None:
+    done = convert(pth, tmp_path / out, PRESET, dtype=dtype)
+    model = marfast.load(tmp_path / out)
+    assert (model.settings, model.classes) == (PRESET.settings, PRESET.classes)
+    for name, value in tiny_weights().items():
+        expected = value.to(getattr(torch, dtype)).float()
+        assert torch.equal(model.model.module.state_dict()[name], expected), name
+    assert (done.read.entry, done.dtype) == ("model_ema", dtype)
+    assert done.bytes == done.read.parameters * getattr(torch, dtype).itemsize
+    assert model.report is not None
+    assert (model.report.bytes, model.report.dtypes) == (done.bytes, (dtype,))
+
+
+def test_a_folder_is_config_and_weights(pth: Path, tmp_path: Path) -> None:
+    convert(pth, tmp_path / "out", PRESET)
+    assert sorted(files(tmp_path / "out")) == ["config.json", "model.safetensors"]
+    assert json.loads((tmp_path / "out/config.json").read_text())["classes"] == list("abcdefghij")
+    with safe_open(tmp_path / "out/model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
+def test_the_same_images_come_from_every_form(pth: Path, tmp_path: Path) -> None:
+    convert(pth, tmp_path / "folder", PRESET)
+    convert(tmp_path / "folder", tmp_path / "one.safetensors")
+    first = marfast.load(pth, PRESET).generate([1, 2], seed=3)
+    for form in ("folder", "one.safetensors"):
+        assert torch.equal(marfast.load(tmp_path / form).generate([1, 2], seed=3), first)
+
+
+def test_the_other_entry_can_be_converted(pth: Path, tmp_path: Path) -> None:
+    done = convert(pth, tmp_path / "out", PRESET, weights="model")
+    module = marfast.load(tmp_path / "out").model.module
+    assert torch.equal(module.mask_token, tiny_weights(seed=9)["mask_token"])
+    assert done.read.entry == "model"
+
+
+def test_force_replaces_what_convert_wrote_and_nothing_else(pth: Path, tmp_path: Path) -> None:
+    for out in (tmp_path / "out", tmp_path / "one.safetensors"):
+        convert(pth, out, PRESET)
+        with pytest.raises(FileExistsError, match=r"^out: .* exists; force replaces it"):
+            convert(pth, out, PRESET, weights="model")
+        convert(pth, out, PRESET, weights="model", force=True)
+        module = marfast.load(out).model.module
+        assert torch.equal(module.mask_token, tiny_weights(seed=9)["mask_token"])
+    (tmp_path / "out/notes.txt").write_text("precious")
+    before = files(tmp_path)
+    with pytest.raises(FileExistsError, match=r"out has other files, such as notes\.txt"):
+        convert(pth, tmp_path / "out", PRESET, force=True)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
+@pytest.mark.parametrize("out", ["folder", "one.safetensors"])
+@pytest.mark.parametrize("there", [False, True])
+def test_an_interrupted_run_leaves_nothing(
+    error: Any, out: str, there: bool, pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if there:
+        convert(pth, tmp_path / out, PRESET)
+    before = files(tmp_path)
+
+    def interrupted(tensors: Any, path: Path, *_: Any) -> None:
+        path.write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(conversion, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OSError):
+        convert(pth, tmp_path / out, PRESET, weights="model", force=True)
+    assert files(tmp_path) == before
+    assert not any(path.name.startswith(".marfast") for path in tmp_path.iterdir())
+
+
+def test_an_interruption_between_two_renames_puts_the_old_folder_back(
+    pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(pth, tmp_path / "out", PRESET)
+    before = files(tmp_path)
+
+    def interrupted(*_: Any) -> None:
+        assert not (tmp_path / "out").exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        convert(pth, tmp_path / "out", PRESET, weights="model", force=True)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("source", "out"),
+    [
+        ("folder", "folder"),
+        ("folder", "."),
+        ("folder/model.safetensors", "folder"),
+        ("folder/model.safetensors", "folder/model.safetensors"),
+        ("link.safetensors", "folder/model.safetensors"),
+        ("folder/model.safetensors", "link.safetensors"),
+    ],
+)
+def test_nothing_is_converted_in_place(
+    source: str, out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("folder/config.json").write_text(json.dumps(PRESET.to_dict()))
+    save_file(tiny_weights(), "folder/model.safetensors")
+    Path("link.safetensors").symlink_to("folder/model.safetensors")
+    before = files(tmp_path)
+    with pytest.raises(ValueError, match="is or holds what is to be converted"):
+        convert(source, out, PRESET, force=True)
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"dtype": "int8"}, "dtype: 'int8'; allowed are float32, float16, bfloat16"),
+        ({"weights": "ema"}, "weights: 'ema'; allowed are"),
+        ({"preset": "mar_tiny"}, "preset: 'mar_tiny'; allowed are"),
+        ({"out": "out.pth"}, r"out: .*out\.pth; allowed are a \.safetensors file or a folder"),
+        ({"model": "nothing"}, "model: 'nothing' is neither"),
+    ],
+)
+def test_bad_arguments_are_named(
+    options: dict[str, Any], said: str, pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = files(tmp_path)
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        convert(**{"model": pth, "out": "out", "preset": PRESET} | options)
+    assert files(tmp_path) == before
+
+
+def test_weights_too_large_for_half_precision_are_named(tmp_path: Path) -> None:
+    path, weights = tmp_path / "a.safetensors", tiny_weights()
+    weights["z_proj.bias"][3] = 1e5
+    save_file(weights, path)
+    with pytest.raises(ValueError, match=r"dtype: float16; .*a\.safetensors: z_proj\.bias has val"):
+        convert(path, tmp_path / "out", PRESET, dtype="float16")
+    assert os.listdir(tmp_path) == ["a.safetensors"]
+    convert(path, tmp_path / "out", PRESET, dtype="bfloat16")
