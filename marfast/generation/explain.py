@@ -10,7 +10,7 @@ from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.model.mar import FastMAR
 from marfast.ops import choice
-from marfast.ops.op import Backend, Op
+from marfast.ops.backend import AnyOp, Backend
 from marfast.ops.runtime import cpu
 
 
@@ -35,7 +35,7 @@ def explain(model: FastMAR, batch: int, settings: Settings) -> list[Choice]:
     found: dict[tuple[Any, ...], Choice] = {}
     sizes: dict[tuple[Any, ...], set[tuple[int, ...]]] = {}
 
-    def watch(op: Op[Any], a: Any, chosen: Backend) -> None:
+    def watch(op: AnyOp, a: Any, chosen: Backend) -> None:
         verdicts = choice.verdicts(op, a)
         before = [*verdicts][: [*verdicts].index(chosen.name)]
         key = (op.name, chosen.name, *(verdicts[name] for name in before))

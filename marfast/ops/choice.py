@@ -4,14 +4,12 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from marfast.errors import ArgumentError
 from marfast.ops import self_check
+from marfast.ops.backend import AnyOp, Backend
 from marfast.ops.runtime import cpu
-
-if TYPE_CHECKING:
-    from marfast.ops.op import Backend, Op
 
 ORDER = ("cuda", "triton", "cpu", "reference")
 """Every backend's name, the preferred first."""
@@ -21,7 +19,7 @@ class BackendUnavailable(RuntimeError):
     """A forced backend can't run the op with these arguments."""
 
 
-Watch = Callable[["Op[Any]", Any, "Backend"], object]
+Watch = Callable[[AnyOp, Any, Backend], object]
 """Is told of a run: the op, its bound arguments, the chosen backend."""
 
 _FORCED: ContextVar[str] = ContextVar(
@@ -30,7 +28,7 @@ _FORCED: ContextVar[str] = ContextVar(
 _WATCH: ContextVar[Watch | None] = ContextVar("marfast_watch", default=None)
 
 
-def choose(op: "Op[Any]", a: Any) -> "Backend":
+def choose(op: AnyOp, a: Any) -> Backend:
     """The first backend, in ORDER, that can run the op with its bound arguments."""
     forced = _known(_FORCED.get())
     for name in ORDER if forced == "auto" else (forced,):
@@ -52,7 +50,7 @@ def choose(op: "Op[Any]", a: Any) -> "Backend":
     raise BackendUnavailable(f"backend {forced!r} can't run {op.name}: {reason}")
 
 
-def verdicts(op: "Op[Any]", a: Any) -> dict[str, str]:
+def verdicts(op: AnyOp, a: Any) -> dict[str, str]:
     """Why each backend would not run the op with its bound arguments, the preferred first; empty
     where it could."""
     table = {}

@@ -17,12 +17,9 @@ only place that knows a limit, and `run(a)`. It is imported at its first use.
 """
 
 import functools
-import importlib
 import inspect
-import math
 from collections import namedtuple
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, ParamSpec
 
 import torch
@@ -31,75 +28,24 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from marfast.errors import ArgumentError
 from marfast.ops import choice
-from marfast.ops.runtime import Verdict, cpu, cuda, triton
+from marfast.ops.backend import Args, Backend, Draw, Example
+
+__all__ = [
+    "OPS",
+    "Args",
+    "Availability",
+    "Backend",
+    "Draw",
+    "Example",
+    "Op",
+    "backends",
+    "op",
+    "which",
+]
 
 P = ParamSpec("P")
-Args = Any
-"""An op's arguments, bound: a named tuple of the statement's parameters."""
-
-
-class Draw(NamedTuple):
-    """Random numbers for an op's example, the same for every device."""
-
-    dtype: torch.dtype
-    """What the example is asked for in, where an op takes several."""
-    device: torch.device
-    generator: torch.Generator
-
-    def normal(self, *sizes: int) -> Tensor:
-        """float32."""
-        drawn = torch.randn(sizes, generator=self.generator, device=self.generator.device)
-        return drawn.to(self.device)
-
-    def weight(self, *sizes: int) -> Tensor:
-        """float32, of variance 1 / the last size: a product with it keeps values near 1."""
-        return self.normal(*sizes) / math.sqrt(sizes[-1])
-
-    def integers(self, below: int, *sizes: int) -> Tensor:
-        """int64."""
-        source = self.generator.device
-        drawn = torch.randint(0, below, sizes, generator=self.generator, device=source)
-        return drawn.to(self.device)
-
-
-Example = Callable[[Draw], dict[str, Any]]
-"""Gives arguments that every backend is meant to take."""
-
 OPS: dict[str, "Op[Any]"] = {}
 _LIBRARY = torch.library.Library("marfast", "DEF")
-_RUNTIMES: dict[str, Any] = {"cpu": cpu, "cuda": cuda, "triton": triton}
-
-
-@dataclass(frozen=True)
-class Backend:
-    """One implementation of an op."""
-
-    name: str
-    can_run: Callable[[Args], Verdict]
-    run: Callable[[Args], Tensor]
-    on_request: bool = False  # taken only when forced
-    own_kernel: bool = True  # or the library's
-
-    @classmethod
-    def in_folder(cls, folder: str, name: str, own_kernel: bool) -> "Backend":
-        """The file `name` of an op's folder, where the backend's runtime is."""
-        runtime = _RUNTIMES[name]
-
-        @functools.cache
-        def file() -> Any:
-            return importlib.import_module(f"{folder}.{name}")
-
-        def can_run(a: Args) -> Verdict:
-            verdict: Verdict = runtime.reaches(a._fields[0], a[0].device)
-            if verdict[0] and own_kernel:
-                verdict = runtime.is_built()
-            return file().can_run(a) if verdict[0] else verdict
-
-        def run(a: Args) -> Tensor:
-            result: Tensor = file().run(a)
-            return result
-
-        return cls(name, can_run, run, runtime.ON_REQUEST, own_kernel)
 
 
 class Op(Generic[P]):

@@ -8,14 +8,12 @@ MARFAST_SELF_CHECK=0 turns it off.
 
 import os
 import warnings
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-if TYPE_CHECKING:
-    from marfast.ops.op import Args, Backend, Example, Op
+from marfast.ops.backend import AnyOp, Args, Backend, Example
 
 ALLOWED = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Of the reference's largest value."""
@@ -25,7 +23,7 @@ BACKENDS = ("cuda", "triton")
 _verdicts: dict[tuple[str, str, torch.dtype, torch.device], str] = {}
 
 
-def verdict(op: "Op[Any]", backend: "Backend", a: "Args") -> str:
+def verdict(op: AnyOp, backend: Backend, a: Args) -> str:
     """Why this backend is not to be trusted with such a call; empty if it may run."""
     if backend.name not in BACKENDS or not is_checked(a[0].device):
         return ""
@@ -57,11 +55,11 @@ def _lowest(tensors: list[Tensor]) -> torch.dtype:
 
 @torch.no_grad()
 def check(
-    op: "Op[Any]",
-    backend: "Backend",
+    op: AnyOp,
+    backend: Backend,
     dtype: torch.dtype,
     device: torch.device,
-    example: "Example | None" = None,
+    example: Example | None = None,
 ) -> str:
     """Runs the op's example, or another, by a backend and by the reference; what is wrong, or
     nothing."""

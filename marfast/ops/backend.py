@@ -1,0 +1,97 @@
+"""What the backends of ops are, and what they get: arguments bound by name."""
+
+import functools
+import importlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from marfast.ops.runtime import Verdict, cpu, cuda, triton
+
+_RUNTIMES: dict[str, Any] = {"cpu": cpu, "cuda": cuda, "triton": triton}
+
+Args = Any
+"""An op's arguments, bound: a named tuple of the statement's parameters."""
+
+
+class Draw(NamedTuple):
+    """Random numbers for an op's example, the same for every device."""
+
+    dtype: torch.dtype
+    """What the example is asked for in, where an op takes several."""
+    device: torch.device
+    generator: torch.Generator
+
+    def normal(self, *sizes: int) -> Tensor:
+        """float32."""
+        drawn = torch.randn(sizes, generator=self.generator, device=self.generator.device)
+        return drawn.to(self.device)
+
+    def weight(self, *sizes: int) -> Tensor:
+        """float32, of variance 1 / the last size: a product with it keeps values near 1."""
+        return self.normal(*sizes) / math.sqrt(sizes[-1])
+
+    def integers(self, below: int, *sizes: int) -> Tensor:
+        """int64."""
+        source = self.generator.device
+        drawn = torch.randint(0, below, sizes, generator=self.generator, device=source)
+        return drawn.to(self.device)
+
+
+Example = Callable[[Draw], dict[str, Any]]
+"""Gives arguments that every backend is meant to take."""
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of an op."""
+
+    name: str
+    can_run: Callable[[Args], Verdict]
+    run: Callable[[Args], Tensor]
+    on_request: bool = False  # taken only when forced
+    own_kernel: bool = True  # or the library's
+
+    @classmethod
+    def in_folder(cls, folder: str, name: str, own_kernel: bool) -> "Backend":
+        """The file `name` of an op's folder, where the backend's runtime is."""
+        runtime = _RUNTIMES[name]
+
+        @functools.cache
+        def file() -> Any:
+            return importlib.import_module(f"{folder}.{name}")
+
+        def can_run(a: Args) -> Verdict:
+            verdict: Verdict = runtime.reaches(a._fields[0], a[0].device)
+            if verdict[0] and own_kernel:
+                verdict = runtime.is_built()
+            return file().can_run(a) if verdict[0] else verdict
+
+        def run(a: Args) -> Tensor:
+            result: Tensor = file().run(a)
+            return result
+
+        return cls(name, can_run, run, runtime.ON_REQUEST, own_kernel)
+
+
+class AnyOp(Protocol):
+    """An op, to whoever chooses among its backends."""
+
+    name: str
+    backends: dict[str, Backend]
+
+    def plain(self, *args: Any, **kwargs: Any) -> Tensor:
+        """What the reference gives for these arguments."""
+
+    def example_args(
+        self,
+        dtype: torch.dtype = ...,
+        device: str | torch.device = ...,
+        seed: int = ...,
+        example: Example | None = ...,
+    ) -> Args:
+        """Bound arguments that every backend is meant to take."""
