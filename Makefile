@@ -26,8 +26,11 @@ help:  ## Show this list.
 demo: $(VENV)/installed  ## Generate a 10 x 10 grid of images: outputs/fashion-mnist.png.
 	$(BIN)/marfast generate --model fashion-mnist --labels 0-9 --per-label 10 --out outputs/fashion-mnist.png --force
 
+# The second line makes all of this once more, in a copy with another op: not beside the first.
+PAGE := tests/build/test_adding_an_op.py
 test: $(VENV)/dev  ## Run the tests, with coverage of marfast/.
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --ignore $(PAGE)
+	$(BIN)/python -m pytest -q $(PAGE)
 
 test-emulation: $(VENV)/dev  ## Emulate the GPU kernels at MAR-B's real geometry, too, and mutate them (long).
 	MARFAST_TEST_EMULATION=1 $(BIN)/python -m pytest tests/emulation

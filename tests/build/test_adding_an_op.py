@@ -62,17 +62,14 @@ def test_the_page_works(tmp_path):
     run("git", "add", "--all", cwd=tree)
 
     cmake = [sys.executable, "-m", "cmake"]
+    python, found = f"-DPython_EXECUTABLE={sys.executable}", pybind11.get_cmake_dir()
     run(
-        *cmake,
-        *("-S", ".", "-B", "build", "-G", "Ninja"),
-        f"-DPython_EXECUTABLE={sys.executable}",
-        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
-        cwd=tree,
+        *cmake, "-S", ".", "-B", "build", "-G", "Ninja", python, f"-Dpybind11_DIR={found}", cwd=tree
     )
     run(*cmake, "--build", "build", cwd=tree)
     run(*cmake, "--install", "build", "--prefix", "marfast", cwd=tree)
     # `make` with an environment that is there already
     environment = Path(sys.executable).parents[1]
-    make = ["make", f"VENV={environment}", "JOBS=1", "-o", f"{environment}/dev"]
+    make = ["make", f"VENV={environment}", "-o", f"{environment}/dev"]
     run(*make, "lint", cwd=tree)
     run(*make, "test", cwd=tree)
