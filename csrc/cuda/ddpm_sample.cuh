@@ -318,7 +318,7 @@ class PersistentSampler {
         eps = uncond + Lane(a_.guidance[0]) * (eps - uncond);
       }
       ddpm_update(Lane(a_.state[n * c + j]), eps, Lane(output_[c + j]), Lane(noise[j]),
-                  a_.schedule + 7 * s, Lane(a_.options.temperature), a_.options.clip_denoised)
+                  a_.schedule + 7 * s, a_.options)
           .store(to + n * c + j);
     }
     if (!last_step_) input(n);

@@ -15,14 +15,15 @@ namespace marfast::cuda {
 
 // One channel; c = coefficients [7].
 __device__ __forceinline__ Lane ddpm_update(Lane x, Lane eps, Lane v, Lane noise, const float* c,
-                                            Lane temperature, bool clip) {
+                                            const HeadOptions& options) {
   const Lane one(1.0f), half(0.5f);
   const Lane fraction = (v + one) * half;
   const Lane log_variance = fraction * Lane(c[4]) + (one - fraction) * Lane(c[5]);
   const Lane sigma = exp(half * log_variance);
   Lane x0 = Lane(c[0]) * x - Lane(c[1]) * eps;
-  if (clip) x0 = min(one, max(Lane(-1.0f), x0));
-  return (Lane(c[2]) * x0 + Lane(c[3]) * x) + Lane(c[6]) * sigma * noise * temperature;
+  if (options.clip_denoised) x0 = min(one, max(Lane(-1.0f), x0));
+  return (Lane(c[2]) * x0 + Lane(c[3]) * x) +
+         Lane(c[6]) * sigma * noise * Lane(options.temperature);
 }
 
 inline LaunchShape shape_of(const DdpmStep& a) {
@@ -41,8 +42,7 @@ __global__ void ddpm_step(const DdpmStep a) {
     eps = uncond + Lane(a.guidance[0]) * (eps - uncond);
   }
   ddpm_update(Lane(a.x[n * a.x_stride + j]), eps, Lane::load(row + a.channels + j),
-              Lane(a.noise[n * a.noise_stride + j]), a.coefficients, Lane(a.options.temperature),
-              a.options.clip_denoised)
+              Lane(a.noise[n * a.noise_stride + j]), a.coefficients, a.options)
       .store(a.out + i);
 }
 
