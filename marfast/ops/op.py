@@ -31,7 +31,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from marfast.errors import ArgumentError
 from marfast.ops import choice
-from marfast.ops.runtime import Verdict, cpu, cuda, triton
+from marfast.ops.runtime import Verdict, check_memory, cpu, cuda, triton
 
 P = ParamSpec("P")
 Args = Any
@@ -95,7 +95,11 @@ class Backend:
                 verdict = runtime.is_built()
             return file().can_run(a) if verdict[0] else verdict
 
+        by_bindings = own_kernel and runtime is not triton
+
         def run(a: Args) -> Tensor:
+            if not by_bindings:
+                check_memory(**a._asdict())
             result: Tensor = file().run(a)
             return result
 
@@ -179,6 +183,7 @@ class Op(Generic[P]):
         return choice.choose(self, a).run(a)
 
     def _run_reference(self, a: Args) -> Tensor:
+        check_memory(**a._asdict())
         return self._reference(a)
 
     def _run_fake(self, *args: Any) -> Tensor:

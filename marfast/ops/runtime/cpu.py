@@ -87,6 +87,12 @@ def packed_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.bfloat16 else torch.float32
 
 
+def packable(weight: Tensor) -> Tensor:
+    """A weight's values as they lie in memory: nothing that torch has only noted on the tensor (a
+    view of negated numbers), as its dispatcher takes care of in an op's arguments."""
+    return weight.detach().resolve_neg().contiguous()
+
+
 def empty(*sizes: int) -> Tensor:
     """Memory for a kernel: float32 on the CPU, whatever the caller's defaults are."""
     return torch.empty(sizes, dtype=torch.float32, device="cpu")
