@@ -8,6 +8,8 @@ by the op's own decorators, and gets the arguments bound by name, as `a.x` and `
         \"\"\"x, doubled so many times.\"\"\"
 
     @double.check           raises ValueError or TypeError on arguments that no backend takes
+    @double.check_values    the same for what tensors hold, where they can be read without waiting:
+                            on the CPU
     @double.fake            an empty tensor with the result's shape and dtype
     @double.reference       the definition, plain PyTorch; also what derivatives are taken of, in
                             either mode
@@ -51,7 +53,8 @@ class Draw(NamedTuple):
 
     def normal(self, *sizes: int) -> Tensor:
         """float32."""
-        drawn = torch.randn(sizes, generator=self.generator, device=self.generator.device)
+        source = self.generator.device
+        drawn = torch.randn(sizes, generator=self.generator, dtype=torch.float32, device=source)
         return drawn.to(self.device)
 
     def weight(self, *sizes: int) -> Tensor:
@@ -61,7 +64,9 @@ class Draw(NamedTuple):
     def integers(self, below: int, *sizes: int) -> Tensor:
         """int64."""
         source = self.generator.device
-        drawn = torch.randint(0, below, sizes, generator=self.generator, device=source)
+        drawn = torch.randint(
+            0, below, sizes, generator=self.generator, dtype=torch.int64, device=source
+        )
         return drawn.to(self.device)
 
 
@@ -142,10 +147,15 @@ class Op(Generic[P]):
         formula = Info(self._backward, _keep_inputs) if differentiable else Info(None, None)
         self._record = make_autograd_impl(self._overload, formula)
         _LIBRARY.impl(self.name, self._run_autograd, "Autograd", with_keyset=True)
+        self._check_values: Callable[[Args], None] | None = None
         OPS[self.name] = self
 
     def check(self, function: Callable[[Args], None]) -> Callable[[Args], None]:
         self._check = function
+        return function
+
+    def check_values(self, function: Callable[[Args], None]) -> Callable[[Args], None]:
+        self._check_values = function
         return function
 
     def fake(self, function: Callable[[Args], Tensor]) -> Callable[[Args], Tensor]:
@@ -176,7 +186,7 @@ class Op(Generic[P]):
         example: Example | None = None,
     ) -> Args:
         """The bound arguments of the op's example, or of another one."""
-        draw = Draw(dtype, torch.device(device), torch.Generator().manual_seed(seed))
+        draw = Draw(dtype, torch.device(device), torch.Generator("cpu").manual_seed(seed))
         return self.bind(**(example or self._example)(draw))
 
     def _run_autograd(self, keys: Any, *args: Any) -> Tensor:
@@ -197,6 +207,8 @@ class Op(Generic[P]):
     def _run(self, *args: Any) -> Tensor:
         a = self.bind(*args)  # with the defaults, which torch's dispatcher leaves out
         self._check(a)
+        if self._check_values is not None and a[0].device.type == "cpu":
+            self._check_values(a)
         return choice.choose(self, a).run(a)
 
     def _run_reference(self, a: Args) -> Tensor:
