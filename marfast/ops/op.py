@@ -12,7 +12,7 @@ by the op's own decorators, and gets the arguments bound by name, as `a.x` and `
                             on the CPU
     @double.fake            an empty tensor with the result's shape and dtype
     @double.reference       the definition, plain PyTorch; also what derivatives are taken of, in
-                            either mode
+                            either mode, and what FLOPs are counted of
     @double.example         random arguments by name, from a `Draw`
 
 A backend is a file of the folder, `cpu.py`, with `can_run(a)`, which has no side effect and is the
@@ -35,7 +35,7 @@ from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from marfast.errors import ArgumentError
-from marfast.ops import choice
+from marfast.ops import choice, flops
 from marfast.ops.runtime import Verdict, check_memory, cpu, cuda, triton
 
 P = ParamSpec("P")
@@ -149,6 +149,7 @@ class Op(Generic[P]):
         _LIBRARY.impl(self.name, self._run_autograd, "Autograd", with_keyset=True)
         self._check_values: Callable[[Args], None] | None = None
         OPS[self.name] = self
+        flops.register(self)
 
     def check(self, function: Callable[[Args], None]) -> Callable[[Args], None]:
         self._check = function
