@@ -14,11 +14,9 @@ from marfast.reference import head
 
 @functools.lru_cache(maxsize=16)
 def time_embedding(timesteps: tuple[float, ...], frequencies: int) -> Tensor:
-    """The reference's sinusoids [S, frequencies], on the CPU whatever the caller's defaults are."""
-    with torch.device("cpu"), cpu.torch_after_fork():
-        t = torch.tensor(timesteps, dtype=torch.float32)
-        embedding: Tensor = head.timestep_embedding(t, frequencies)
-    return embedding
+    """The reference's sinusoids [S, frequencies]."""
+    t = torch.tensor(timesteps, dtype=torch.float32, device="cpu")
+    return head.timestep_embedding(t, frequencies)
 
 
 def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:

@@ -110,22 +110,11 @@ def threads() -> int:
     return 1 if _forked else torch.get_num_threads()
 
 
-@contextlib.contextmanager
-def torch_after_fork() -> Iterator[None]:
-    """In a forked child, torch on one thread: its operators wait for threads that are gone."""
-    before = torch.get_num_threads()
-    if _forked:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if _forked:
-            torch.set_num_threads(before)
-
-
 def _note_fork() -> None:
+    """One thread for torch's own operators, too: they would wait for those that are gone."""
     global _forked
     _forked = True
+    torch.set_num_threads(1)
 
 
 def describe() -> str:
