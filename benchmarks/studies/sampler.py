@@ -3,6 +3,8 @@
 python -m benchmarks.studies.sampler
 """
 
+from collections.abc import Iterable
+
 import matplotlib
 import numpy as np
 import torch
@@ -37,9 +39,12 @@ class Shown:
         self.heads: list[tuple[Tensor, Tensor, Tensor]] = []  # z, noise and step noise
         own = model.sample_head
 
-        def sample_head(z: Tensor, noise: Tensor, step_noise: Tensor, *rest: object) -> Tensor:
+        def sample_head(
+            z: Tensor, noise: Tensor, step_noises: Iterable[Tensor], *rest: object
+        ) -> Tensor:
+            step_noise = torch.cat([*step_noises])
             self.heads.append((z, noise, step_noise))
-            return own(z, noise, step_noise, *rest)  # type: ignore[arg-type]
+            return own(z, noise, [step_noise], *rest)  # type: ignore[arg-type]
 
         model.sample_head = sample_head  # type: ignore[method-assign]
 

@@ -1,7 +1,7 @@
 #pragma once
 
-// A tensor of torch's, read through its own attributes (data_ptr, shape, stride, dtype), so that no
-// version of torch is compiled in.
+// A tensor of torch's, read through its own attributes (data_ptr, shape, stride, dtype, its
+// storage), so that no version of torch is compiled in.
 
 #include <pybind11/pybind11.h>
 
@@ -22,10 +22,15 @@ constexpr bool is(Element element, DType dtype) {
   return static_cast<int>(element) == static_cast<int>(dtype);
 }
 
+constexpr int64_t size_of(Element element) {
+  return element == Element::i64 ? 8 : element == Element::f32 ? 4 : 2;
+}
+
 // A tensor as C++ reads it; strides count elements.
 struct View {
   static constexpr int kMostDims = 5;
   void* data;
+  bool backed;  // whether all elements lie in the storage, which can be resized under a tensor
   int dims;
   int64_t sizes[kMostDims];
   int64_t strides[kMostDims];
@@ -40,6 +45,12 @@ struct View {
     int64_t product = 1;
     for (int i = 0; i < dims; ++i) product *= sizes[i];
     return product;
+  }
+  // Elements from the first to the last, with those between them; of a view that has any.
+  int64_t extent() const {
+    int64_t last = 0;
+    for (int i = 0; i < dims; ++i) last += (sizes[i] - 1) * strides[i];
+    return last + 1;
   }
   // Whether the elements of the dimensions from `first` on lie side by side.
   bool dense(int first = 0) const {
@@ -67,26 +78,44 @@ inline Element element_of(PyObject* dtype) {
   throw std::invalid_argument("dtype is not one that kernels know");
 }
 
-inline View view_of(py::handle tensor) {
-  static PyObject* const names[] = {
-      PyUnicode_InternFromString("data_ptr"), PyUnicode_InternFromString("shape"),
-      PyUnicode_InternFromString("stride"), PyUnicode_InternFromString("dtype")};
-  const auto own = [](PyObject* result) {
+// torch.Tensor's own attributes and methods, looked up once.
+class Attribute {
+ public:
+  explicit Attribute(const char* name)
+      : found_(py::object(py::module_::import("torch").attr("Tensor").attr(name)).release().ptr()) {
+  }
+  py::object of(py::handle tensor) const {  // get
+    return own(Py_TYPE(found_)->tp_descr_get(found_, tensor.ptr(), nullptr));
+  }
+  py::object operator()(py::handle tensor) const {  // call
+    PyObject* const self = tensor.ptr();
+    return own(PyObject_Vectorcall(found_, &self, 1, nullptr));
+  }
+
+ private:
+  static py::object own(PyObject* result) {
     if (result == nullptr) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(result);
-  };
+  }
+  PyObject* found_;
+};
+
+inline View view_of(py::handle tensor) {
+  static const Attribute dtype("dtype"), shape("shape"), stride("stride"), data_ptr("data_ptr"),
+      storage("untyped_storage"), storage_offset("storage_offset");
   View view{};
-  view.element = element_of(own(PyObject_GetAttr(tensor.ptr(), names[3])).ptr());
-  const py::object sizes = own(PyObject_GetAttr(tensor.ptr(), names[1]));
-  const py::object strides = own(PyObject_CallMethodNoArgs(tensor.ptr(), names[2]));
+  view.element = element_of(dtype.of(tensor).ptr());
+  const py::object sizes = shape.of(tensor), strides = stride(tensor);
   view.dims = static_cast<int>(PyTuple_GET_SIZE(sizes.ptr()));
   if (view.dims > View::kMostDims) throw std::invalid_argument("a tensor has too many dimensions");
   for (int i = 0; i < view.dims; ++i) {
     view.sizes[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(sizes.ptr(), i));
     view.strides[i] = PyLong_AsLongLong(PyTuple_GET_ITEM(strides.ptr(), i));
   }
-  const py::object data = own(PyObject_CallMethodNoArgs(tensor.ptr(), names[0]));
-  view.data = PyLong_AsVoidPtr(data.ptr());
+  view.data = PyLong_AsVoidPtr(data_ptr(tensor).ptr());
+  const int64_t held = PyObject_Size(storage(tensor).ptr());
+  const int64_t first = PyLong_AsLongLong(storage_offset(tensor).ptr());
+  view.backed = view.count() == 0 || (first + view.extent()) * size_of(view.element) <= held;
   if (PyErr_Occurred()) throw py::error_already_set();
   return view;
 }

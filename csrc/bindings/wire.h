@@ -2,12 +2,12 @@
 
 // How a call's arguments come from Python: by name, one at a time, into the fields of its struct.
 //
-// Tensors arrive whole and are read through their own attributes (data_ptr, shape, stride, dtype),
-// so that no version of torch is compiled in. Each is checked against the sizes, dtype and layout
-// that its field means; marfast/ops has told the user long before, so an error here is a defect of
-// ours, and no kernel reads past a buffer because of it. FIELD (marfast/ops.h) and ROWS take a
-// field's name and the field itself from one word: two that are swapped differ in name, and a name
-// that nobody asked for is an error.
+// Tensors arrive whole and are read through their own attributes, so that no version of torch is
+// compiled in (view.h). Each is checked against the sizes, dtype and layout that its field means;
+// marfast/ops has told the user long before, so an error here is a defect of ours, and no kernel
+// reads past a buffer because of it. Only whether its memory is still there is asked here alone.
+// FIELD (marfast/ops.h) and ROWS take a field's name and the field itself from one word: two that
+// are swapped differ in name, and a name that nobody asked for is an error.
 
 #include <pybind11/pybind11.h>
 
@@ -90,7 +90,10 @@ class Given {
   }
   std::vector<View> views(const char* name) {
     std::vector<View> found;
-    for (const py::handle tensor : take(name)) found.push_back(wire::view_of(tensor));
+    for (const py::handle tensor : take(name)) {
+      found.push_back(wire::view_of(tensor));
+      expect_backed(found.back(), name);
+    }
     return found;
   }
 
@@ -148,10 +151,16 @@ class Given {
     argument.taken = true;
     return argument.value;
   }
-  static const View& view_of(Argument& argument) {
-    if (!argument.viewed) argument.view = wire::view_of(argument.value);
-    argument.viewed = true;
+  const View& view_of(Argument& argument) const {
+    if (!argument.viewed) {
+      argument.view = wire::view_of(argument.value);
+      expect_backed(argument.view, argument.name);
+      argument.viewed = true;
+    }
     return argument.view;
+  }
+  void expect_backed(const View& view, const char* name) const {
+    expect(view.backed, name, "has lost its memory: its storage was freed or made smaller");
   }
 
   template <class T>

@@ -2,16 +2,18 @@
 
 // layer_norm_modulate: LayerNorm over rows of width w, then adaLN's modulation, in float32.
 //
-//   mean = sum(x) / w
+//   m    = sum(x) / w
+//   mean = m + sum(x - m) / w
 //   rstd = 1 / sqrt(sum((x - mean)^2) / w + eps)
 //   out  = (((x - mean) rstd) weight + bias) (1 + scale) + shift
 //
 // The factor weight and the term bias are left out where there is none. Every product, sum,
 // quotient and root is rounded on its own, in the order written; no FMA. Sums run as lane_sum.h
 // says; lanes run across the row, a row's last vector is partial. bf16 and f16 are read to float32
-// exactly and written by rounding to nearest even. Three passes over a row, the later two from
-// cache. Bytes moved: 4 R w s (x, shift, scale, out) + 2 w s, s = sizeof(dtype), which over the
-// memory's bandwidth is the floor.
+// exactly and written by rounding to nearest even. Four passes over a row, the later
+// three from cache; the second takes back what rounding the first sum did to the mean, so that a
+// row of one value gives 0. Bytes moved: 4 R w s (x, shift, scale, out) + 2 w s, s = sizeof(dtype),
+// which over the memory's bandwidth is the floor.
 
 #include "lane_sum.h"
 #include "marfast/ops.h"
@@ -28,7 +30,10 @@ template <class V, class T>
 RowMoments<V> row_moments(const T* x, int64_t w, float eps) {
   const V one(1.0f), width(static_cast<float>(w));
   const float sum = lane_sum<V>(w, [=](int64_t j, int64_t n) { return V::load(x + j, n); });
-  const V mean = V(sum) / width;
+  const V m = V(sum) / width;
+  const float rest =
+      lane_sum<V>(w, [=](int64_t j, int64_t n) { return (V::load(x + j, n) - m).first(n); });
+  const V mean = m + V(rest) / width;
   const float squares = lane_sum<V>(w, [=](int64_t j, int64_t n) {
     const V centred = (V::load(x + j, n) - mean).first(n);
     return centred * centred;

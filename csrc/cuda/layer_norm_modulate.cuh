@@ -2,9 +2,9 @@
 
 // layer_norm_modulate on a device: csrc/cpu/layer_norm_modulate.h's formula and order.
 //
-// A warp a row, four a block; sums as lane_sum.cuh says. Three passes over a row, the later two
-// from cache. Bytes moved: x, shift, scale and out once, R w of their sizes; the floor is that over
-// the memory's bandwidth.
+// A warp a row, four a block; sums as lane_sum.cuh says. Four passes over a row, all but the
+// first from cache. Bytes moved: x, shift, scale and out once, R w of their sizes; the floor is that
+// over the memory's bandwidth.
 
 #include "cuda/lane_sum.cuh"
 #include "cuda/launch_shape.h"
@@ -20,7 +20,9 @@ __device__ __forceinline__ void layer_norm_modulate_row(int thread, const In* x,
                                                         const Affine* bias, int64_t w, float eps,
                                                         Write write) {
   const Lane one(1.0f), width(static_cast<float>(w));
-  const Lane mean = lane_sum(thread, w, [=](int64_t j) { return Lane::load(x + j); }) / width;
+  const Lane m = lane_sum(thread, w, [=](int64_t j) { return Lane::load(x + j); }) / width;
+  const Lane rest = lane_sum(thread, w, [=](int64_t j) { return Lane::load(x + j) - m; });
+  const Lane mean = m + rest / width;
   const Lane squares = lane_sum(thread, w, [=](int64_t j) {
     const Lane centred = Lane::load(x + j) - mean;
     return centred * centred;

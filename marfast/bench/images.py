@@ -111,7 +111,7 @@ class Iteration:
         sizes = (count, self.loop.channels), (self.steps, count, self.loop.channels)
         noise, step_noise = (torch.randn(size, generator=generator).to(z.device) for size in sizes)
         guidance = self.loop.guidance[self.k]
-        return z, noise, step_noise, self.schedule, guidance, self.loop.options
+        return z, noise, [step_noise], self.schedule, guidance, self.loop.options
 
     def transformer_flops(self) -> float:
         """What the thin model computes in this iteration."""

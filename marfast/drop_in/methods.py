@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from marfast import ops
 from marfast.checkpoints import Settings
 from marfast.generation.loop import Progress
-from marfast.generation.randomness import BatchRandomness, Generators
+from marfast.generation.randomness import BatchRandomness, Generators, step_noises
 from marfast.generation.sample import sample_tokens
 from marfast.model.head import FastHead
 from marfast.model.mar import FastMAR
@@ -139,11 +139,11 @@ class FastSample(_FastHeadMethod):
         with self.backend_in_force(), autocast(z.device, self.dtype):
             self.head.update(module.net)
             noise = randomness.initial_noise(tokens, module.in_channels)
-            step_noise = randomness.step_noise(tokens, module.in_channels, len(timesteps), guided)
+            noises = step_noises(randomness, 1, tokens, module.in_channels, len(timesteps), guided)
             clip_denoised = getattr(module, "clip_denoised", False)
             sampled = self.head.sample(
                 noise=noise.to(z.device),
-                step_noise=step_noise.to(z.device),
+                step_noises=(chunk.to(z.device) for chunk in noises),
                 cond=z,
                 schedule=schedule,
                 timesteps=timesteps,
@@ -216,8 +216,10 @@ class FastSampleTokens(FastMethod):
             module, device = self.module, self.model.device
             order = torch.arange(module.seq_len, device=device)[None]
             known, predict = order[:, : module.seq_len // 2], order[:, module.seq_len // 2 :]
-            mask = torch.zeros(order.shape, device=device).index_fill(1, predict[0], 1.0)
-            tokens = torch.linspace(-1, 1, order.numel() * module.token_embed_dim)
+            mask = torch.zeros(order.shape, dtype=torch.float32, device=device)
+            mask = mask.index_fill(1, predict[0], 1.0)
+            count = order.numel() * module.token_embed_dim
+            tokens = torch.linspace(-1, 1, count, dtype=torch.float32, device="cpu")
             tokens = tokens.to(module.z_proj.weight).view(1, -1, module.token_embed_dim)
             in_force = torch.is_autocast_enabled(device.type) or self.model.dtype is not None
             # half precision may overflow in the module's own code: not what is asked here

@@ -5,7 +5,7 @@ one runs, and which tokens an iteration knows and predicts is index arithmetic o
 mask is searched, and nothing waits for a device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.checkpoints import Settings
-from marfast.generation.randomness import Randomness
+from marfast.generation.randomness import Randomness, step_noises
 from marfast.model.mar import FastMAR, Schedule
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.mar import guidance_scale, mask_lengths
@@ -72,8 +72,11 @@ class Loop:
             guidance_scale(settings.cfg, settings.cfg_schedule, self.seq_len, length)
             for length in self.scheduled
         ]
-        values = [torch.as_tensor(scale, dtype=torch.float32).reshape(1) for scale in scales]
-        _upload(torch.stack(values), self.guidance)
+        values = [
+            torch.as_tensor(scale, dtype=torch.float32, device=getattr(scale, "device", "cpu"))
+            for scale in scales
+        ]
+        _upload(torch.stack([value.reshape(1) for value in values]), self.guidance)
 
     def iteration(self, k: int) -> None:
         """Predict the tokens of iteration k, 0 ... K − 1, in turn."""
@@ -91,11 +94,11 @@ class Loop:
         predict = self.orders[:, left:masked].sort(dim=1).values
         doubled = [torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)]
         z = self.model.condition(doubled[0], doubled[1], doubled[2], self.class_embedding)
-        noise, step_noise = self._noise(masked, left)
+        noise, noises = self._noise(masked, left)
         sampled = self.model.sample_head(
             z,
             noise,
-            step_noise,
+            noises,
             self.schedule,
             self.guidance[k],
             self.options,
@@ -111,17 +114,16 @@ class Loop:
             embedding = torch.cat([embedding, no_class])
         self.class_embedding = embedding
 
-    def _noise(self, masked: int, left: int) -> tuple[Tensor, Tensor]:
-        count, device = masked - left, self.tokens.device
+    def _noise(self, masked: int, left: int) -> tuple[Tensor, Iterable[Tensor]]:
+        count, images, device = masked - left, len(self.tokens), self.tokens.device
         if self.randomness.ahead:
-            images = len(self.tokens)
             first = images * (self.seq_len - masked)
             noise = self.initial_noise[first : first + images * count]
         else:
             noise = self.randomness.initial_noise(count, self.channels).to(device)
         steps = len(self.schedule[1])
-        step_noise = self.randomness.step_noise(count, self.channels, steps, self.guided)
-        return noise, step_noise.to(device)
+        noises = step_noises(self.randomness, images, count, self.channels, steps, self.guided)
+        return noise, (chunk.to(device) for chunk in noises)
 
 
 def _upload(values: Tensor, to: Tensor) -> None:

@@ -1,6 +1,6 @@
 """From labels to images: the model that `marfast.load` returns."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -159,13 +159,15 @@ class Pipeline:
     def _labels(self, labels: int | Sequence[int | None] | Tensor) -> Tensor:
         count = self.model.module.num_classes
         listed: Any = labels.tolist() if hasattr(labels, "tolist") else labels
-        values = [listed] if isinstance(listed, int) or listed is None else list(listed)
+        several = isinstance(listed, Iterable) and not isinstance(listed, str)
+        values = [*listed] if several else [listed]
         if not values:
             raise ArgumentError("labels", "none given", "at least one is needed")
         for value in values:
             if value is not None:
                 check_whole("labels", value, 0, count - 1, f"allowed are 0 to {count - 1}, or None")
-        return torch.tensor([-1 if v is None else v for v in values], device=self.model.device)
+        known = [-1 if value is None else value for value in values]
+        return torch.tensor(known, dtype=torch.int64, device=self.model.device)
 
 
 def _check_seed(seed: Seed, batch: int) -> None:

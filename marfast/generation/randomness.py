@@ -19,6 +19,10 @@ from torch import Tensor
 from marfast.errors import ArgumentError
 from marfast.reference.mar import random_orders
 
+NOISE_MEMORY = 32 << 20
+"""Bytes of step noise that are drawn at a time, about: the noise of all steps may be far more than
+anything else that a generation holds."""
+
 
 class Randomness(Protocol):
     """The random numbers of the images `rows` of a batch: orders first, then an iteration's initial
@@ -43,7 +47,8 @@ class Randomness(Protocol):
         """An iteration's initial noise [images·tokens, C], on the CPU."""
 
     def step_noise(self, tokens: int, channels: int, steps: int, guided: bool) -> Tensor:
-        """An iteration's step noise [S, images·tokens, C], on the generator's device."""
+        """Step noise of an iteration's next S steps, [S, images·tokens, C], on the generator's
+        device."""
 
     def twin(self) -> "Randomness":
         """The same layout with generators of its own, whatever they hold."""
@@ -60,7 +65,7 @@ class Generators:
     @classmethod
     def seeded(cls, seed: int, device: torch.device) -> "Generators":
         """As `np.random.seed(seed)` and `torch.manual_seed(seed)` would leave the global ones."""
-        cpu = torch.Generator().manual_seed(seed)
+        cpu = torch.Generator("cpu").manual_seed(seed)
         on_device = cpu if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
         return cls(np.random.RandomState(seed), cpu, on_device)
 
@@ -78,7 +83,7 @@ class Generators:
     def twin(self) -> "Generators":
         """Others on the same devices."""
         device = torch.Generator(self.device.device)
-        return Generators(np.random.RandomState(0), torch.Generator(), device)
+        return Generators(np.random.RandomState(0), torch.Generator("cpu"), device)
 
     def state(self) -> tuple[Any, Tensor, Tensor]:
         return self.numpy.get_state(), self.cpu.get_state(), self.device.get_state()
@@ -114,18 +119,16 @@ class BatchRandomness:
         return [self.generators.device]
 
     def initial_noise(self, tokens: int, channels: int) -> Tensor:
-        generator = self.generators.cpu
-        return torch.randn(self.batch * tokens, channels, generator=generator)[self._kept(tokens)]
+        return _randn(self.batch * tokens, channels, self.generators.cpu)[self._kept(tokens)]
 
     def step_noise(self, tokens: int, channels: int, steps: int, guided: bool) -> Tensor:
         generator, kept = self.generators.device, self._kept(tokens)
-        drawn = (self.batch * tokens * (2 if guided else 1), channels)
-        return torch.stack(
-            [
-                torch.randn(drawn, generator=generator, device=generator.device)[kept].clone()
-                for _ in range(steps)
-            ]
-        )
+        rows = self.batch * tokens * (2 if guided else 1)
+        sizes = (steps, len(self.rows) * tokens, channels)
+        noise = torch.empty(sizes, dtype=torch.float32, device=generator.device)
+        for of_step in noise:
+            of_step.copy_(_randn(rows, channels, generator)[kept])
+        return noise
 
     def twin(self) -> "BatchRandomness":
         return BatchRandomness(self.generators.twin(), self.batch, self.rows)
@@ -164,6 +167,23 @@ class ImageRandomness:
 
     def twin(self) -> "ImageRandomness":
         return ImageRandomness([stream.twin() for stream in self.streams])
+
+
+def step_noises(
+    randomness: Randomness, images: int, tokens: int, channels: int, steps: int, guided: bool
+) -> Iterator[Tensor]:
+    """An iteration's step noise for `images` images, by chunks of consecutive steps, each drawn
+    when it is asked for: [s, images·tokens, C]."""
+    most = max(1, NOISE_MEMORY // (4 * images * tokens * channels))
+    for first in range(0, steps, most):
+        yield randomness.step_noise(tokens, channels, min(most, steps - first), guided)
+
+
+def _randn(rows: int, channels: int, generator: torch.Generator) -> Tensor:
+    """Whatever the caller's default dtype and device are."""
+    return torch.randn(
+        (rows, channels), generator=generator, dtype=torch.float32, device=generator.device
+    )
 
 
 def randomness_of_parts(

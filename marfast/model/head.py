@@ -1,7 +1,7 @@
 """The head through the ops: its own parameters, `denoise` and `ddpm_sample`."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -65,37 +65,43 @@ class FastHead:
     def sample(
         self,
         noise: Tensor,
-        step_noise: Tensor,
+        step_noises: Iterable[Tensor],
         cond: Tensor,
         schedule: Tensor,
         timesteps: Tensor,
         guidance: Tensor,
         options: HeadOptions,
     ) -> Tensor:
-        """`ops.ddpm_sample`, computed in float32 (float64 where the head is) -> noise's dtype."""
+        """`ops.ddpm_sample`, computed in float32 (float64 where the head is) -> noise's dtype.
+
+        step_noises: [s, N, C], the noise of consecutive steps; as many steps are taken at a time.
+        """
         double = self.weights[0].dtype == torch.float64
-        numbers = (noise, step_noise, cond, schedule, guidance)
         given, dtype = noise.dtype, torch.float64 if double else torch.float32
-        noise, step_noise, cond, schedule, guidance = (number.to(dtype) for number in numbers)
-        if self.plain:
-            sampled = ops.ddpm_sample(
-                noise,
-                step_noise,
-                cond,
-                self.weights,
-                schedule,
-                timesteps,
-                guidance,
-                temperature=options.temperature,
-                clip_denoised=options.clip_denoised,
-                packed=self.packed,
-            )
-            return sampled.to(given)
-        x = noise
-        for coefficients, t, noise_t in zip(schedule, timesteps, step_noise, strict=True):
-            rows = x.repeat(2, 1) if options.guided else x
-            output = self._forward()(rows, t.expand(len(cond)), cond)
-            x = ddpm_step(x, output, noise_t, coefficients, guidance, options)
+        x, cond, schedule, guidance = (a.to(dtype) for a in (noise, cond, schedule, guidance))
+        first = 0
+        for chunk in step_noises:
+            now = slice(first, first + len(chunk))
+            step_noise, coefficients, times = chunk.to(dtype), schedule[now], timesteps[now]
+            if self.plain:
+                x = ops.ddpm_sample(
+                    x,
+                    step_noise,
+                    cond,
+                    self.weights,
+                    coefficients,
+                    times,
+                    guidance,
+                    temperature=options.temperature,
+                    clip_denoised=options.clip_denoised,
+                    packed=self.packed,
+                )
+            else:
+                for of_step, t, noise_t in zip(coefficients, times, step_noise, strict=True):
+                    rows = x.repeat(2, 1) if options.guided else x
+                    output = self._forward()(rows, t.expand(len(cond)), cond)
+                    x = ddpm_step(x, output, noise_t, of_step, guidance, options)
+            first += len(chunk)
         return x.to(given)
 
     def _forward(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -112,7 +118,7 @@ class FastHead:
     def _known_answer(self) -> bool:
         parameters = head_parameters(self.net)
         shape, like = HeadShape.of(parameters), parameters[0]
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator("cpu").manual_seed(0)
 
         def draw(*sizes: int) -> Tensor:
             return torch.randn(sizes, generator=generator, dtype=torch.float32, device="cpu").to(
@@ -120,7 +126,7 @@ class FastHead:
             )
 
         x, cond = draw(3, shape.channels), draw(3, shape.condition)
-        t = torch.tensor([0, 500, 999], device=like.device)
+        t = torch.tensor([0, 500, 999], dtype=torch.int64, device=like.device)
         with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
             theirs = self._forward()(x, t, cond).float()
             meant = denoise(x, t, cond, parameters).float()

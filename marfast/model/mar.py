@@ -4,6 +4,7 @@ It has no parameters. It works on index tensors (which tokens are known, which t
 reference works on masks, so that nothing waits for data; the values are the same.
 """
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,7 +16,7 @@ from marfast.errors import ArgumentError
 from marfast.model.block import FastBlock
 from marfast.model.head import FastHead
 from marfast.model.packing import autocast
-from marfast.ops.runtime import DTYPES
+from marfast.ops.runtime import DTYPES, check_memory
 from marfast.reference.diffusion import HeadOptions, create_diffusion, sampling_schedule
 
 Schedule = tuple[Tensor, Tensor]
@@ -55,6 +56,7 @@ class FastMAR:
 
     def update(self) -> None:
         """Take the module's parts and weights as they are now, once before each generation."""
+        check_memory(**dict(self.module.named_parameters()))
         with self.autocast():
             self.head.update(self.module.diffloss.net)
             for fast, blocks in (
@@ -145,12 +147,13 @@ class FastMAR:
         self,
         z: Tensor,
         noise: Tensor,
-        step_noise: Tensor,
+        step_noises: Iterable[Tensor],
         schedule: Schedule,
         guidance: Tensor,
         options: HeadOptions,
     ) -> Tensor:
-        """The head's S denoising steps: z [R, D], noise [N, C], step_noise [S, N, C], guidance [1]
-        -> tokens [N, C]. R = 2N if guided, conditional rows first."""
+        """The head's S denoising steps: z [R, D], noise [N, C], step_noises each [s, N, C] of
+        consecutive steps, guidance [1] -> tokens [N, C]. R = 2N if guided, conditional rows first.
+        """
         with self.autocast(), profiling.range("head", len(z)):
-            return self.head.sample(noise, step_noise, z, *schedule, guidance, options)
+            return self.head.sample(noise, step_noises, z, *schedule, guidance, options)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from marfast.ops.runtime import Verdict, cpu, cuda, triton
+from marfast.ops.runtime import Verdict, check_memory, cpu, cuda, triton
 
 _RUNTIMES: dict[str, Any] = {"cpu": cpu, "cuda": cuda, "triton": triton}
 
@@ -28,7 +28,8 @@ class Draw(NamedTuple):
 
     def normal(self, *sizes: int) -> Tensor:
         """float32."""
-        drawn = torch.randn(sizes, generator=self.generator, device=self.generator.device)
+        source = self.generator.device
+        drawn = torch.randn(sizes, generator=self.generator, dtype=torch.float32, device=source)
         return drawn.to(self.device)
 
     def weight(self, *sizes: int) -> Tensor:
@@ -38,7 +39,9 @@ class Draw(NamedTuple):
     def integers(self, below: int, *sizes: int) -> Tensor:
         """int64."""
         source = self.generator.device
-        drawn = torch.randint(0, below, sizes, generator=self.generator, device=source)
+        drawn = torch.randint(
+            0, below, sizes, generator=self.generator, dtype=torch.int64, device=source
+        )
         return drawn.to(self.device)
 
 
@@ -71,7 +74,11 @@ class Backend:
                 verdict = runtime.is_built()
             return file().can_run(a) if verdict[0] else verdict
 
+        by_bindings = own_kernel and runtime is not triton
+
         def run(a: Args) -> Tensor:
+            if not by_bindings:
+                check_memory(**a._asdict())
             result: Tensor = file().run(a)
             return result
 

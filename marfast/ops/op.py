@@ -8,8 +8,11 @@ by the op's own decorators, and gets the arguments bound by name, as `a.x` and `
         \"\"\"x, doubled so many times.\"\"\"
 
     @double.check           raises ValueError or TypeError on arguments that no backend takes
+    @double.check_values    the same for what tensors hold, where they can be read without waiting:
+                            on the CPU
     @double.fake            an empty tensor with the result's shape and dtype
-    @double.reference       the definition, plain PyTorch; also what gradients are taken of
+    @double.reference       the definition, plain PyTorch; also what derivatives are taken of, in
+                            either mode, and what FLOPs are counted of
     @double.example         random arguments by name, from a `Draw`
 
 A backend is a file of the folder, `cpu.py`, with `can_run(a)`, which has no side effect and is the
@@ -24,11 +27,14 @@ from typing import Any, Generic, NamedTuple, ParamSpec
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch._library.autograd import Info, make_autograd_impl
+from torch.autograd import forward_ad
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from marfast.errors import ArgumentError
-from marfast.ops import choice
+from marfast.ops import choice, flops
 from marfast.ops.backend import Args, Backend, Draw, Example
+from marfast.ops.runtime import check_memory
 
 __all__ = [
     "OPS",
@@ -54,7 +60,7 @@ class Op(Generic[P]):
     Args:
         statement: annotated as torch.library.infer_schema reads it, one tensor returned.
         backends: what can run it besides the reference.
-        differentiable: whether gradients flow; an op that samples has none.
+        differentiable: whether gradients flow backward; an op that samples has none.
     """
 
     def __init__(
@@ -78,14 +84,19 @@ class Op(Generic[P]):
         self._overload: Any = getattr(torch.ops.marfast, self.name).default
         _LIBRARY.impl(self.name, self._run, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, self._run_fake, lib=_LIBRARY)
-        if differentiable:
-            torch.library.register_autograd(
-                qualified, self._backward, setup_context=_keep_inputs, lib=_LIBRARY
-            )
+        formula = Info(self._backward, _keep_inputs) if differentiable else Info(None, None)
+        self._record = make_autograd_impl(self._overload, formula)
+        _LIBRARY.impl(self.name, self._run_autograd, "Autograd", with_keyset=True)
+        self._check_values: Callable[[Args], None] | None = None
         OPS[self.name] = self
+        flops.register(self)
 
     def check(self, function: Callable[[Args], None]) -> Callable[[Args], None]:
         self._check = function
+        return function
+
+    def check_values(self, function: Callable[[Args], None]) -> Callable[[Args], None]:
+        self._check_values = function
         return function
 
     def fake(self, function: Callable[[Args], Tensor]) -> Callable[[Args], Tensor]:
@@ -116,15 +127,33 @@ class Op(Generic[P]):
         example: Example | None = None,
     ) -> Args:
         """The bound arguments of the op's example, or of another one."""
-        draw = Draw(dtype, torch.device(device), torch.Generator().manual_seed(seed))
+        draw = Draw(dtype, torch.device(device), torch.Generator("cpu").manual_seed(seed))
         return self.bind(**(example or self._example)(draw))
+
+    def _run_autograd(self, keys: Any, *args: Any) -> Tensor:
+        """What the dispatcher calls first. A formula for backward alone would drop tangents."""
+        if forward_ad._current_level >= 0 and any(map(_has_tangent, tree_leaves(args))):
+            # dense, for torch's own formulas can't do without everywhere
+            a = self.bind(*tree_map_only(Tensor, Tensor.contiguous, args))
+            self._check(a)
+            return self._reference(a)
+        result: Tensor
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            result = self._record(keys, *args)
+        else:
+            with torch._C._AutoDispatchBelowAutograd():
+                result = self._overload.redispatch(keys & torch._C._after_autograd_keyset, *args)
+        return result
 
     def _run(self, *args: Any) -> Tensor:
         a = self.bind(*args)  # with the defaults, which torch's dispatcher leaves out
         self._check(a)
+        if self._check_values is not None and a[0].device.type == "cpu":
+            self._check_values(a)
         return choice.choose(self, a).run(a)
 
     def _run_reference(self, a: Args) -> Tensor:
+        check_memory(**a._asdict())
         return self._reference(a)
 
     def _run_fake(self, *args: Any) -> Tensor:
@@ -174,6 +203,10 @@ def op(
         return Op(statement, files, differentiable)
 
     return stated
+
+
+def _has_tangent(value: Any) -> bool:
+    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -178,7 +178,8 @@ def sampling_schedule(process: Any) -> tuple[Tensor, Tensor]:
         (np.arange(steps) != 0).astype(np.float64),
     )
     coefficients = torch.from_numpy(np.stack(columns, axis=1)[::-1].copy()).float()
-    return coefficients, torch.tensor(process.timestep_map[::-1])
+    timesteps = torch.tensor(process.timestep_map[::-1], dtype=torch.int64, device="cpu")
+    return coefficients, timesteps
 
 
 class GaussianDiffusion:

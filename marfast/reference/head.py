@@ -30,7 +30,8 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor
 
 def angular_rates(half: int, max_period: float = 10000) -> Tensor:
     """The embedding's angular frequencies [half], from 1 down."""
-    return torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32) / half)
+    numbers = torch.arange(half, dtype=torch.float32, device="cpu")
+    return torch.exp(-math.log(max_period) * numbers / half)
 
 
 def sinusoids(t: Tensor, rates: Tensor, dim: int) -> Tensor:

@@ -50,7 +50,8 @@ def guidance_scale(
     "linear": 1 + (cfg − 1)(L − m_{k+1})/L, a tensor [1] float32; "constant": cfg itself.
     """
     if cfg_schedule == "linear":
-        return 1 + (cfg - 1) * torch.tensor([float(seq_len - next_length)]) / seq_len
+        known = torch.tensor([seq_len - next_length], dtype=torch.float32, device="cpu")
+        return 1 + (cfg - 1) * known / seq_len
     if cfg_schedule == "constant":
         return cfg
     raise ValueError(f"cfg_schedule: {cfg_schedule!r}; allowed are 'linear' and 'constant'")

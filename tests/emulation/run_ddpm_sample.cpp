@@ -85,7 +85,8 @@ struct Head {
     const int64_t w = s.width;
     const float* shift = modulation.data() + pair * modulated + 3 * w * b;
     const Layer norm = b < s.depth ? weights().norm(b) : Layer{};
-    const float mean = lane_sum(w, [&](int64_t j) { return x[j]; }) / w;
+    const float m = lane_sum(w, [&](int64_t j) { return x[j]; }) / w;
+    const float mean = m + lane_sum(w, [&](int64_t j) { return x[j] - m; }) / w;
     const float squares = lane_sum(w, [&](int64_t j) { return (x[j] - mean) * (x[j] - mean); });
     const float rstd = 1.0f / std::sqrt(squares / w + 1e-6f);
     std::vector<float> y;

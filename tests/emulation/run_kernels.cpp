@@ -152,7 +152,8 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
   if (const char* error = failed(cuda::layer_norm_modulate_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r) {
     const auto at = [&](int64_t j) { return x[r * (w + 1) + j]; };
-    const float width = static_cast<float>(w), mean = lane_sum(w, at) / width;
+    const float width = static_cast<float>(w), m = lane_sum(w, at) / width;
+    const float mean = m + lane_sum(w, [&](int64_t j) { return at(j) - m; }) / width;
     const float squares =
         lane_sum(w, [&](int64_t j) { return (at(j) - mean) * (at(j) - mean); }) / width;
     const float rstd = 1 / std::sqrt(squares + a.eps);

@@ -85,6 +85,25 @@ def test_gradients(wanted, causal):
     torch.library.opcheck(torch.ops.marfast.attention.default, args)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("position", [-1, -9, 9, 2**40])
+def test_a_query_is_a_position_on_every_backend(backend, position):
+    qkv, queries, _ = inputs(wanted=2)
+    queries[1, 1] = position
+    with ops.backend(backend), pytest.raises(ValueError, match=rf"queries: {position}; .*0 to 8"):
+        ops.attention(qkv, queries)
+
+
+def test_the_definition_of_what_is_no_position_is_nan():
+    """As on devices whose tensors nobody waits for."""
+    qkv, queries, _ = inputs(wanted=3)
+    queries[0, 1], queries[1, 2] = -1, 9
+    result = ops.attention.plain(qkv, queries)
+    assert result[0, 1].isnan().all()
+    assert result[1, 2].isnan().all()
+    assert result.isnan().sum() == 2 * result.shape[2]
+
+
 ERRORS = [
     ((torch.zeros(2, 3, 3, 8),), ValueError, "qkv has shape [2, 3, 3, 8]; it must be [B, L, 3"),
     ((torch.zeros(2, 3, 2, 1, 8),), ValueError, "qkv has shape [2, 3, 2, 1, 8]"),

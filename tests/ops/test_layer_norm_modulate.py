@@ -39,7 +39,8 @@ def defined(
 ) -> Tensor:
     """docs/numerics.md in PyTorch, operation by operation."""
     width = torch.tensor(float(x.shape[1]))
-    centred = x.float() - lane_sum(x.float()) / width
+    m = lane_sum(x.float()) / width
+    centred = x.float() - (m + lane_sum(x.float() - m) / width)
     variance = lane_sum(centred * centred) / width
     # By way of float64 the root is correctly rounded, whatever torch.sqrt is.
     y = centred * (1 / (variance + eps).double().sqrt().float())
@@ -85,6 +86,29 @@ def test_rows_far_from_zero_keep_their_accuracy(needs_native):
     for seed in range(8):
         x, *rest = inputs(16, 1024, seed=seed)
         cases.append((x + 3000, *rest))
+    with ops.backend("cpu"):
+        assert_as_accurate(ops.layer_norm_modulate, head.layer_norm_modulate, cases)
+
+
+@pytest.mark.parametrize("value", [0.37, 20.3, -1000.1, 1e30])
+@pytest.mark.parametrize("width", [7, 47, 1000, 1024, 16384])
+def test_a_constant_row_is_0(width, value, isa):
+    x = torch.full((2, width), value)
+    zeros = torch.zeros(2, width)
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
+        assert_bitwise_equal(ops.layer_norm_modulate(x, zeros, zeros), zeros)
+        weight, bias = torch.eye(width)[:3], torch.zeros(3)
+        norm = torch.ones(width), torch.zeros(width)
+        assert_bitwise_equal(ops.fused_linear(x, weight, bias, *norm), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize(("mean", "spread"), [(30, 1), (1000, 1e-3), (10, 1e-4), (1e4, 1)])
+def test_rows_that_hardly_vary_keep_their_accuracy(mean, spread, needs_native):
+    cases = []
+    for seed in range(8):
+        generator = torch.Generator().manual_seed(seed)
+        x = mean + spread * torch.randn(8, 1024, generator=generator)
+        cases.append((x, torch.zeros_like(x), torch.zeros_like(x)))
     with ops.backend("cpu"):
         assert_as_accurate(ops.layer_norm_modulate, head.layer_norm_modulate, cases)
 

@@ -92,3 +92,20 @@ def test_a_buffer_that_is_too_small_is_an_error():
     assert reason == "packed is too small, or not contiguous"
     fewer = {**given, "weights": weights[:-1], "packed": torch.ones(size)}
     assert refused("pack_head", fewer) == "weights are not a head's"
+
+
+@pytest.mark.parametrize("left", [0, 59])
+def test_memory_that_is_gone_is_an_error(step, left):
+    for name in ("out", "x", "model_output", "noise", "coefficients", "guidance"):
+        lost = step[name].clone()
+        lost.untyped_storage().resize_(min(left, lost.nbytes - 1))
+        reason = f"{name} has lost its memory: its storage was freed or made smaller"
+        assert refused("ddpm_step", step | {name: lost}) == reason
+
+
+def test_a_view_of_less_than_its_storage_holds_is_backed(step):
+    whole = torch.ones(100)
+    step["noise"] = whole[85:].view(3, 5)
+    cpu.extension().ddpm_step(**step)
+    whole.untyped_storage().resize_(4 * 99)
+    assert refused("ddpm_step", step).startswith("noise has lost its memory")

@@ -7,7 +7,7 @@ from marfast.errors import ArgumentError
 from marfast.ops.fused_linear.cpu import pack_linear, packed_size
 from marfast.ops.head import options_of
 from marfast.ops.op import Args
-from marfast.ops.runtime import DTYPES, Verdict, cpu, rows_adjacent, takes
+from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, rows_adjacent, takes
 
 GROUP = 128  # rows whose hidden values stay in cache
 
@@ -17,6 +17,7 @@ def pack_adaln_mlp(w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
 
     Takes what `pack_linear` takes, and raises what it raises -> [size] float32.
     """
+    check_memory(w1=w1, b1=b1, w2=w2, b2=b2)
     return torch.cat([pack_linear(w1, b1), pack_linear(w2, b2)])
 
 
@@ -29,6 +30,8 @@ def run(a: Args) -> Tensor:
     packed = pack_adaln_mlp(a.w1, a.b1, a.w2, a.b2) if a.packed is None else a.packed
     if packed.shape != (2 * packed_size(a.w1),):
         raise ArgumentError("packed", "it is not what ops.pack_adaln_mlp returns for this block")
+    check_memory(x=a.x, shift=a.shift, scale=a.scale, gate=a.gate)
+    check_memory(ln_weight=a.ln_weight, ln_bias=a.ln_bias)
     x, group = rows_adjacent(a.x.float()), min(GROUP, rows)
     out = x.new_empty((rows, width))
     cpu.extension().adaln_mlp(

@@ -1,13 +1,15 @@
 """`attention`: softmax(QKᵀ/√hd)V from a packed QKV projection."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from marfast.errors import ArgumentError
 from marfast.ops import checks
 from marfast.ops.op import Args, Draw, op
-from marfast.ops.runtime import DTYPES, short_dtype
+from marfast.ops.runtime import DTYPES, check_memory, short_dtype
 from marfast.reference import transformer
 
 
@@ -19,6 +21,7 @@ def attention(qkv: Tensor, queries: Tensor | None = None, causal: bool = False) 
         qkv: [B, L, 3, H, hd] float32, bfloat16, float16 or float64: queries, keys and values of H
             heads.
         queries: [B, Lq] int64, the positions whose results are wanted (0 to L - 1); None for all.
+            Others are an error on the CPU; on devices, which nobody waits for, their result is NaN.
         causal: whether a position attends to itself and those before it alone.
 
     Returns:
@@ -26,7 +29,7 @@ def attention(qkv: Tensor, queries: Tensor | None = None, causal: bool = False) 
 
     Raises:
         TypeError: a dtype that is not allowed.
-        ValueError: a shape or device that is not allowed.
+        ValueError: a shape, device or position that is not allowed.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2. MAR's last decoder block needs the
     positions to predict alone.
@@ -54,6 +57,17 @@ def _check(a: Args) -> None:
         checks.like("queries", queries, "B, Lq", sizes, (torch.int64,), qkv, "qkv")
 
 
+@attention.check_values
+def _check_values(a: Args) -> None:
+    if a.queries is None or a.queries.numel() == 0:
+        return
+    check_memory(queries=a.queries)
+    length = a.qkv.shape[1]
+    for position in map(int, a.queries.aminmax()):
+        if not 0 <= position < length:
+            raise ArgumentError("queries", position, f"allowed are the positions 0 to {length - 1}")
+
+
 @attention.fake
 def _fake(a: Args) -> Tensor:
     batch, _, _, heads, head_dim = a.qkv.shape
@@ -63,7 +77,11 @@ def _fake(a: Args) -> Tensor:
 
 @attention.reference
 def _reference(a: Args) -> Tensor:
-    return transformer.attention(a.qkv, queries=a.queries, causal=a.causal)
+    if a.queries is None:
+        return transformer.attention(a.qkv, causal=a.causal)
+    known = a.queries.clamp(0, a.qkv.shape[1] - 1)
+    out = transformer.attention(a.qkv, queries=known, causal=a.causal)
+    return out.masked_fill((known != a.queries)[..., None], math.nan)
 
 
 @attention.example

@@ -7,7 +7,7 @@ A program has BQ queries of one head of one image and walks along the keys, BK a
 grows, l and the sum so far are scaled by 2^(m_old - m_new). Q, K and V are read where the
 projection left them, and the result is written where the next projection reads it: nothing is
 transposed in memory. The queries wanted may be a list of positions, so MAR's last decoder block
-computes no others.
+computes no others; what is no position gives NaN.
 
 A head's dimension is cut in two powers of two (triton_tiles.head_dims): 80 is 64 + 16, a quarter
 less work than 80 padded to 128 (Q K^T and P V are each the sum, or the two halves, of two
@@ -54,9 +54,12 @@ def attention_kernel(
     m_wanted = o_wanted < wanted
     if p_queries is None:
         positions = o_wanted
+        m_known = m_wanted
     else:
         p_positions = p_queries + batch * stride_queries + o_wanted
-        positions = tl.load(p_positions, mask=m_wanted, other=0).to(tl.int32)
+        given = tl.load(p_positions, mask=m_wanted, other=0)
+        m_known = (given >= 0) & (given < length)
+        positions = tl.where(m_known, given, 0).to(tl.int32)
     o_dim_0 = tl.arange(0, DIM_0)
     m_dim_0 = o_dim_0 < HEAD_DIM
     p_qkv += batch * stride_batch + head * stride_head
@@ -107,6 +110,7 @@ def attention_kernel(
             b_v = tl.load(p_values + o_dim_1[None, :], mask=m_v, other=0.0)  # [BK, D1]
             b_out_1 = tl.dot(b_p, b_v, b_out_1 * b_shrink[:, None], input_precision="ieee")
 
+    b_sum = tl.where(m_known, b_sum, float("nan"))
     p_row = p_out + ((batch * wanted + o_wanted[:, None]) * heads + head) * HEAD_DIM  # [BQ, 1]
     b_out_0 = tl.div_rn(b_out_0, b_sum[:, None]).to(p_out.dtype.element_ty)
     tl.store(p_row + o_dim_0[None, :], b_out_0, mask=m_wanted[:, None] & m_dim_0[None, :])

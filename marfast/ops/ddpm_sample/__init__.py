@@ -119,6 +119,6 @@ def _example(draw: Draw) -> dict[str, Any]:
         "weights": [draw.weight(*sizes).to(draw.dtype) for sizes in shape.expected()],
         "schedule": schedule.to(draw.device),
         "timesteps": timesteps.to(draw.device),
-        "guidance": torch.tensor([2.9], device=draw.device),
+        "guidance": torch.tensor([2.9], dtype=torch.float32, device=draw.device),
         "clip_denoised": True,
     }

@@ -9,7 +9,7 @@ from marfast.ops.ddpm_sample import options as options_of
 from marfast.ops.head import HeadShape
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args
-from marfast.ops.runtime import DTYPES, Verdict, cpu, takes
+from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, takes
 
 PAIRS = 224
 """(step, row) pairs whose modulation is computed at once: rows enough for a tall product."""
@@ -22,6 +22,8 @@ def can_run(a: Args) -> Verdict:
 
 def run(a: Args) -> Tensor:
     shape, options, extension = HeadShape.of(a.weights), options_of(a), cpu.extension()
+    check_memory(noise=a.noise, step_noise=a.step_noise, cond=a.cond)
+    check_memory(schedule=a.schedule, timesteps=a.timesteps)
     packed = packed_head(a.weights, shape, a.packed)
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
     noise, schedule = a.noise.contiguous(), a.schedule.contiguous()

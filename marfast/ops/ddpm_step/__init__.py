@@ -87,6 +87,6 @@ def _example(draw: Draw) -> dict[str, Any]:
         "model_output": torch.cat([eps, v.tanh()], dim=1).to(draw.dtype),
         "noise": draw.normal(tokens, channels),
         "coefficients": coefficients[50].to(draw.device),
-        "guidance": torch.tensor([2.9], device=draw.device),
+        "guidance": torch.tensor([2.9], dtype=torch.float32, device=draw.device),
         "clip_denoised": True,
     }

@@ -18,7 +18,7 @@ def run(a: Args) -> Tensor:
         x=rows_adjacent(a.x),
         model_output=rows_adjacent(a.model_output),
         noise=rows_adjacent(a.noise),
-        coefficients=a.coefficients.contiguous(),
+        coefficients=rows_adjacent(a.coefficients),
         guidance=a.guidance,
         options=options(a),
     )

@@ -5,7 +5,7 @@ from torch import Tensor
 from marfast.ops.head import HeadShape, options_of
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args
-from marfast.ops.runtime import DTYPES, Verdict, cpu, takes
+from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, takes
 
 GROUP = 128  # rows whose modulation is kept at a time
 
@@ -16,6 +16,7 @@ def can_run(a: Args) -> Verdict:
 
 def run(a: Args) -> Tensor:
     shape, rows = HeadShape.of(a.weights), len(a.x)
+    check_memory(x=a.x, t=a.t, cond=a.cond)
     packed = packed_head(a.weights, shape, a.packed)
     x, cond = a.x.float().contiguous(), a.cond.float().contiguous()
     group = min(rows, GROUP)

@@ -5,7 +5,7 @@ from torch import Tensor
 from marfast.errors import ArgumentError
 from marfast.ops import checks
 from marfast.ops.op import Args
-from marfast.ops.runtime import DTYPES, Verdict, cpu, rows_adjacent, takes
+from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, rows_adjacent, takes
 
 SCRATCH = 1 << 17  # floats of rows that a thread keeps in its cache
 LEAST_ROWS, MOST_ROWS = 14, 56  # taken at a time
@@ -27,7 +27,8 @@ def pack_linear(weight: Tensor, bias: Tensor) -> Tensor:
     """
     outputs, _ = checks.first("weight", weight, "J, K", DTYPES)
     checks.like("bias", bias, "J", (outputs,), (weight.dtype,), weight, reference="weight")
-    weight, bias = weight.detach().contiguous(), bias.detach().contiguous()
+    check_memory(weight=weight, bias=bias)
+    weight, bias = cpu.packable(weight), cpu.packable(bias)
     packed = cpu.empty(packed_size(weight))
     dtype = cpu.packed_dtype(weight.dtype)
     cpu.extension().pack_linear(weight=weight, bias=bias, dtype=dtype, packed=packed)

@@ -7,7 +7,7 @@
 A program has a tile [BR, BJ] of the result. It walks along the inputs, BK at a time: the tile of x
 is normalised on its way, rounded to the weights' dtype, and multiplied; `tl.dot` adds in float32.
 Under float32 (no TF32: "ieee") CHAIN inputs make one chain of FMAs, and the chains are added in
-order. Mean and variance are taken in two walks over the rows before it, which then lie in cache;
+order. Mean and variance are taken in three walks over the rows before it, which then lie in cache;
 the launcher normalises tall inputs once instead (triton_tiles.SHORT).
 
 Rows share nothing, so a row's bits do not depend on how many there are, within one tile size.

@@ -73,8 +73,7 @@ def _stated(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=16)
 def _rates(half: int, device: torch.device) -> Tensor:
-    with torch.device("cpu"):
-        return head.angular_rates(half).to(device)
+    return head.angular_rates(half).to(device)
 
 
 def device_time_embedding(t: Tensor, frequencies: int) -> Tensor:

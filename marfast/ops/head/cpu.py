@@ -8,17 +8,15 @@ from torch import Tensor
 
 from marfast.errors import ArgumentError
 from marfast.ops.head import HeadShape
-from marfast.ops.runtime import DTYPES, cpu, short_dtype
+from marfast.ops.runtime import DTYPES, check_memory, cpu, short_dtype
 from marfast.reference import head
 
 
 @functools.lru_cache(maxsize=16)
 def time_embedding(timesteps: tuple[float, ...], frequencies: int) -> Tensor:
-    """The reference's sinusoids [S, frequencies], on the CPU whatever the caller's defaults are."""
-    with torch.device("cpu"), cpu.torch_after_fork():
-        t = torch.tensor(timesteps, dtype=torch.float32)
-        embedding: Tensor = head.timestep_embedding(t, frequencies)
-    return embedding
+    """The reference's sinusoids [S, frequencies]."""
+    t = torch.tensor(timesteps, dtype=torch.float32, device="cpu")
+    return head.timestep_embedding(t, frequencies)
 
 
 def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:
@@ -45,7 +43,8 @@ def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:
         names = " or ".join(map(short_dtype, DTYPES))
         given = f"{short_dtype(dtype)} on {device}"
         raise TypeError(f"weights are {given}; the CPU's kernels take {names} on the CPU")
-    dense = [weight.detach().contiguous() for weight in weights]
+    check_memory(weights=[*weights])
+    dense = [cpu.packable(weight) for weight in weights]
     extension, own = cpu.extension(), cpu.packed_dtype(dtype)
     packed = cpu.empty(extension.packed_head_size(shape=shape, dtype=own))
     extension.pack_head(shape=shape, dtype=own, weights=dense, packed=packed)

@@ -1,11 +1,12 @@
 """`layer_norm_modulate`: LayerNorm(x) (1 + scale) + shift.
 
-    mean = sum(x) / w
+    m    = sum(x) / w
+    mean = m + sum(x - m) / w
     rstd = 1 / sqrt(sum((x - mean)^2) / w + eps)
     out  = (((x - mean) rstd) weight + bias) (1 + scale) + shift
 
 A program has one row and holds it in registers (BLOCK = w's next power of two), so x is read once;
-both sums are trees over the row. Also a LayerNorm alone, where there is no shift and scale.
+the sums are trees over the row. Also a LayerNorm alone, where there is no shift and scale.
 Bytes moved: 4 R w numbers; the floor is that over the memory's bandwidth.
 """
 
@@ -43,6 +44,7 @@ def layer_norm_modulate_kernel(
     m_width = o_width < width
     b_x = tl.load(p_x + row * stride_x + o_width, mask=m_width, other=0.0).to(tl.float32)  # [BLOCK]
     mean = tl.div_rn(tl.sum(b_x, 0), width * 1.0)
+    mean += tl.div_rn(tl.sum(tl.where(m_width, b_x - mean, 0.0), 0), width * 1.0)
     b_x = tl.where(m_width, b_x - mean, 0.0)
     variance = tl.div_rn(tl.sum(b_x * b_x, 0), width * 1.0)
     b_x = b_x * tl.div_rn(1.0, tl.sqrt_rn(variance + eps))

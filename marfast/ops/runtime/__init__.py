@@ -6,6 +6,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from marfast.errors import ArgumentError
+
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What kernels read and write, and the dtypes of weights that products take."""
 
@@ -24,12 +26,32 @@ def takes(given: Mapping[str, Tensor], dtypes: Sequence[torch.dtype] = (torch.fl
     return True, ""
 
 
+def check_memory(**given: object) -> None:
+    """Raises ArgumentError unless tensors, by name, alone or in lists, still have their memory:
+    a storage can be resized under them. C++ asks that of what it reads (csrc/bindings/view.h);
+    torch's own operators don't everywhere."""
+    for name, value in given.items():
+        for tensor in value if isinstance(value, list) else (value,):
+            if isinstance(tensor, Tensor) and not _is_backed(tensor):
+                reason = "it has lost its memory: its storage was freed or made smaller"
+                raise ArgumentError(name, reason)
+
+
+def _is_backed(tensor: Tensor) -> bool:
+    if tensor.device.type not in ("cpu", "cuda") or tensor.numel() == 0:
+        return True
+    strides = zip(tensor.shape, tensor.stride(), strict=True)
+    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in strides)
+    return (last + 1) * tensor.element_size() <= tensor.untyped_storage().nbytes()
+
+
 def short_dtype(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
 def rows_adjacent(tensor: MaybeTensor) -> MaybeTensor:
-    """`tensor` as kernels read it: elements of a row adjacent, rows at any stride."""
+    """`tensor` as kernels read it: elements of a row adjacent, rows at any stride. One that has
+    lost its memory is left to C++, which names it."""
     if tensor is None or tensor.is_contiguous() or tensor.stride(-1) == 1:
         return tensor
-    return tensor.contiguous()
+    return tensor.contiguous() if _is_backed(tensor) else tensor

@@ -87,6 +87,12 @@ def packed_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.bfloat16 else torch.float32
 
 
+def packable(weight: Tensor) -> Tensor:
+    """A weight's values as they lie in memory: nothing that torch has only noted on the tensor (a
+    view of negated numbers), as its dispatcher takes care of in an op's arguments."""
+    return weight.detach().resolve_neg().contiguous()
+
+
 def empty(*sizes: int) -> Tensor:
     """Memory for a kernel: float32 on the CPU, whatever the caller's defaults are."""
     return torch.empty(sizes, dtype=torch.float32, device="cpu")
@@ -104,22 +110,11 @@ def threads() -> int:
     return 1 if _forked else torch.get_num_threads()
 
 
-@contextlib.contextmanager
-def torch_after_fork() -> Iterator[None]:
-    """In a forked child, torch on one thread: its operators wait for threads that are gone."""
-    before = torch.get_num_threads()
-    if _forked:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        if _forked:
-            torch.set_num_threads(before)
-
-
 def _note_fork() -> None:
+    """One thread for torch's own operators, too: they would wait for those that are gone."""
     global _forked
     _forked = True
+    torch.set_num_threads(1)
 
 
 def describe() -> str:

@@ -75,7 +75,7 @@ def row_moments(
 ):
     """Mean and 1 / sqrt(variance + eps) of rows that begin at p_rows [BR, 1] -> 2 x [BR, 1].
 
-    Both sums have BLOCK_K lanes, folded by a tree at the end.
+    The sums have BLOCK_K lanes, folded by a tree at the end.
     """
     o_inputs = tl.arange(0, BLOCK_K)[None, :]
     b_sum = tl.full((BLOCK_R, BLOCK_K), 0.0, tl.float32)
@@ -83,6 +83,12 @@ def row_moments(
         m_x = m_rows & (k + o_inputs < INPUTS)
         b_sum += tl.load(p_rows + k + o_inputs, mask=m_x, other=0.0).to(tl.float32)
     mean = tl.div_rn(tl.sum(b_sum, 1, keep_dims=True), INPUTS * 1.0)
+    b_sum = tl.full((BLOCK_R, BLOCK_K), 0.0, tl.float32)
+    for k in range(0, INPUTS, BLOCK_K):
+        m_x = m_rows & (k + o_inputs < INPUTS)
+        b_x = tl.load(p_rows + k + o_inputs, mask=m_x, other=0.0).to(tl.float32)
+        b_sum += tl.where(m_x, b_x - mean, 0.0)
+    mean += tl.div_rn(tl.sum(b_sum, 1, keep_dims=True), INPUTS * 1.0)
     b_sum = tl.full((BLOCK_R, BLOCK_K), 0.0, tl.float32)
     for k in range(0, INPUTS, BLOCK_K):
         m_x = m_rows & (k + o_inputs < INPUTS)

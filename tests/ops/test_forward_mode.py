@@ -1,0 +1,84 @@
+"""Forward-mode derivatives of every op: the definition's, and never 0 without a word."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from marfast import ops
+from marfast.ops.op import OPS
+
+UNSUPPORTED = {"attention"}  # torch has no formula for its own kernel, and says so
+
+
+def floats(a: Any) -> list[int]:
+    """The places of an op's arguments that are tensors of floating point."""
+    return [i for i, v in enumerate(a) if isinstance(v, Tensor) and v.is_floating_point()]
+
+
+def dense(a: Any) -> Any:
+    return type(a)(*(v.contiguous() if isinstance(v, Tensor) else v for v in a))
+
+
+@pytest.mark.parametrize("name", sorted(set(OPS) - UNSUPPORTED))
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_they_are_the_definitions(name: str, backend: str) -> None:
+    op = OPS[name]
+    a = op.example_args()
+    places = floats(a)
+    generator = torch.Generator().manual_seed(0)
+    tangents = tuple(torch.randn(a[i].shape, generator=generator) for i in places)
+
+    def of(function: Any, a: Any) -> Any:
+        def call(*values: Tensor) -> Any:
+            named = {a._fields[i]: value for i, value in zip(places, values, strict=True)}
+            return function(*a._replace(**named))
+
+        return torch.func.jvp(call, tuple(a[i] for i in places), tangents)[1]
+
+    with ops.backend(backend):
+        actual = of(op, a)
+    expected = of(op.plain, dense(a))
+    assert expected.abs().max() > 0
+    assert torch.equal(actual, expected)
+
+
+@pytest.mark.parametrize("name", sorted(set(OPS) - UNSUPPORTED))
+def test_each_argument_counts_alone(name: str) -> None:
+    op = OPS[name]
+    a = op.example_args()
+    lists = {i: v for i, v in enumerate(a) if isinstance(v, list)}
+    with forward_ad.dual_level():
+        for place in floats(a):
+            dual = forward_ad.make_dual(a[place], torch.ones_like(a[place]))
+            result = op(*a._replace(**{a._fields[place]: dual}))
+            assert forward_ad.unpack_dual(result).tangent is not None
+        for place, values in lists.items():
+            last = forward_ad.make_dual(values[-1], torch.ones_like(values[-1]))
+            result = op(*a._replace(**{a._fields[place]: [*values[:-1], last]}))
+            tangent = forward_ad.unpack_dual(result).tangent
+            assert tangent is not None
+            assert tangent.abs().max() > 0
+
+
+def test_what_torch_has_no_formula_for_is_an_error() -> None:
+    a = ops.attention.example_args()
+    with pytest.raises(NotImplementedError, match="forward AD"):
+        torch.func.jvp(ops.attention, (a.qkv,), (a.qkv,))
+
+
+def test_against_finite_differences() -> None:
+    x, shift = torch.randn(2, 3, 5, dtype=torch.float64)
+    x.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: ops.layer_norm_modulate(x, shift, shift), x, check_forward_ad=True
+    )
+
+
+def test_an_op_without_gradient_says_so() -> None:
+    a = ops.ddpm_sample.example_args()
+    result = ops.ddpm_sample(*a._replace(cond=a.cond.requires_grad_()))
+    with pytest.raises(RuntimeError, match="no autograd formula"):
+        result.sum().backward()
