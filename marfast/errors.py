@@ -1,7 +1,9 @@
 """The package's errors that callers tell apart by type, not by their text."""
 
 import math
+import operator
 import reprlib
+from typing import Any
 
 
 class ArgumentError(ValueError):
@@ -27,11 +29,19 @@ class ArgumentError(ValueError):
 
 
 def check_whole(
-    name: str, given: object, least: int, most: float = math.inf, allowed: str = ""
-) -> None:
-    """Raise ArgumentError unless an argument is a whole number in a range; `allowed` words it."""
-    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+    name: str, given: Any, least: int, most: float = math.inf, allowed: str = ""
+) -> int:
+    """The whole number that an argument is, as Python's, NumPy's or torch's int of one element;
+    ArgumentError unless it is one in this range, which `allowed` words."""
+    try:
+        if isinstance(given, bool) or "bool" in str(getattr(given, "dtype", "")):
+            raise TypeError
+        value = operator.index(given)
+    except (TypeError, ValueError, RuntimeError):  # the last is torch's, of several elements
+        value = None
+    if value is None or not least <= value <= most:
         raise ArgumentError(name, repr(given), allowed or f"allowed are whole numbers from {least}")
+    return value
 
 
 class PathError(ArgumentError, OSError):
