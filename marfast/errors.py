@@ -1,5 +1,6 @@
 """The package's errors that callers tell apart by type, not by their text."""
 
+import errno
 import math
 import operator
 import reprlib
@@ -58,6 +59,28 @@ class ExistingFile(PathError, FileExistsError):
 
 class CheckpointError(ValueError):
     """A file that can't be loaded; the message names the file and the key."""
+
+
+_OUT_OF_MEMORY = (
+    "allocate memory",  # the operating system's, and torch's allocators'
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "not enough memory",
+    "failed to map segment",  # the dynamic loader's
+    "failed to allocate",
+    "size calculation overflowed",  # torch's, of more than there can be
+    "multiplication overflow",
+    "start new thread",  # which takes memory, too
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was what was missing: few libraries say so by the error's type."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    said = str(error).lower()
+    return any(words in said for words in _OUT_OF_MEMORY)
 
 
 def shown(name: object) -> str:
