@@ -26,5 +26,5 @@ def test_whole_numbers_become_pythons(given: Any) -> None:
     ],
 )
 def test_anything_else_is_refused(given: Any) -> None:
-    with pytest.raises(ArgumentError, match="n: .*; allowed are whole numbers from 0"):
+    with pytest.raises(ArgumentError, match=r"^n: .*; allowed are whole numbers from 0"):
         check_whole("n", given, 0)
