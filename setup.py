@@ -26,8 +26,16 @@ def option(name, allowed):
     return value
 
 
+def whole(name, default):
+    value = os.environ.get(name) or str(default)
+    if not (value.isascii() and value.isdigit() and int(value)):
+        raise SystemExit(f"{name}={value!r}; allowed: whole numbers from 1")
+    return value
+
+
 NATIVE = option("MARFAST_BUILD_NATIVE", ("auto", "0", "1"))
 CUDA = option("MARFAST_BUILD_CUDA", ("auto", "0", "1"))
+JOBS = whole("MAX_JOBS", os.cpu_count() or 1)
 ARCHS = os.environ.get("MARFAST_CUDA_ARCHS")  # such as 80;90
 
 
@@ -64,9 +72,8 @@ class CMakeBuild(build_ext):
         ]
         if ninja := shutil.which("ninja", path=search_path()):
             configure.append(f"-DCMAKE_MAKE_PROGRAM={ninja}")
-        jobs = os.environ.get("MAX_JOBS") or str(os.cpu_count() or 1)
         run("cmake", *configure)
-        run("cmake", "--build", str(build), "--parallel", jobs)
+        run("cmake", "--build", str(build), "--parallel", JOBS)
         run("cmake", "--install", str(build), "--prefix", str(destination))
 
 

@@ -1,7 +1,10 @@
 """The package's errors that callers tell apart by type, not by their text."""
 
+import errno
 import math
+import operator
 import reprlib
+from typing import Any
 
 
 class ArgumentError(ValueError):
@@ -27,11 +30,19 @@ class ArgumentError(ValueError):
 
 
 def check_whole(
-    name: str, given: object, least: int, most: float = math.inf, allowed: str = ""
-) -> None:
-    """Raise ArgumentError unless an argument is a whole number in a range; `allowed` words it."""
-    if isinstance(given, bool) or not isinstance(given, int) or not least <= given <= most:
+    name: str, given: Any, least: int, most: float = math.inf, allowed: str = ""
+) -> int:
+    """The whole number that an argument is, as Python's, NumPy's or torch's int of one element;
+    ArgumentError unless it is one in this range, which `allowed` words."""
+    try:
+        if isinstance(given, bool) or "bool" in str(getattr(given, "dtype", "")):
+            raise TypeError
+        value = operator.index(given)
+    except (TypeError, ValueError, RuntimeError):  # the last is torch's, of several elements
+        value = None
+    if value is None or not least <= value <= most:
         raise ArgumentError(name, repr(given), allowed or f"allowed are whole numbers from {least}")
+    return value
 
 
 class PathError(ArgumentError, OSError):
@@ -48,6 +59,28 @@ class ExistingFile(PathError, FileExistsError):
 
 class CheckpointError(ValueError):
     """A file that can't be loaded; the message names the file and the key."""
+
+
+_OUT_OF_MEMORY = (
+    "allocate memory",  # the operating system's, and torch's allocators'
+    "out of memory",
+    "bad_alloc",
+    "bad allocation",
+    "not enough memory",
+    "failed to map segment",  # the dynamic loader's
+    "failed to allocate",
+    "size calculation overflowed",  # torch's, of more than there can be
+    "multiplication overflow",
+    "start new thread",  # which takes memory, too
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was what was missing: few libraries say so by the error's type."""
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    said = str(error).lower()
+    return any(words in said for words in _OUT_OF_MEMORY)
 
 
 def shown(name: object) -> str:

@@ -121,7 +121,7 @@ def main() -> None:
             )
     Console().print(table)
     if options.out is not None:
-        write_rows(options.out, rows, commit=commit())
+        write_rows(options.out, rows, force=True, commit=commit())
 
 
 if __name__ == "__main__":

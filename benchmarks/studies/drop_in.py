@@ -123,7 +123,7 @@ def main() -> None:
     Console().print(table)
     file = RESULTS / f"drop-in-{instruction_set()}.json"
     found = original.commit(checkout)
-    write_rows(file, rows, commit=commit(), original_commit=found, steps=options.steps)
+    write_rows(file, rows, force=True, commit=commit(), original_commit=found, steps=options.steps)
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def image(document: dict[str, Any], isa: str, file: Path, iterations: int = 64) 
     axis.invert_yaxis()
     axis.spines[["top", "right"]].set_visible(False)
     figure.legend(ncols=2, loc="outside lower center", frameon=False)
-    return save(figure, file)
+    return save(figure, file, force=True)
 
 
 def scaling(document: dict[str, Any], workloads: Sequence[str], file: Path) -> Path:
@@ -86,7 +86,7 @@ def scaling(document: dict[str, Any], workloads: Sequence[str], file: Path) -> P
     styles = [pyplot.Line2D([], [], color="#555555", linestyle=style) for style in ("-", ":")]
     names = [*(f"{dtype}, p20 to p80" for dtype in COLOURS), "fit", "floor"]
     figure.legend([*points, *styles], names, ncols=4, loc="outside lower center", fontsize=9)
-    return save(figure, file)
+    return save(figure, file, force=True)
 
 
 def fixed(rows: Sequence[Row], but: str) -> str:
@@ -166,7 +166,7 @@ def roofline(document: dict[str, Any], file: Path) -> Path:
         at = start * 1.2, rate * start * 1.2
         text = f"{name}, {rate:.0f} GB/s"
         axis.annotate(text, at, (0, 3), **TEXT, rotation=angle, rotation_mode="anchor")
-    return save(figure, file)
+    return save(figure, file, force=True)
 
 
 def main() -> None:
@@ -190,7 +190,7 @@ def main() -> None:
             written.append(roofline(document, out / f"{file.stem}.png"))
         elif what in ("head", "fashion-mnist"):
             mine = [row for row in rows if row["workload"] not in ("head-l", "head-h")]
-            written += plot(mine, out, f"-{isa}")
+            written += plot(mine, out, f"-{isa}", force=True)
     print(*written, sep="\n")
 
 

@@ -152,7 +152,7 @@ def main() -> None:
     rows = measure([*kernels(sizes)], rounds)
     limits = floors.measure()
     out = (BUILD if options.quick else RESULTS) / f"roofline-{isa}.json"
-    write_rows(out, rows, commit=commit(), isa=isa, floors=limits.to_dict())
+    write_rows(out, rows, force=True, commit=commit(), isa=isa, floors=limits.to_dict())
     for row in rows:
         print(f"{row['op']} {row['case']} {row['dtype']}: {row['gflops_a_second']:.1f} GFLOP/s")
     print(out)

@@ -313,7 +313,7 @@ def main() -> None:
             limits = limits or all_limits(options.quick)
             rows += measure(axis, limits)
             facts = {"isa": isa, "head": HEAD, "floors": described(limits), "fits": fits(rows)}
-            write_rows(out, rows, commit=commit(), **facts)
+            write_rows(out, rows, force=True, commit=commit(), **facts)
             print(f"{' '.join(axis.key)}: {time.perf_counter() - start:.0f} s", flush=True)
     except KeyboardInterrupt:
         raise SystemExit(f"interrupted: finished axes are in {out}, and not run again") from None

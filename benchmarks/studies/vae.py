@@ -145,7 +145,7 @@ def main() -> None:
         "ratio": round(theirs["seconds"] / ours["seconds"], 3),
         "peak_memory_ratio": round(ours["peak_mb"] / theirs["peak_mb"], 3),
     }
-    write_rows(RESULTS / f"vae-{isa}.json", rows, commit=commit(), **facts)
+    write_rows(RESULTS / f"vae-{isa}.json", rows, force=True, commit=commit(), **facts)
     table = Table("decoder", "images", "seconds", "peak memory")
     for row in rows:
         figures = (f"{row['seconds']:.2f}", f"{row['peak_mb']:.0f} MB")

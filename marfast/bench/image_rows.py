@@ -38,15 +38,23 @@ class ImageWorkload:
     def varied(self, batch: int | None, num_iter: int | None, steps: int | None) -> "ImageWorkload":
         """With another batch, K and S, where they are given, and x_0 clipped where the module
         clips it."""
-        chosen = self.settings.replace(self.architecture.seq_len, num_iter=num_iter, steps=steps)
-        if not isinstance(chosen.steps, int):
-            raise ArgumentError("steps", repr(chosen.steps), "benchmarks take a number of steps")
+        chosen = varied_settings(self.settings, self.architecture, num_iter, steps)
         return replace(
             self,
             settings=replace(chosen, clip_denoised=self.module.diffloss.clip_denoised),
             batch=batch or self.batch,
             timed=min(self.timed, chosen.num_iter),
         )
+
+
+def varied_settings(
+    settings: Settings, architecture: Architecture, num_iter: int | None, steps: int | None
+) -> Settings:
+    """With another K and S, where they are given; ArgumentError for what can't be measured."""
+    chosen = settings.replace(architecture.seq_len, num_iter=num_iter, steps=steps)
+    if not isinstance(chosen.steps, int):
+        raise ArgumentError("steps", repr(chosen.steps), "benchmarks take a number of steps")
+    return chosen
 
 
 def measure_images(what: ImageWorkload, options: Options, peaks: Mapping[str, float]) -> list[Row]:

@@ -1,5 +1,6 @@
 """Pictures of measured rows."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,29 +18,44 @@ COLOURS = {
 OURS = ("#1f77b4", "#d6604d", "#4d9221", "#762a83")
 
 
-def plot(rows: Sequence[Row], folder: Path, suffix: str = "") -> list[Path]:
-    """Writes what the rows show into a folder: time a step and throughput of heads, phases of
-    images and, of several batches, their throughput. The suffix ends the files' names.
-
-    ImportError with what to install where matplotlib is missing.
-    """
+def require() -> None:
+    """ImportError with what to install where matplotlib is missing."""
     try:
         import matplotlib
     except ImportError:
         raise ImportError("pictures need matplotlib: pip install matplotlib") from None
     matplotlib.use("Agg")
+
+
+def file_names(workload: str, suffix: str = "") -> dict[str, str]:
+    """Of each kind of picture of a workload, which may be a file of any name."""
+    name = re.sub(r"[^\w.-]+", "-", Path(workload).stem).strip("-.") or "model"
+    kinds = {"speed": "", "throughput": "-throughput", "phases": "-phases"}
+    return {kind: f"{name}{ending}{suffix}.png" for kind, ending in kinds.items()}
+
+
+def plot(rows: Sequence[Row], folder: Path, suffix: str = "", *, force: bool = False) -> list[Path]:
+    """Writes what the rows show into a folder: time a step and throughput of heads, phases of
+    images and, of several batches, their throughput. The suffix ends the files' names. What is
+    there is replaced only if forced.
+
+    ImportError with what to install where matplotlib is missing.
+    """
+    require()
     heads = [row for row in rows if "rows" in row]
     images = [row for row in rows if "phases" in row]
     written = []
     for name in dict.fromkeys(row["workload"] for row in heads):
         mine = [row for row in heads if row["workload"] == name]
-        written.append(_speed(name, mine, folder / f"{name}{suffix}.png"))
-        written.append(_throughput(name, mine, folder / f"{name}-throughput{suffix}.png"))
+        files = {kind: folder / file for kind, file in file_names(name, suffix).items()}
+        written.append(save(_speed(name, mine), files["speed"], force=force))
+        written.append(save(_throughput(name, mine), files["throughput"], force=force))
     for name in dict.fromkeys(row["workload"] for row in images):
         mine = [row for row in images if row["workload"] == name]
-        written.append(_phases(mine, folder / f"{name}-phases{suffix}.png"))
+        files = {kind: folder / file for kind, file in file_names(name, suffix).items()}
+        written.append(save(_phases(mine), files["phases"], force=force))
         if len({row["batch"] for row in mine}) > 1:
-            written.append(_throughput(name, mine, folder / f"{name}-throughput{suffix}.png"))
+            written.append(save(_throughput(name, mine), files["throughput"], force=force))
     return written
 
 
@@ -49,7 +65,7 @@ def _colours(rows: Sequence[Row]) -> dict[str, str]:
     return found | dict(zip(ours, OURS, strict=False))
 
 
-def _speed(name: str, rows: Sequence[Row], file: Path) -> Path:
+def _speed(name: str, rows: Sequence[Row]) -> Any:
     """Milliseconds a step against R, with p20 to p80, and the floor of float32."""
     from matplotlib import pyplot
 
@@ -72,10 +88,10 @@ def _speed(name: str, rows: Sequence[Row], file: Path) -> Path:
     axis.xaxis.set_major_formatter("{x:.0f}")
     axis.grid(which="both", alpha=0.2)
     axis.legend(fontsize=8)
-    return save(figure, file)
+    return figure
 
 
-def _throughput(name: str, rows: Sequence[Row], file: Path) -> Path:
+def _throughput(name: str, rows: Sequence[Row]) -> Any:
     """Tokens a second of a head, or images a second, against how many are computed at once."""
     from matplotlib import pyplot
 
@@ -93,7 +109,7 @@ def _throughput(name: str, rows: Sequence[Row], file: Path) -> Path:
     axis.xaxis.set_major_formatter("{x:.0f}")
     axis.grid(which="both", alpha=0.2)
     axis.legend(fontsize=8)
-    return save(figure, file)
+    return figure
 
 
 def _speeds(row: Row) -> tuple[int, list[float]]:
@@ -105,7 +121,7 @@ def _speeds(row: Row) -> tuple[int, list[float]]:
     return tokens, [1e3 * tokens / (ms * row["steps"]) for ms in times]
 
 
-def _phases(rows: Sequence[Row], file: Path) -> Path:
+def _phases(rows: Sequence[Row]) -> Any:
     """Seconds of each phase for one image, stacked, a bar for each contender; of several batches
     the smallest and the largest."""
     from matplotlib import pyplot
@@ -132,14 +148,14 @@ def _phases(rows: Sequence[Row], file: Path) -> Path:
     axis.invert_yaxis()
     axis.set(xlabel="seconds an image", title=rows[0]["workload"])
     axis.legend(fontsize=8, loc="lower right")
-    return save(figure, file)
+    return figure
 
 
-def save(figure: Any, file: Path) -> Path:
-    """As PNG; the figure is closed."""
+def save(figure: Any, file: Path, *, force: bool = False) -> Path:
+    """As PNG; the figure is closed. What is there is replaced only if forced."""
     from matplotlib import pyplot
 
-    with replacing(file) as unfinished:
+    with replacing(file, force=force) as unfinished:
         figure.savefig(unfinished, dpi=120, format="png")
     pyplot.close(figure)
     return file

@@ -35,9 +35,9 @@ def table(
     ]
 
 
-def plot(entries: list[dict[str, Any]], path: Path) -> None:
-    """Predicted time and floor over rows, a panel for each head, as PNG. ImportError without
-    matplotlib."""
+def plot(entries: list[dict[str, Any]], path: Path, *, force: bool = False) -> None:
+    """Predicted time and floor over rows, a panel for each head, as PNG. What is
+    there is replaced only if forced. ImportError without matplotlib."""
     from matplotlib.figure import Figure
 
     heads = list(dict.fromkeys(entry["head"] for entry in entries))
@@ -53,5 +53,5 @@ def plot(entries: list[dict[str, Any]], path: Path) -> None:
     figure.axes[0].set_ylabel(f"ms for {entries[0]['steps']} steps; dotted: floor")
     figure.axes[0].legend()
     figure.suptitle(f"ddpm_sample in bfloat16: {NOTE}")
-    with replacing(path) as unfinished:
+    with replacing(path, force=force) as unfinished:
         figure.savefig(unfinished, format="png")

@@ -27,10 +27,10 @@ def read_rows(file: Path) -> list[Row]:
     return rows
 
 
-def write_rows(file: Path, rows: list[Row], **facts: Any) -> None:
-    """Rows, what they were measured on, and any further facts."""
+def write_rows(file: Path, rows: list[Row], *, force: bool = False, **facts: Any) -> None:
+    """Rows, what they were measured on, and any further facts; what is there only if forced."""
     document = {"machine": machine(), **facts, "rows": rows}
-    with replacing(file) as unfinished:
+    with replacing(file, force=force) as unfinished:
         unfinished.write_text(json.dumps(document, indent=1) + "\n")
 
 

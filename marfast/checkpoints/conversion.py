@@ -2,10 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +9,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from marfast.checkpoints.checkpoint import ModelLike, PresetLike, find
+from marfast.checkpoints.checkpoint import Checkpoint, ModelLike, PresetLike, find
 from marfast.checkpoints.read import METADATA
 from marfast.checkpoints.report import Report
 from marfast.errors import ArgumentError, ExistingFile, PathError
+from marfast.files import claimed, replacing, sweep
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 FILES = ("config.json", "model.safetensors")
@@ -47,7 +44,8 @@ def convert(
 
     model, preset, weights: as `marfast.load` takes them.
     out: a folder (config.json and model.safetensors), or one .safetensors with the config in its
-        metadata. It is there whole or not at all: written under another name, then renamed.
+        metadata. It is there whole or not at all, and so is what it replaces: written under another
+        name, then renamed or exchanged in one step (`marfast.files`).
     dtype: "float32", "float16" or "bfloat16".
     force: replace a file, or a folder that holds nothing but these two files.
 
@@ -56,10 +54,24 @@ def convert(
     if dtype not in DTYPES:
         raise ArgumentError("dtype", repr(dtype), f"allowed are {', '.join(DTYPES)}")
     checkpoint = find(model, preset, weights)
-    source, found = checkpoint.file, checkpoint.preset
     target = Path(os.path.realpath(out))
-    _check_target(target, source.path, force)
+    try:
+        _check_target(target, checkpoint.file.path, force)
+        with claimed(target):
+            size = _write(checkpoint, target, dtype, force)
+    except PathError:
+        raise
+    except FileExistsError as error:
+        raise ExistingFile("out", f"{target} exists", "force replaces it") from error
+    except (OSError, SafetensorError) as error:
+        raise PathError("out", f"can't write {target} ({error})") from error
+    return Conversion(Report.of(checkpoint), str(out), dtype, size)
 
+
+def _write(checkpoint: Checkpoint, target: Path, dtype: str, force: bool) -> int:
+    """Bytes of the weights that were written."""
+    source, found = checkpoint.file, checkpoint.preset
+    sweep(target.parent)
     source.check(found.architecture.build())
     converted = source.copies(DTYPES[dtype])
     for key, value in converted.items():
@@ -68,18 +80,15 @@ def convert(
             raise ArgumentError("dtype", dtype, said)
 
     config = json.dumps(found.to_dict(), indent=2)
-    try:
-        with _replacing(target) as new:
-            if _is_file(target):
-                save_file(converted, new, {"format": "pt", METADATA: config})
-            else:
-                new.mkdir()
-                (new / "config.json").write_text(config + "\n", encoding="utf-8")
-                save_file(converted, new / "model.safetensors", {"format": "pt"})
-    except (OSError, SafetensorError) as error:
-        raise PathError("out", f"can't write {target} ({error})") from error
-    size = sum(value.nbytes for value in converted.values())
-    return Conversion(Report.of(checkpoint), str(out), dtype, size)
+    with replacing(target, force=force) as new:
+        if _is_file(target):
+            save_file(converted, new, {"format": "pt", METADATA: config})
+        else:
+            new.mkdir()
+            (new / "config.json").write_text(config + "\n", encoding="utf-8")
+            save_file(converted, new / "model.safetensors", {"format": "pt"})
+        _check_target(target, source.path, force)  # others may have written meanwhile
+    return sum(value.nbytes for value in converted.values())
 
 
 def _is_file(target: Path) -> bool:
@@ -97,24 +106,10 @@ def _check_target(target: Path, source: Path, force: bool) -> None:
         )
     if not target.exists():
         return
+    if not (target.is_file() if _is_file(target) else target.is_dir()):
+        kind = "plain file" if _is_file(target) else "folder"
+        raise PathError("out", f"{target} is there and no {kind}", "name another place")
     if target.is_dir() and (others := {file.name for file in target.iterdir()} - {*FILES}):
         raise ExistingFile("out", f"{target} has other files, such as {min(others)}")
     if not force:
         raise ExistingFile("out", f"{target} exists", "force replaces it")
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    """A name to write to, beside `target`, whose place it takes if nothing is raised."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=".marfast-", dir=target.parent))
-    new, old = work / "new", work / "old"
-    try:
-        yield new
-        if target.is_dir():  # no folder with files in it can be renamed over
-            target.rename(old)
-        new.replace(target)
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(work)

@@ -1,5 +1,7 @@
 """The program `marfast`: its commands, and how every error becomes one line and an exit status."""
 
+import os
+import signal
 import sys
 import warnings
 from typing import Annotated, Any
@@ -7,9 +9,12 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from marfast import startup
 from marfast._version import __version__
 from marfast.cli.bench import bench
+from marfast.cli.console import echo, escape_what_streams_lack, printable
 from marfast.cli.convert import convert
+from marfast.cli.errors import one_line
 from marfast.cli.generate import generate
 from marfast.cli.info import info
 from marfast.cli.profile import profile
@@ -19,16 +24,24 @@ from marfast.cli.verify import verify
 class OneLineErrors(TyperGroup):
     """A group whose errors are one line on stderr, without usage or boxes."""
 
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            echo("interrupted", err=True)
+            raise typer.Exit(startup.INTERRUPTED) from None
+
     def main(self, *args: Any, **options: Any) -> Any:
         try:
-            status = super().main(*args, **options | {"standalone_mode": False})
+            with one_line():
+                status = super().main(*args, **options | {"standalone_mode": False})
         except typer.Abort:
-            status = 130
+            status = startup.INTERRUPTED
         except Exception as error:
             # What the parser raises is known by these attributes in every version of typer.
             if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
                 raise
-            typer.echo("error: " + " ".join(error.format_message().splitlines()), err=True)
+            echo("error: " + " ".join(error.format_message().splitlines()), err=True)
             status = error.exit_code
         if not options.get("standalone_mode", True):
             return status
@@ -76,7 +89,7 @@ app.command(epilog="Example:\n\n\b\n  marfast verify --original ../mar")(verify)
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"marfast {__version__}")
+        echo(f"marfast {__version__}")
         raise typer.Exit()
 
 
@@ -94,5 +107,19 @@ def _marfast(
 
 def main() -> None:
     """The console script."""
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    app(prog_name="marfast")
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {printable(message)}\n"
+    escape_what_streams_lack()
+    try:
+        app(prog_name="marfast")
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that could be interrupted
+        _forget_unwritten()
+
+
+def _forget_unwritten() -> None:
+    """What stdout didn't take has been reported; Python would report it once more at its end."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

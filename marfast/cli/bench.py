@@ -1,7 +1,7 @@
 """`marfast bench`: who takes how long, side by side in one process."""
 
 import itertools
-import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,16 +10,18 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from marfast.bench import floors, heads, images, measure, predict
+from marfast import startup
+from marfast.bench import floors, heads, images, measure, plots, predict
 from marfast.bench.head_rows import head_floors, measure_head
-from marfast.bench.image_rows import ImageWorkload, measure_images
-from marfast.bench.plots import plot
+from marfast.bench.image_rows import ImageWorkload, measure_images, varied_settings
 from marfast.bench.results import Row, commit, write_rows
 from marfast.bench.timing import AT_MOST_BUSY
-from marfast.checkpoints import Architecture, get_preset
+from marfast.checkpoints import Architecture, Preset, Settings, find, get_preset
 from marfast.cli import options
-from marfast.cli.console import print_table, progress_bar
+from marfast.cli.console import echo, print_json, print_table, progress_bar
 from marfast.cli.errors import bad, check_device, check_environment, reported_as
+from marfast.cli.target import check_file, check_folder
+from marfast.files import sweep
 from marfast.generation.load import load
 from marfast.verifying import original as checkouts
 from marfast.verifying.runner import load_original, patch_process
@@ -29,6 +31,7 @@ ALLOWED = (
     "head-b, head-l, head-h, image-b, image-l, image-h, throughput-b, throughput-l, "
     "throughput-h, fashion-mnist, or a model's file or folder"
 )
+OF_THE_PAPER = re.compile("(head|image|throughput)-([blh])")
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,12 @@ def bench(
     device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it is timed.")] = "cpu",
     preset: options.Preset = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the rows as JSON, as they come.")
+        str | None, typer.Option(metavar="FILE", help="Write the rows as JSON, as they come.")
     ] = None,
-    plots: Annotated[
-        Path | None, typer.Option("--plot", metavar="FOLDER", help="Write pictures (PNG).")
+    plot: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Write pictures (PNG).")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     predicted: Annotated[
         bool,
         typer.Option(
@@ -113,12 +117,12 @@ def bench(
         steps=steps,
         timed=timed,
     )
+    file = None if out is None else check_file("--out", out, force)
+    folder = None if plot is None else _check_pictures(plot, workloads, predicted, force)
     for name in workloads:
-        known = re.fullmatch("(head|image|throughput)-[blh]|fashion-mnist", name)
-        if not known and not Path(name).exists():
-            raise bad("WORKLOAD", f"{name!r}; allowed are {ALLOWED}")
+        _check_workload(name, preset, asked)
     if predicted:
-        return _predict(workloads, asked, plots, as_json)
+        return _predict(workloads, asked, folder, force, as_json)
     implementation = None
     if original is not None:
         with reported_as("--original"):
@@ -127,33 +131,68 @@ def bench(
         patch_process()
         implementation = load_original(checkout)
     how = measure.Options(rounds, device, with_compile, implementation)
+    if file is not None:
+        sweep(file.parent)
     found: list[Row] = []
-    wrong = False
+    status = 0
     try:
         with progress_bar("measuring") as report:
             for i, name in enumerate(workloads):
                 report(name, i, len(workloads))
                 for new in _measure(name, preset, asked, how):
+                    written = bool(found)
                     found += new
-                    if out is not None:
-                        write_rows(out, found, commit=commit())
+                    if file is not None:
+                        write_rows(file, found, force=force or written, commit=commit())
     except KeyboardInterrupt:
-        typer.echo("interrupted: what follows was finished before", err=True)
+        status = startup.INTERRUPTED
+        echo("interrupted" + ": what follows was finished before" * bool(found), err=True)
     except measure.WrongResult as error:
-        wrong = True
-        typer.echo(f"error: {error}", err=True)
-    if plots is not None:
-        with reported_as("--plot"):
-            try:
-                plot(found, plots)
-            except ImportError as error:
-                raise bad("--plot", str(error)) from None
+        status = 1
+        echo(f"error: {error}", err=True)
+    except OSError as error:
+        status = 2
+        echo(f"error: {error}", err=True)
     if as_json:
-        typer.echo(json.dumps(found))
-    elif found or not wrong:
+        print_json(found)
+    elif found or not status:
         _print(found)
-    if wrong:
-        raise typer.Exit(1)
+    if folder is not None:
+        with reported_as("--plot"):
+            plots.plot(found, folder, force=force)
+    if status:
+        raise typer.Exit(status)
+
+
+def _check_pictures(plot: str, workloads: list[str], predicted: bool, force: bool) -> Path:
+    """The folder for them, if they can be drawn and written."""
+    try:
+        plots.require()
+    except ImportError as error:
+        raise bad("--plot", str(error)) from None
+    names = ["predicted.png"]
+    if not predicted:
+        names = [file for name in workloads for file in plots.file_names(name).values()]
+    return check_folder("--plot", plot, names, force)
+
+
+def _check_workload(name: str, preset: str | None, asked: _Asked) -> None:
+    """Errors for what can't be measured, before anything is: weights in files are read."""
+    if paper := OF_THE_PAPER.fullmatch(name):
+        known = get_preset(SIZES[paper[2]])
+        if paper[1] == "head":
+            known = Preset(known.architecture, Settings(num_iter=1, steps=25))
+    else:
+        if name != "fashion-mnist" and not os.path.exists(name):
+            raise bad("WORKLOAD", f"{name!r}; allowed are {ALLOWED}")
+        with reported_as("WORKLOAD", model="WORKLOAD"):
+            checkpoint = find(name, preset)
+            known = checkpoint.preset
+            checkpoint.file.check(known.architecture.build())
+    counts = [None] if paper and paper[1] == "head" else asked.num_iter
+    for count in counts:
+        with reported_as("WORKLOAD"):
+            varied_settings(known.settings, known.architecture, count, asked.steps)
 
 
 def _measure(
@@ -194,20 +233,22 @@ def _image_workload(name: str, preset: str | None, asked: _Asked) -> ImageWorklo
     return ImageWorkload(name, module, architecture, settings, batch, asked.timed)
 
 
-def _predict(workloads: list[str], asked: _Asked, plots: Path | None, as_json: bool) -> None:
+def _predict(
+    workloads: list[str], asked: _Asked, folder: Path | None, force: bool, as_json: bool
+) -> None:
     names = [f"MAR-{name.removeprefix('head-').upper()}" for name in workloads]
     if not set(names) <= set(predict.HEADS):
         raise bad("--predict", "it is for head-b, head-l and head-h")
     entries = predict.table(names, asked.rows, steps=asked.steps or 25)
-    if plots is not None:
+    if folder is not None:
         with reported_as("--plot"):
-            predict.plot(entries, plots / "predicted.png")
+            predict.plot(entries, folder / "predicted.png", force=force)
     if as_json:
-        typer.echo(json.dumps(entries))
+        print_json(entries)
         return
     columns = ("head", "GPU", "R", "regime", "row x column groups", "SMs at work")
     print_table((*columns, "ms a step", "floor"), map(_predicted_cells, entries))
-    typer.echo(f"{predict.NOTE}: csrc/cuda/plan.h's model of each device, bfloat16")
+    echo(f"{predict.NOTE}: csrc/cuda/plan.h's model of each device, bfloat16")
 
 
 def _predicted_cells(entry: Mapping[str, Any]) -> tuple[object, ...]:
@@ -253,10 +294,10 @@ def _print(rows: list[Row]) -> None:
         if "phases" in row:
             parts = ", ".join(f"{name} {value:.3g} s" for name, value in row["phases"].items())
             case = f"B = {row['batch']}, K = {row['iterations']}"
-            typer.echo(f"{row['workload']}, {case}, {row['who']}: {parts}")
+            echo(f"{row['workload']}, {case}, {row['who']}: {parts}")
     busy = max((row["others_took"] for row in rows), default=0.0)
     if busy > AT_MOST_BUSY:
-        typer.echo(
+        echo(
             f"warning: others took up to {100 * busy:.0f} % of this machine meanwhile; the "
             "percentiles are p10, p50 and p90",
             err=True,

@@ -1,26 +1,59 @@
-"""What goes to the terminal: tables and pairs on stdout, a progress bar on stderr."""
+"""What goes to the terminal: lines, tables, pairs and JSON on stdout, a progress bar on stderr.
 
+Everything that is printed passes through `echo` or `print_json`: names come from files.
+"""
+
+import errno
+import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 
-import typer
-
 Report = Callable[[str, int, int], None]
+
+
+def printable(text: object) -> str:
+    """One line that does nothing to a terminal: what isn't printable is escaped as in Python."""
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(text)
+    )
+
+
+def echo(line: object = "", *, err: bool = False) -> None:
+    """Print a line. OSError names the stream that can't be written."""
+    stream, name = (sys.stderr, "stderr") if err else (sys.stdout, "stdout")
+    try:
+        if stream is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        print(printable(line), file=stream, flush=True)
+    except OSError as error:
+        raise OSError(error.errno, f"{name}: {error.strerror}") from None
+
+
+def print_json(data: object) -> None:
+    echo(json.dumps(data).replace("\x7f", "\\u007f"))
+
+
+def escape_what_streams_lack() -> None:
+    """Characters that stdout's and stderr's encodings don't have are escaped, not errors."""
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
 
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Report]:
     """A bar on a terminal, nothing elsewhere. `report(what, done, total)` moves it."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     from rich import progress
     from rich.console import Console
 
     with progress.Progress(
-        progress.TextColumn("{task.description}"),
+        progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
         progress.MofNCompleteColumn(),
         progress.TimeElapsedColumn(),
@@ -31,23 +64,32 @@ def progress_bar(what: str) -> Iterator[Report]:
     ) as bar:
         task = bar.add_task(what, total=None)
         yield lambda what, done, total: bar.update(
-            task, completed=done, total=total, description=what
+            task, completed=done, total=total, description=printable(what)
         )
 
 
 def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Names and values, aligned."""
     for line in _aligned(pairs):
-        typer.echo(line)
+        echo(line)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table, its cells never cut: they are measurements and reasons."""
     head, *body = _aligned([columns, *rows])
-    typer.echo("\n".join([head, "─" * max(map(len, [head, *body])), *body]))
+    for line in [head, _dash() * max(map(len, [head, *body])), *body]:
+        echo(line)
+
+
+def _dash() -> str:
+    try:
+        "─".encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        return "-"
+    return "─"
 
 
 def _aligned(rows: Iterable[Sequence[object]]) -> list[str]:
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in cells]

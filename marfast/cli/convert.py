@@ -1,6 +1,5 @@
 """`marfast convert`: a checkpoint as safetensors that say what they hold."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -8,9 +7,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from marfast import startup
 from marfast.checkpoints.conversion import convert as write
 from marfast.cli import options
-from marfast.cli.console import print_pairs
+from marfast.cli.console import echo, print_json, print_pairs
 from marfast.cli.errors import reported_as
 
 
@@ -47,7 +47,7 @@ def convert(
     with _interruptible(), reported_as("IN", model="IN", out="OUT"):
         done = write(model, out, preset, weights=weights, dtype=dtype, force=force)
     if as_json:
-        typer.echo(json.dumps(asdict(done)))
+        print_json(asdict(done))
         return
     print_pairs(report_pairs(asdict(done.read)))
     print_pairs([("written", f"{done.out} ({done.dtype}, {done.bytes:,} bytes)")])
@@ -58,8 +58,8 @@ def _interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        typer.echo("interrupted: nothing was written", err=True)
-        raise typer.Exit(130) from None
+        echo("interrupted: nothing was written", err=True)
+        raise typer.Exit(startup.INTERRUPTED) from None
 
 
 def report_pairs(report: Mapping[str, Any]) -> list[tuple[str, object]]:

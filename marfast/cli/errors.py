@@ -7,12 +7,22 @@ from contextlib import contextmanager
 import torch
 import typer
 
-from marfast.errors import ArgumentError
+from marfast.errors import ArgumentError, is_out_of_memory
+from marfast.generation.load import check_device as check_torch_device
 from marfast.ops import choice
 from marfast.ops.runtime import cpu
 
 _VARIABLES = {"backend": "MARFAST_BACKEND", "MARFAST_CPU_ISA": "MARFAST_CPU_ISA"}
 """Arguments that a program's user gives by the environment."""
+
+
+class Failed(Exception):
+    """What ends a command though it is no bug: the machine has too little of something."""
+
+    exit_code = 2
+
+    def format_message(self) -> str:
+        return str(self)
 
 
 def bad(option: str, message: str) -> typer.BadParameter:
@@ -31,7 +41,24 @@ def reported_as(option: str, **names: str) -> Iterator[None]:
         usual = "--" + error.name.replace("_", "-")
         raise bad((_VARIABLES | names).get(error.name, usual), error.problem) from None
     except (ValueError, OSError) as error:
+        if is_out_of_memory(error):
+            raise
         raise bad(option, str(error)) from None
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Turns what no command has foreseen, and is still no bug, into an error of one line."""
+    try:
+        yield
+    except choice.BackendUnavailable as error:
+        raise bad("MARFAST_BACKEND", str(error)) from None
+    except (MemoryError, OSError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise Failed("out of memory") from None
+        if isinstance(error, OSError):
+            raise Failed(str(error)) from None
+        raise
 
 
 def check_environment() -> None:
@@ -41,10 +68,10 @@ def check_environment() -> None:
         cpu.is_built()
 
 
-def check_device(device: str) -> None:
+def check_device(device: str) -> torch.device:
     """Whether it is one that models run on, and there is one here."""
-    kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda"):
-        raise bad("--device", f"{device!r}; allowed are cpu, cuda and cuda:N")
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise bad("--device", f"{device}: there is no CUDA device here")
+    with reported_as("--device"):
+        found = check_torch_device(device)
+        if found.type not in ("cpu", "cuda") or (found.type == "cpu" and found.index):
+            raise ArgumentError("device", repr(device), "allowed are cpu, cuda and cuda:N")
+        return found

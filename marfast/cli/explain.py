@@ -1,13 +1,11 @@
 """`marfast info --explain`: the backend of each op of a generation, and why."""
 
-import json
 from dataclasses import asdict
 
 import torch
-import typer
 
 from marfast.checkpoints.presets import MAR_PRESETS
-from marfast.cli.console import print_table
+from marfast.cli.console import print_json, print_table
 from marfast.cli.errors import check_device, check_environment, reported_as
 from marfast.generation import Pipeline
 from marfast.generation.explain import Choice, explain
@@ -20,12 +18,12 @@ def print_choices(
 ) -> None:
     """What `--explain` shows."""
     check_environment()
-    check_device(device)
+    place = check_device(device)
     with reported_as("--model"):
         pipeline = _model(model, preset, None if dtype is None else getattr(torch, dtype))
-    choices = explain(pipeline.to(device).model, batch, pipeline.settings)
+    choices = explain(pipeline.to(place).model, batch, pipeline.settings)
     if as_json:
-        typer.echo(json.dumps([asdict(choice) for choice in choices]))
+        print_json([asdict(choice) for choice in choices])
     else:
         columns = ("op", "backend", "calls", "smallest", "largest", "why not another")
         print_table(columns, map(_cells, choices))

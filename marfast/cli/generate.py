@@ -1,6 +1,5 @@
 """`marfast generate`: images from labels, as one grid or as single files."""
 
-import json
 import math
 import re
 import time
@@ -10,14 +9,16 @@ from typing import Annotated, Any, Literal
 import torch
 import typer
 
+from marfast import startup
 from marfast.checkpoints import Preset, find, get_preset
 from marfast.cli import options
-from marfast.cli.console import print_pairs, progress_bar
+from marfast.cli.console import echo, print_json, print_pairs, progress_bar
 from marfast.cli.errors import bad, check_environment, reported_as
 from marfast.cli.images import CHANNELS
 from marfast.cli.labels import file_names, parse_labels
 from marfast.cli.output import Folder, Output, make_folder, make_grid_file
 from marfast.cli.target import check_target, refuse_to_replace
+from marfast.files import sweep
 from marfast.generation import Pipeline
 from marfast.generation.load import find_tokenizer, load
 from marfast.ops import choice
@@ -106,6 +107,9 @@ def generate(
             "--resume", help="Keep a folder's files from an interrupted run and make the others."
         ),
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check the options and files, and stop.")
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Generate images, as a grid or as single files.
@@ -118,8 +122,8 @@ def generate(
     target = check_target(out)
     if resume and not target.is_folder:
         raise bad("--resume", f"{out} is one file; only a folder's images can be resumed")
-    if not target.is_folder and not force:
-        refuse_to_replace([target.path])
+    if not target.is_folder:
+        refuse_to_replace([target.path], force)
     check_environment()
     with reported_as("--preset"):
         named = None if preset is None else get_preset(preset)
@@ -148,10 +152,13 @@ def generate(
         names = file_names(wanted, found.classes, seed)
         output = make_folder(target.path, names, side, scale, force, resume)
     else:
-        output = make_grid_file(target.path, len(kinds), per_label, side, scale)
+        output = make_grid_file(target.path, len(kinds), per_label, side, scale, force)
 
     with reported_as("--vae"):
         tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
+    if dry_run:
+        return
+    sweep(target.path if target.is_folder else target.path.parent)
     with reported_as("--model"):
         half = None if dtype is None else getattr(torch, dtype)
         pipeline = load(checkpoint, vae=tokenizer, dtype=half)
@@ -162,7 +169,7 @@ def generate(
     first = output.written if isinstance(output, Folder) else 0
     result = _run(pipeline, wanted, output, seed=seed, part=part, first=first, **settings)
     if as_json:
-        typer.echo(json.dumps(result))
+        print_json(result)
     else:
         _print(result, "folder" if target.is_folder else "file")
 
@@ -203,12 +210,10 @@ def _run(
                 output.add(images)
             output.finish()
     except KeyboardInterrupt:
-        typer.echo(f"interrupted: {output.describe()}", err=True)
-        raise typer.Exit(130) from None
-    except choice.BackendUnavailable as error:
-        raise bad("MARFAST_BACKEND", str(error)) from None
+        echo(f"interrupted: {output.describe()}", err=True)
+        raise typer.Exit(startup.INTERRUPTED) from None
     except OSError as error:
-        typer.echo(f"error: {output.path}: {error}; {output.describe()}", err=True)
+        echo(f"error: {output.path}: {error}; {output.describe()}", err=True)
         raise typer.Exit(1) from None
     seconds = time.perf_counter() - start
     made = len(labels) - first

@@ -51,9 +51,9 @@ def make_grid(images: Sequence[Pixels], columns: int) -> Pixels:
     return sheet
 
 
-def write_image(pixels: Pixels, path: Path) -> None:
-    """Write [H, W, C] in the format of the path's suffix."""
+def write_image(pixels: Pixels, path: Path, *, force: bool = False) -> None:
+    """Write [H, W, C] in the format of the path's suffix; what is there only if forced."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     kind = FORMATS[path.suffix.lower()]
-    with replacing(path) as unfinished, unfinished.open("wb") as file:
+    with replacing(path, force=force) as unfinished, unfinished.open("wb") as file:
         image.save(file, kind, **_OPTIONS.get(kind, {}))

@@ -1,6 +1,5 @@
 """`marfast info`: what there is on this machine, and which backend of which op can run on it."""
 
-import json
 import os
 import platform
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from marfast._version import __version__
 from marfast.checkpoints import embedded_models, inspect
 from marfast.checkpoints.presets import read_config
 from marfast.cli import options
-from marfast.cli.console import print_pairs, print_table
+from marfast.cli.console import echo, print_json, print_pairs, print_table
 from marfast.cli.convert import report_pairs
 from marfast.cli.errors import bad, check_environment, reported_as
 from marfast.cli.explain import print_choices
@@ -68,14 +67,14 @@ def info(
         with reported_as("--model"):
             report = asdict(inspect(model, preset))
         if as_json:
-            typer.echo(json.dumps(report))
+            print_json(report)
         else:
             print_pairs(report_pairs(report))
         return
     check_environment()
     found = gather()
     if as_json:
-        typer.echo(json.dumps(found))
+        print_json(found)
     else:
         _print(found)
 
@@ -142,13 +141,13 @@ def _print(found: dict[str, Any]) -> None:
         pairs.append(("kernels", f"none, everything runs in plain PyTorch: {extension['reason']}"))
     pairs += [(name, value) for name, value in found["environment"].items()]
     print_pairs(pairs)
-    typer.echo()
+    echo()
     rows = [
         (row["op"], row["device"], row["backend"], "yes" if row["can_run"] else "no", row["reason"])
         for row in found["backends"]
     ]
     print_table(("op", "device", "backend", "here", "why not"), rows)
-    typer.echo()
+    echo()
     for name, settings in found["models"].items():
         listed = ", ".join(f"{key} {value}" for key, value in settings.items())
-        typer.echo(f"model {name}: {listed}")
+        echo(f"model {name}: {listed}")

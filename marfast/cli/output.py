@@ -45,18 +45,35 @@ class Folder:
     path: Path
     names: Sequence[str]
     scale: int
+    force: bool
     written: int = 0
+    before: object = None
+    """What was at the place of the next image."""
 
     def add(self, images: Tensor) -> None:
         for pixels in to_pixels(images):
-            write_image(enlarge(pixels, self.scale), self.path / self.names[self.written])
+            file = self.path / self.names[self.written]
+            self.before = _identity(file)
+            write_image(enlarge(pixels, self.scale), file, force=self.force)
             self.written += 1
 
     def finish(self) -> None:
         pass
 
     def describe(self) -> str:
-        return f"{self.written} of {len(self.names)} images are in {self.path}"
+        written = self.written  # of the next image an interruption may have left the count alone
+        if written < len(self.names):
+            written += _identity(self.path / self.names[written]) not in (None, self.before)
+        return f"{written} of {len(self.names)} images are in {self.path}"
+
+
+def _identity(file: Path) -> object:
+    """Of what is there; None if nothing is."""
+    try:
+        found = file.lstat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 @dataclass
@@ -66,13 +83,15 @@ class Grid:
     path: Path
     columns: int
     scale: int
+    force: bool
     images: list[Pixels] = field(default_factory=list)
 
     def add(self, images: Tensor) -> None:
         self.images.extend(to_pixels(images))
 
     def finish(self) -> None:
-        write_image(enlarge(make_grid(self.images, self.columns), self.scale), self.path)
+        sheet = enlarge(make_grid(self.images, self.columns), self.scale)
+        write_image(sheet, self.path, force=self.force)
 
     def describe(self) -> str:
         return "nothing was written"
@@ -85,14 +104,15 @@ def make_folder(
     done = 0
     while resume and done < len(names) and (path / names[done]).exists():
         done += 1
-    if not force:
-        refuse_to_replace(path / name for name in names[done:])
+    refuse_to_replace((path / name for name in names[done:]), force)
     scale = scale or 1
     _check_side(side, scale)
-    return Folder(path, names, scale, done)
+    return Folder(path, names, scale, force, done)
 
 
-def make_grid_file(path: Path, labels: int, per_label: int, side: int, scale: int | None) -> Grid:
+def make_grid_file(
+    path: Path, labels: int, per_label: int, side: int, scale: int | None, force: bool
+) -> Grid:
     """A row for each label where there are several with several images, else near-square."""
     images = labels * per_label
     rows_of_labels = labels > 1 and per_label > 1
@@ -101,7 +121,7 @@ def make_grid_file(path: Path, labels: int, per_label: int, side: int, scale: in
     if scale is None:
         scale = max(1, min(VIEWABLE // side, LONGEST_SIDE // longest))
     _check_side(longest, scale)
-    return Grid(path, columns, scale)
+    return Grid(path, columns, scale, force)
 
 
 def _check_side(side: int, scale: int) -> None:

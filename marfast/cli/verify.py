@@ -1,12 +1,11 @@
 """`marfast verify`: is what marfast computes what MAR means? Prints what `marfast.verify` finds."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from marfast.cli import options
-from marfast.cli.console import print_table, progress_bar
+from marfast.cli.console import echo, print_json, print_table, progress_bar
 from marfast.cli.errors import check_environment, reported_as
 from marfast.verifying import verify as gather
 from marfast.verifying.report import OpRow, Report
@@ -28,7 +27,7 @@ def verify(
     with reported_as("--original"), progress_bar("verifying") as progress:
         report = gather(original, progress=progress)
     if as_json:
-        typer.echo(json.dumps(report.to_dict()))
+        print_json(report.to_dict())
     elif original is None:
         _print_ops(report)
     else:
@@ -42,11 +41,11 @@ def _print_comparison(report: Report) -> None:
     print_table(("what", "cases", "bit-equal", "ok"), rows)
     for row in report.rows:
         for difference in row.differences:
-            typer.echo(f"{row.what}, {difference.case}: {difference.detail}")
+            echo(f"{row.what}, {difference.case}: {difference.detail}")
     equal = sum(row.bit_equal for row in report.rows)
     commit = report.commit or "changed, or another commit than the one that marfast follows"
-    typer.echo(f"{equal} of {report.cases} cases bit-equal")
-    typer.echo(f"original: {report.original} ({commit})")
+    echo(f"{equal} of {report.cases} cases bit-equal")
+    echo(f"original: {report.original} ({commit})")
     _print_end(report)
 
 
@@ -54,10 +53,10 @@ def _print_ops(report: Report) -> None:
     columns = ("op", "backend", "dtype", "compared with", "bit-equal", "max ULP")
     errors = ("max error", "eager's", "RMS error", "eager's", "ok")
     print_table((*columns, *errors), [_cells(row) for row in report.ops])
-    typer.echo("Errors are against float64, relative to its RMS; eager's are plain PyTorch's.")
+    echo("Errors are against float64, relative to its RMS; eager's are plain PyTorch's.")
     wrong = sum(not row.ok for row in report.ops)
     verdict = f"{wrong} rows are wrong" if wrong else "all are as they should be"
-    typer.echo(f"{len(report.ops)} rows, {verdict}")
+    echo(f"{len(report.ops)} rows, {verdict}")
     _print_end(report)
 
 
@@ -75,4 +74,4 @@ def _cells(row: OpRow) -> tuple[str, ...]:
 
 def _print_end(report: Report) -> None:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
-    typer.echo(f"{report.seconds:.1f} s, {versions}")
+    echo(f"{report.seconds:.1f} s, {versions}")

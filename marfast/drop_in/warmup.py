@@ -47,7 +47,7 @@ def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warm
 
     Raises TypeError for a model that is neither, ValueError for a setting that is not allowed.
     """
-    check_whole("batch", batch, 1)
+    batch = check_whole("batch", batch, 1)
     start = time.perf_counter()
     forced: AbstractContextManager[Any] = nullcontext()
     if isinstance(model, Pipeline):

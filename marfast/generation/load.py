@@ -21,7 +21,7 @@ def load(
     *,
     weights: str | None = None,
     vae: TokenizerLike | None = None,
-    device: str = "cpu",
+    device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
 ) -> Pipeline:
     """Load a model that can `generate`; `report` on it tells what was read.
@@ -36,6 +36,7 @@ def load(
     vae: for a model of a tokenizer's latents, the tokenizer, which turns them into images: KL-16's
         file, such as kl16.ckpt, or an object with the names of `marfast.model.Tokenizer`. Without
         it, `generate` returns latents.
+    device: where the model lies; ArgumentError for one that isn't here.
     dtype: what products are computed in, torch.bfloat16 or torch.float16, as under torch.autocast;
         None is float32.
 
@@ -43,6 +44,7 @@ def load(
     file), naming file and key; TypeError for a `vae` that is no tokenizer.
     """
     check_dtype(dtype)
+    check_device(device)
     checkpoint = find(model, preset, weights)
     found = checkpoint.preset
     tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
@@ -54,6 +56,21 @@ def load(
     fast = FastMAR(module, dtype)
     report = Report.of(checkpoint)
     return Pipeline(fast, settings, found.classes, report, tokenizer).to(device)
+
+
+def check_device(device: str | torch.device) -> torch.device:
+    """The device itself; ArgumentError unless torch knows it and, of CUDA's, has it here."""
+    try:
+        named = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise ArgumentError("device", repr(device), "allowed are cpu, cuda and cuda:N") from None
+    if named.type == "cuda":
+        count = torch.cuda.device_count()
+        if not count:
+            raise ArgumentError("device", device, "there is no CUDA device here")
+        if (named.index or 0) >= count:
+            raise ArgumentError("device", device, f"allowed are cuda:0 to cuda:{count - 1}")
+    return named
 
 
 def find_tokenizer(vae: TokenizerLike, architecture: Architecture) -> Tokenizer:

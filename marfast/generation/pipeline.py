@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -18,7 +19,8 @@ from marfast.model.tokenizer import Tokenizer
 PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about
 ACTIVATIONS = 16  # vectors of the transformer's width that are live for each position, about
 
-Seed = int | Sequence[int] | None
+Labels = int | Sequence[int | None] | npt.NDArray[Any] | Tensor
+Seed = int | Sequence[int] | npt.NDArray[Any] | Tensor | None
 
 
 class Pipeline:
@@ -67,7 +69,7 @@ class Pipeline:
 
     def generate(
         self,
-        labels: int | Sequence[int | None] | Tensor,
+        labels: Labels,
         *,
         seed: Seed = None,
         num_iter: int | None = None,
@@ -81,7 +83,8 @@ class Pipeline:
         """Generate images [B, C, H, W] in [−1, 1], one for each label (latents, not clamped, where
         the model makes latents and has no tokenizer).
 
-        labels: class indices; None in their place makes an image of no class.
+        labels: class indices, as Python's, NumPy's or torch's integers; None in their place makes
+            an image of no class.
         seed: one for the batch gives what seeding numpy and torch with it and one `sample_tokens`
             of the whole batch gives; a sequence, one for each image, makes images independent of
             their batch; None draws from the global generators, which a seed leaves alone.
@@ -107,7 +110,7 @@ class Pipeline:
 
     def generate_parts(
         self,
-        labels: int | Sequence[int | None] | Tensor,
+        labels: Labels,
         *,
         seed: Seed = None,
         part: int | None = None,
@@ -122,18 +125,18 @@ class Pipeline:
         module = self.model.module
         label_tensor = self._labels(labels)
         batch = len(label_tensor)
-        _check_seed(seed, batch)
+        seeds = _seeds(seed, batch)
         chosen = self.settings.replace(module.seq_len, **settings)
-        size = self.largest_part if part is None else part
-        check_whole("part", size, 1)
-        check_whole("first", first, 0, batch, f"allowed are 0 to {batch}, the number of labels")
+        size = self.largest_part if part is None else check_whole("part", part, 1)
+        allowed = f"allowed are 0 to {batch}, the number of labels"
+        first = check_whole("first", first, 0, batch, allowed)
         parts = [range(i, min(i + size, batch)) for i in range(first, batch, size)]
-        return self._run(label_tensor, seed, parts, chosen, progress)
+        return self._run(label_tensor, seeds, parts, chosen, progress)
 
     def _run(
         self,
         labels: Tensor,
-        seed: Seed,
+        seed: int | Sequence[int] | None,
         parts: Sequence[range],
         settings: Settings,
         progress: Progress | None,
@@ -156,25 +159,31 @@ class Pipeline:
                         images = self.tokenizer.decode(images)
             yield images.clamp(-1, 1) if self.makes_images else images
 
-    def _labels(self, labels: int | Sequence[int | None] | Tensor) -> Tensor:
-        count = self.model.module.num_classes
-        listed: Any = labels.tolist() if hasattr(labels, "tolist") else labels
-        several = isinstance(listed, Iterable) and not isinstance(listed, str)
-        values = [*listed] if several else [listed]
+    def _labels(self, labels: Labels) -> Tensor:
+        most = self.model.module.num_classes - 1
+        listed = _listed(labels)
+        values = listed if isinstance(listed, list) else [listed]
         if not values:
             raise ArgumentError("labels", "none given", "at least one is needed")
-        for value in values:
-            if value is not None:
-                check_whole("labels", value, 0, count - 1, f"allowed are 0 to {count - 1}, or None")
-        known = [-1 if value is None else value for value in values]
-        return torch.tensor(known, dtype=torch.int64, device=self.model.device)
+        allowed = f"allowed are 0 to {most}, or None"
+        indices = [-1 if v is None else check_whole("labels", v, 0, most, allowed) for v in values]
+        return torch.tensor(indices, dtype=torch.int64, device=self.model.device)
 
 
-def _check_seed(seed: Seed, batch: int) -> None:
-    if seed is None:
-        return
-    for value in seed if isinstance(seed, Sequence) else [seed]:
-        check_whole("seed", value, 0, 2**32 - 1, "allowed are whole numbers from 0 to 2^32 - 1")
-    if isinstance(seed, Sequence) and len(seed) != batch:
-        given = f"{len(seed)} seeds for {batch} labels"
+def _listed(given: Any) -> Any:
+    """A list, where one is given in any form; NumPy's and torch's numbers as Python's."""
+    given = given.tolist() if hasattr(given, "tolist") else given
+    return [*given] if isinstance(given, Iterable) and not isinstance(given, str) else given
+
+
+def _seeds(seed: Seed, batch: int) -> int | list[int] | None:
+    listed = _listed(seed)
+    if listed is None:
+        return None
+    allowed = "allowed are whole numbers from 0 to 2^32 - 1"
+    if not isinstance(listed, list):
+        return check_whole("seed", listed, 0, 2**32 - 1, allowed)
+    if len(listed) != batch:
+        given = f"{len(listed)} seeds for {batch} labels"
         raise ArgumentError("seed", given, "one for each is needed")
+    return [check_whole("seed", value, 0, 2**32 - 1, allowed) for value in listed]

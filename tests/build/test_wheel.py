@@ -108,6 +108,10 @@ def test_the_switches_of_the_build(tmp_path):
     wheel, log = build_wheel(tree, MARFAST_BUILD_NATIVE="yes")
     assert wheel is None
     assert "MARFAST_BUILD_NATIVE='yes'; allowed: auto, 0, 1" in log
+    for jobs in ("x", "0", "-1", "1.5"):
+        wheel, log = build_wheel(tree, MARFAST_BUILD_NATIVE="0", MAX_JOBS=jobs)
+        assert wheel is None
+        assert f"MAX_JOBS={jobs!r}; allowed: whole numbers from 1" in log
     wheel, log = build_wheel(tree, MARFAST_BUILD_NATIVE="0", CXX=missing)
     assert wheel is not None, log
     assert wheel.name.endswith("py3-none-any.whl")

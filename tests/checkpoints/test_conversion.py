@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from marfast.checkpoints.conversion import convert
 from tests.cli.program import files
 from tests.models import TINY, tiny_weights, training_checkpoint
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 PRESET = Preset(TINY, Settings(num_iter=4, steps=3, clip_denoised=True), tuple("abcdefghij"))
 
 
@@ -102,20 +104,87 @@ def test_an_interrupted_run_leaves_nothing(
     assert not any(path.name.startswith(".marfast") for path in tmp_path.iterdir())
 
 
-def test_an_interruption_between_two_renames_puts_the_old_folder_back(
-    pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("out", ["folder", "one.safetensors"])
+def test_of_two_at_once_one_is_told_of_the_other(
+    out: str, pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    save, seen = conversion.save_file, []
+
+    def meanwhile(*args: Any) -> None:
+        for force in (False, True):
+            with pytest.raises(OSError, match=r"^out: can't write .*another process is writing"):
+                convert(pth, tmp_path / out, PRESET, force=force)
+            seen.append(force)
+        save(*args)
+
+    monkeypatch.setattr(conversion, "save_file", meanwhile)
+    convert(pth, tmp_path / out, PRESET)
+    assert seen == [False, True]
+    assert sorted(os.listdir(tmp_path)) == sorted([pth.name, out])
+
+
+@pytest.mark.parametrize("out", ["folder", "one.safetensors"])
+def test_what_others_write_meanwhile_stays(
+    out: str, pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, target = conversion.save_file, tmp_path / out
+
+    def meanwhile(*args: Any) -> None:
+        save(*args)
+        if out == "folder":
+            target.mkdir(exist_ok=True)
+            (target / "notes.txt").write_text("precious")
+        else:
+            target.write_text("precious")
+
+    monkeypatch.setattr(conversion, "save_file", meanwhile)
+    with pytest.raises(FileExistsError):
+        convert(pth, target, PRESET)
+    if out == "folder":
+        with pytest.raises(FileExistsError, match=r"has other files, such as notes\.txt"):
+            convert(pth, target, PRESET, force=True)
+    names = [pth.name, f"{out}/notes.txt" if out == "folder" else out]
+    assert sorted(files(tmp_path)) == sorted(names)
+
+
+def test_leftovers_of_a_dead_process_go(pth: Path, tmp_path: Path) -> None:
+    left = tmp_path / ".marfast-abcdefgh.part"
+    (left / "new/out").mkdir(parents=True)
+    (left / "new/out/model.safetensors").write_bytes(b"half")
+    (left / "old/aside").mkdir(parents=True)
     convert(pth, tmp_path / "out", PRESET)
-    before = files(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == sorted([pth.name, "aside", "out"])
 
-    def interrupted(*_: Any) -> None:
-        assert not (tmp_path / "out").exists()
-        raise KeyboardInterrupt
 
-    monkeypatch.setattr(Path, "replace", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        convert(pth, tmp_path / "out", PRESET, weights="model", force=True)
-    assert files(tmp_path) == before
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("x" * 300, "too long"),
+        ("x" * 300 + "/deep", "too long"),
+        ("new/" + "x" * 300 + ".safetensors", "too long"),
+        ("file/deep", "can't write"),
+        ("file", "file is there and no folder"),
+        ("pipe", "pipe is there and no folder"),
+        ("pipe.safetensors", r"pipe\.safetensors is there and no plain file"),
+        pytest.param("/proc/out", "can't write", marks=on_linux),
+    ],
+)
+@pytest.mark.parametrize("force", [False, True])
+def test_a_place_that_cannot_be_written_is_found_before_weights_are_read(
+    out: str, said: str, force: bool, pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("precious")
+    for pipe in ("pipe", "pipe.safetensors"):
+        os.mkfifo(tmp_path / pipe)
+    before = sorted(os.listdir(tmp_path))
+
+    def check(*_: Any) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(conversion.Checkpoint.__annotations__["file"], "check", check)
+    with pytest.raises(OSError, match=rf"^out: .*{said}"):
+        convert(pth, tmp_path / out, PRESET, force=force)
+    assert sorted(os.listdir(tmp_path)) == before
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 import marfast
 from marfast.cli.app import app
+from tests.limits import HANG
 
 TINY = ("--num-iter", "2", "--steps", "4")
 ROOT = Path(marfast.__file__).parents[1]
@@ -30,12 +31,14 @@ def generate(*args: str) -> Result:
 
 
 def start(*args: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
-    """`python -m marfast` in a process of its own, stdout and stderr in pipes."""
+    """`python -m marfast`, or another `program` of Python's, in a process of its own, stdout and
+    stderr in pipes."""
+    program = options.pop("program", ("-m", "marfast"))
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": path} | options.pop("env", {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(
-        [sys.executable, "-m", "marfast", *args],
+        [sys.executable, *program, *args],
         cwd=cwd,
         env=environment,
         text=True,
@@ -48,7 +51,7 @@ def start(*args: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
 def run(*args: str, cwd: Path, env: dict[str, str] | None = None) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of `python -m marfast`."""
     process = start(*args, cwd=cwd, env=env or {})
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=HANG)
     return process.returncode, stdout, stderr
 
 

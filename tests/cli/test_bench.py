@@ -1,14 +1,17 @@
 """`marfast bench`: rows of every contender, results written as they come, wrong kernels refused."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from marfast.bench import floors, head_rows, heads
 from marfast.bench.floors import Floors
+from marfast.bench.plots import file_names
 from marfast.cli import bench as bench_command
 from tests.cli.program import invoke
 
@@ -120,6 +123,7 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
     monkeypatch.setattr(bench_command, "measure_head", interrupted)
     out = tmp_path / "rows.json"
     result = invoke("bench", "head-b", "--rows=2,3", *QUICK, f"--out={out}")
+    assert result.exit_code == 130
     assert "interrupted" in result.stderr
     assert {row["rows"] for row in json.loads(out.read_text())["rows"]} == {2}
 
@@ -131,22 +135,77 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-b", "--rows=2,0"], "'2,0'; allowed are whole numbers from 1"),
         (["head-b", "--rounds=0"], "--rounds"),
         (["fashion-mnist", "--batch=0"], "'0'; allowed are whole numbers from 1"),
-        (["image-b", "--num-iter=257", "--steps=2"], "num-iter"),
+        (["image-b", "--num-iter=1,257", "--steps=2"], "num-iter"),
+        (["head-b", "--steps=1001"], "'--steps': 1001; allowed are 2 to 1000"),
+        (["head-b", "fashion-mnist", "--steps=1001"], "'--steps': 1001; allowed are 2 to 1000"),
+        (["head-b", "x" * 300], "allowed are head-b"),
+        (["head-b", "other.pth"], "other.pth: unknown"),
+        (["head-b", "wrong.safetensors", "--preset=fashion-mnist"], "wrong.safetensors: misses"),
+        (["head-b", "--out="], "''; allowed is the path of a file"),
+        (["head-b", "--out=there.json"], "there.json exists; --force replaces it"),
+        (["head-b", "--out=link.json"], "there.json exists; --force replaces it"),
+        (["head-b", "--out=pipe", "--force"], "pipe is there and no plain file"),
+        (["head-b", "--out=."], ". is a folder, not a file"),
+        (["head-b", "--out=/proc/x.json"], "can't write to /proc"),
+        (["head-b", "--out=" + "x" * 300], "too long"),
+        (["head-b", "--plot=there.json"], "there.json is not a folder"),
+        (["head-b", "--plot=pictures"], "head-b.png exists; --force replaces it"),
+        (["head-b", "--plot=/proc/x"], "can't write to /proc"),
+        (["head-b", "--predict", "--plot=/proc/x"], "can't write to /proc"),
+        (["fashion-mnist", "--device=cuda"], "there is no CUDA device here"),
         (["head-b", "--device=tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
         (["head-b", "--original=/nowhere"], "no such directory"),
     ],
 )
 def test_bad_input_is_one_line(
-    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from marfast.bench import images
-    from tests.models import tiny_pipeline
+    """And refused before anything is measured."""
 
-    monkeypatch.setattr(images, "random_module", lambda *_: tiny_pipeline().model.module)
+    def measure(*_: Any) -> None:
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(bench_command, "_measure", measure)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.chdir(tmp_path)
+    if any(argument.startswith("--plot") for argument in arguments):
+        pytest.importorskip("matplotlib")
+    Path("there.json").write_text("precious")
+    Path("link.json").symlink_to("there.json")
+    os.mkfifo("pipe")
+    Path("pictures").mkdir()
+    Path("pictures/head-b.png").write_text("precious")
+    Path("other.pth").write_text("no weights")
+    save_file({"a": torch.zeros(1)}, "wrong.safetensors")
     result = invoke("bench", *arguments)
     assert result.exit_code == 2
     assert said in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert Path("there.json").read_text() == "precious"
+
+
+def test_rows_replace_a_file_only_if_forced(
+    small_heads: None, needs_native: None, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.json"
+    for name in ("rows.json.part", f".marfast-{os.getpid()}.part"):
+        (tmp_path / name).symlink_to(tmp_path / "victim")
+    arguments = ("bench", "head-b", "--rows=1,2", *QUICK, f"--out={out}")
+    assert invoke(*arguments).exit_code == 0
+    assert {row["rows"] for row in json.loads(out.read_text())["rows"]} == {1, 2}
+    out.write_text("precious")
+    assert invoke(*arguments).exit_code == 2
+    assert out.read_text() == "precious"
+    assert invoke(*arguments, "--force").exit_code == 0
+    assert {row["rows"] for row in json.loads(out.read_text())["rows"]} == {1, 2}
+    assert not (tmp_path / "victim").exists()
+
+
+def test_pictures_of_a_model_in_a_file_stay_in_their_folder() -> None:
+    for name in ("/etc/a\x1b b.pth", "../a.b/c.pth", "..", "/", "x/"):
+        for file in file_names(name).values():
+            assert Path(file).name == file
+            assert file.isprintable()
 
 
 def test_a_prediction_measures_nothing_and_says_so(needs_native: None, tmp_path: Path) -> None:

@@ -284,10 +284,10 @@ def test_an_interruption_while_writing_leaves_the_old_file(
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     write = output.write_image
 
-    def write_until_full(pixels: Any, path: Path) -> None:
+    def write_until_full(pixels: Any, path: Path, **options: Any) -> None:
         if path.name.startswith("0002"):
             raise OSError(28, "No space left on device")
-        write(pixels, path)
+        write(pixels, path, **options)
 
     monkeypatch.setattr(output, "write_image", write_until_full)
     result = generate("--labels=0-9", "--out=new/")

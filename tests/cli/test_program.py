@@ -14,10 +14,12 @@ from safetensors.torch import load_file
 import marfast
 from marfast.checkpoints import Preset, Settings, embedded_models
 from marfast.cli import bench as bench_command
+from marfast.cli import generate as generate_command
 from marfast.cli import verify as verify_command
 from marfast.cli.app import app
 from marfast.verifying.report import Report
 from tests.cli.program import TINY, invoke, run, start
+from tests.limits import HANG
 from tests.models import LATENT, tiny_autoencoder, tiny_weights
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands if command.callback]
@@ -80,12 +82,170 @@ def test_progress_on_a_terminal(tmp_path: Path) -> None:
     shown = b""
     while chunk := _read(ours):
         shown += chunk
-    stdout, _ = process.communicate(timeout=30)
+    stdout, _ = process.communicate(timeout=HANG)
     os.close(ours)
     assert process.returncode == 0
     assert b"generating" in shown
     assert stdout.startswith("{")
     assert stdout.count("\n") == 1
+
+
+ENCODINGS = ("ascii", "cp1252", "latin-1", "utf-8:strict")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize(
+    "args", [("info",), ("bench", "--help"), ("info", "--model=\udcff\x1b[31mé─.pth")]
+)
+def test_characters_that_stdout_lacks_are_escaped(
+    encoding: str, args: tuple[str, ...], tmp_path: Path
+) -> None:
+    status, stdout, stderr = run(*args, cwd=tmp_path, env={"PYTHONIOENCODING": encoding})
+    bad = args[-1].startswith("--model")
+    assert (status, bool(stdout)) == ((2, False) if bad else (0, True)), stderr
+    assert len(stderr.splitlines()) == bad
+    if bad:
+        assert r"\udcff\x1b[31m" in stderr
+
+
+@pytest.mark.parametrize(
+    "args", [("info",), ("info", "--json"), ("--version",), ("generate", "--help")], ids=" ".join
+)
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_stdout_is_one_line(args: tuple[str, ...], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = start(*args, cwd=tmp_path, stdout=full)
+        _, stderr = process.communicate(timeout=HANG)
+    assert process.returncode == 2
+    [line] = stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "No space left on device" in line
+
+
+def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path) -> None:
+    theirs, ours = os.pipe()
+    os.close(theirs)
+    process = start("info", cwd=tmp_path, stdout=ours)
+    os.close(ours)
+    _, stderr = process.communicate(timeout=HANG)
+    assert (process.returncode, stderr) == (1, "")
+
+
+PIECEMEAL = """
+import runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+class Interrupting:  # as Ctrl-C in the middle of an import that takes every error for its own
+    def find_spec(self, name, path=None, target=None):
+        if name == MODULE:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except BaseException as error:
+                raise ImportError(f"{name}: {error!r}")
+sys.meta_path.insert(0, Interrupting())
+sys.argv[0] = "marfast"
+from marfast.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["torch", "marfast.ops", "typer", "marfast.cli.profile"])
+def test_ctrl_c_while_importing_is_one_line(module: str, tmp_path: Path) -> None:
+    program = ("-c", PIECEMEAL.replace("MODULE", repr(module)))
+    process = start("info", cwd=tmp_path, program=program)
+    stdout, stderr = process.communicate(timeout=HANG)
+    assert (process.returncode, stdout, stderr) == (130, "", "interrupted\n")
+
+
+def test_somebody_elses_python_keeps_its_ctrl_c(tmp_path: Path) -> None:
+    code = (
+        PIECEMEAL.replace("MODULE", "'torch'").replace("sys.argv[0]", "_").partition("from ma")[0]
+    )
+    process = start(cwd=tmp_path, program=("-c", code + "import marfast"))
+    _, stderr = process.communicate(timeout=HANG)
+    assert process.returncode == 1
+    assert "torch: KeyboardInterrupt()" in stderr
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_ctrl_c_in_a_command_is_one_line(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verify_command, "gather", interrupted)
+    monkeypatch.setattr(bench_command, "_measure", interrupted)
+    result = invoke(command, *(["fashion-mnist"] if command == "bench" else []))
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
+
+
+OUT_OF_MEMORY = [
+    MemoryError(),
+    OSError(12, "Cannot allocate memory"),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate "
+    ),
+    RuntimeError("std::bad_alloc"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=repr)
+def test_too_little_memory_is_one_line(error: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    for command, name in ((verify_command, "gather"), (generate_command, "load")):
+        monkeypatch.setattr(command, name, fail)
+    for args in (("verify",), ("generate", "--labels=3", "--out=3.png")):
+        result = invoke(*args)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr == "error: out of memory\n"
+
+
+def test_a_backend_that_cannot_run_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with marfast.backend("cuda"):
+        result = invoke("info", "--explain", "--model=fashion-mnist")
+    assert result.exit_code == 2
+    [line] = result.stderr.splitlines()
+    assert line.startswith("error: Invalid value for 'MARFAST_BACKEND': backend 'cuda' can't run")
+
+
+HOSTILE = "\x1b]0;gotcha\x07\u202e\n\x7f"
+
+
+def test_names_from_files_do_nothing_to_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = json.loads((ASSETS / "config.json").read_text())
+    config["classes"] = [f"{HOSTILE}{name}" for name in config["classes"]]
+    Path("hostile.json").write_text(json.dumps(config))
+    config[HOSTILE] = 1
+    Path("key.json").write_text(json.dumps(config))
+    weights = load_file(ASSETS / "model.safetensors")
+    torch.save({"model": weights, HOSTILE: 1}, "mine.pth")
+    torch.save(weights | {HOSTILE: torch.zeros(1)}, f"{HOSTILE}.pth")
+    generate = ("generate", "--model=mine.pth")
+    outputs = [
+        invoke(*generate, "--preset=hostile.json", "--labels=x", "--out=x.png"),
+        invoke(*generate, "--preset=key.json", "--labels=1", "--out=x.png"),
+        invoke(*generate, f"--preset={HOSTILE}", f"--labels={HOSTILE}", f"--out={HOSTILE}.png"),
+        invoke(*generate, "--preset=hostile.json", f"--labels={HOSTILE}", "--out=x.png"),
+        invoke(*generate, "--preset=fashion-mnist", "--labels=1", f"--out={HOSTILE}.gif"),
+        invoke("info", f"--model={HOSTILE}.pth", "--preset=fashion-mnist"),
+        invoke("info", "--model=mine.pth", "--preset=fashion-mnist"),
+        invoke("info", "--model=mine.pth", "--preset=fashion-mnist", "--json"),
+        invoke("convert", "mine.pth", f"{HOSTILE}.safetensors", "--preset=fashion-mnist"),
+        invoke("bench", HOSTILE),
+        invoke("profile", HOSTILE),
+        invoke(HOSTILE),
+        invoke("info", f"--{HOSTILE}"),
+    ]
+    for result in outputs:
+        said = result.stdout + result.stderr
+        assert said
+        assert all(line.isprintable() for line in said.split("\n")), said
+        assert len(result.stderr.splitlines()) == (result.exit_code != 0)
+    assert json.loads(outputs[7].stdout)["left_out"]
 
 
 def _read(descriptor: int) -> bytes:

@@ -212,6 +212,37 @@ def test_no_value_is_read_from_the_models_device(monkeypatch: pytest.MonkeyPatch
     assert (tokens.device.type, tuple(tokens.shape)) == ("meta", (2, 16, 16))
 
 
+def test_whole_numbers_of_numpy_and_torch_are_taken() -> None:
+    pipeline = tiny_pipeline()
+    expected = pipeline.generate([3, 1], seed=[5, 6], num_iter=2, part=1)
+    for labels in ([np.int64(3), torch.tensor(1)], np.array([3, 1]), torch.tensor([3, 1])):
+        for seed in ([np.int64(5), torch.tensor(6)], np.array([5, 6]), torch.tensor([5, 6])):
+            images = pipeline.generate(labels, seed=seed, num_iter=2, part=np.int64(1))
+            assert torch.equal(images, expected)
+    one = pipeline.generate(3, seed=5, num_iter=2)
+    for three in (np.int64(3), np.array(3), torch.tensor(3)):
+        assert torch.equal(pipeline.generate(three, seed=np.uint32(5), num_iter=2), one)
+
+
+@pytest.mark.parametrize(
+    ("device", "said"),
+    [
+        ("cuda", "device: cuda; there is no CUDA device here"),
+        ("cuda:3", "device: cuda:3; there is no CUDA device here"),
+        ("tpu", "device: 'tpu'; allowed are cpu, cuda and cuda:N"),
+        ("cpu:x", "device: 'cpu:x'; allowed are cpu, cuda and cuda:N"),
+        ("", "device: ''; allowed are cpu, cuda and cuda:N"),
+    ],
+)
+def test_a_device_that_is_not_here_is_an_argument(
+    device: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(ValueError) as error:
+        marfast.load("fashion-mnist", device=device)
+    assert str(error.value) == said
+
+
 @pytest.mark.parametrize(
     ("argument", "value", "said"),
     [
@@ -220,6 +251,14 @@ def test_no_value_is_read_from_the_models_device(monkeypatch: pytest.MonkeyPatch
         ("labels", [-1], "labels: -1"),
         ("labels", [1.5], "labels: 1.5"),
         ("labels", [True], "labels: True"),
+        ("labels", 1.5, "labels: 1.5"),
+        ("labels", "3", "labels: '3'"),
+        ("labels", [np.True_], "labels: "),
+        ("labels", torch.tensor([True]), "labels: True"),
+        ("labels", np.array([1.0]), "labels: 1.0"),
+        ("seed", np.array([1, 2, 3]), "seed: 3 seeds for 1 labels"),
+        ("seed", np.float64(1), "seed: 1.0"),
+        ("part", np.float64(1), "part: "),
         ("seed", -1, "seed: -1"),
         ("seed", 2**32, "seed: 4294967296"),
         ("seed", 1.0, "seed: 1.0"),

@@ -120,7 +120,7 @@ def session(
         last = ended[-1]
         reason = f", {last.reason}" if last.reason else ""
         tell(f"{last.step}: {last.status}{reason}, {last.seconds:.0f} s")
-        write_rows(out, [asdict(outcome) for outcome in ended], commit=commit())
+        write_rows(out, [asdict(outcome) for outcome in ended], force=True, commit=commit())
     states = {outcome.status for outcome in ended}
     return 1 if "failed" in states else NOT_RUN if "not run" in states else 0
 

@@ -129,6 +129,7 @@ def main() -> None:
     write_rows(
         chosen.out,
         rows,
+        force=True,
         model=MODEL,
         settings=asdict(get_preset(MODEL).settings),
         seed=chosen.seed,

@@ -136,7 +136,7 @@ def main() -> None:
         row = measure(model, settings, chosen.images, chosen.seed)
         rows.append(row)
         done.add(key(row))
-        write_rows(chosen.out, rows, model=chosen.model, test_accuracy=real_accuracy())
+        write_rows(chosen.out, rows, force=True, model=chosen.model, test_accuracy=real_accuracy())
         console.print(
             f"{settings}: accuracy {row['accuracy']:.1%}, Fréchet {row['frechet_distance']:.3f}, "
             f"{row['cpu_seconds_per_image']:.3f} CPU s/image"
