@@ -204,8 +204,10 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         shift, scale, gate = self.adaLN_modulation(y).chunk(3, dim=-1)
         norm = self.in_ln
-        w1, b1, w2, b2 = self.mlp.parameters()
-        return adaln_mlp(x, shift, scale, gate, norm.weight, norm.bias, w1, b1, w2, b2, norm.eps)
+        first: Any = self.mlp[0]
+        last: Any = self.mlp[2]
+        mlp = (first.weight, first.bias, last.weight, last.bias)
+        return adaln_mlp(x, shift, scale, gate, norm.weight, norm.bias, *mlp, norm.eps)
 
 
 class FinalLayer(nn.Module):
