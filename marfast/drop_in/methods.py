@@ -18,7 +18,7 @@ from marfast.drop_in.trust import differs, on_device, shortened
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
-from marfast.model.head import FastHead, has_parameters_of_a_head, is_own_code
+from marfast.model.head import FastHead, has_parameters_of_a_head, is_hooked
 from marfast.model.mar import FastMAR, Kept
 from marfast.model.own import Verdicts, methods_set_on, own_class
 from marfast.model.packing import autocast, in_float32
@@ -176,7 +176,7 @@ class FastSample(FastMethod):
         usual = z.dim() == 2 and z.device.type in ("cpu", "cuda") and _is_number(cfg)
         if (
             usual
-            and not (self.lacks(module) or is_own_code(module.net))
+            and not (self.lacks(module) or is_hooked(module.net))
             and not self.why_not(module, bool(cfg != 1.0), self.head)
         ):
             return self.sample(module, z, temperature, cfg)

@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from marfast import ops
 from marfast.checkpoints.meta import without_storage
-from marfast.model.own import Verdicts, anyone_watches, is_touched, methods_set_on, parts_of
+from marfast.model.own import (
+    Verdicts,
+    anyone_watches,
+    is_touched,
+    methods_set_on,
+    named_parameters_of,
+    parts_of,
+)
 from marfast.model.packing import Packing
 from marfast.model.trial import same, trial_of
 from marfast.ops.head import HeadShape
@@ -28,7 +35,7 @@ def head_names(depth: int) -> list[str]:
 def head_parameters(net: Any) -> list[Tensor]:
     """The parameters of a module that is built as MAR's head is, in the ops' order; ValueError says
     why it isn't."""
-    found = dict(net.named_parameters()) if isinstance(net, nn.Module) else {}
+    found = named_parameters_of(net) if isinstance(net, nn.Module) else {}
     names = head_names(max(0, (len(found) - 12) // 8))
     if missing := [name for name in names if name not in found]:
         raise ValueError(f"it lacks {missing[0]}")
@@ -117,21 +124,24 @@ class FastHead:
             tell(reason)
             return reason
 
-        own = is_own_code(net) or self._verdicts.of(net, torch.get_default_dtype(), find_out)
-        if own:
+        try:
+            parameters = head_parameters(net)
+        except ValueError as error:
             weights = [p for p in net.parameters() if p.is_floating_point()]
-            return BoundHead(net, weights or [torch.zeros(1, dtype=torch.float32)], None, own)
-        return BoundHead(net, *self._packing.of(head_parameters(net)), "")
+            weights = weights or [torch.zeros(1, dtype=torch.float32)]
+            return BoundHead(net, weights, None, str(error))
+        own = is_hooked(net) or self._verdicts.of(net, torch.get_default_dtype(), find_out)
+        if own:
+            return BoundHead(net, parameters, None, own)
+        return BoundHead(net, *self._packing.of(parameters), "")
 
     def found(self) -> list[str]:
         """Why a module's own code runs, as uses found out."""
         return self._verdicts.known()
 
 
-def is_own_code(net: Any) -> str:
-    """Why a head's own code has to run, told by looking at it; empty where it needn't."""
-    if missing := has_parameters_of_a_head(net):
-        return missing
+def is_hooked(net: nn.Module) -> str:
+    """What its owner added to a head, which has to run; empty if nothing."""
     inside = parts_of(net)[1:]  # the original calls net.forward, which runs no hook of net
     if any(map(is_touched, inside)) or anyone_watches():
         return "somebody has hooked into it"

@@ -2,8 +2,9 @@
 whether its code has changed since it was looked at."""
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from enum import Enum
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ STATE = "_marfast"
 
 _STANDARD = frozenset(vars(nn.Module())) | {STATE, "_is_replica", "_former_parameters"}
 _PLAIN = (bool, int, float, str, type(None), Enum)
-_METHODS = (staticmethod, classmethod, property)
+_METHODS = (FunctionType, staticmethod, classmethod, property)
 
 
 def parts_of(module: nn.Module) -> list[nn.Module]:
@@ -31,19 +32,40 @@ def parts_of(module: nn.Module) -> list[nn.Module]:
     return parts
 
 
+def named_parameters_of(module: nn.Module) -> dict[str, Tensor]:
+    """`module.named_parameters()`, without its cost."""
+    found: dict[str, Tensor] = {}
+
+    def collect(part: nn.Module, path: str) -> None:
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                found[path + name] = parameter
+        for name, child in part._modules.items():
+            if child is not None:
+                collect(child, f"{path}{name}.")
+
+    collect(module, "")
+    return found
+
+
 def own_class(part: object) -> type[Any]:
     """Its class, as it was before `accelerate`."""
     found: type[Any] = vars(type(part)).get(OWN_CLASS, type(part))
     return found
 
 
+def _extras(owner: object) -> list[str]:
+    """The names of an instance's attributes, but for those that every module has."""
+    return [name for name in vars(owner) if name not in _STANDARD]
+
+
 def methods_set_on(owner: object) -> list[str]:
     """The methods that this instance has in place of its class's."""
-    kind = type(owner)
+    kind, own = type(owner), vars(owner)
     return [
         name
-        for name, value in vars(owner).items()
-        if callable(value) and callable(getattr(kind, name, None))
+        for name in _extras(owner)
+        if callable(own[name]) and callable(getattr(kind, name, None))
     ]
 
 
@@ -62,24 +84,24 @@ def anyone_watches() -> bool:
     return bool(nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks)
 
 
-def _state(value: object) -> Iterator[object]:
+def _told_of(value: object) -> list[object]:
     """What can be told of an attribute by comparing."""
     if isinstance(value, _PLAIN) or callable(value):
-        yield value
-        return
-    yield type(value)
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        yield from (item for item in value if isinstance(item, _PLAIN))
+        return [value]
+    told: list[object] = [type(value)]
+    if isinstance(value, tuple):
+        told.extend(item for item in value if isinstance(item, _PLAIN))
     elif not isinstance(value, Tensor) and hasattr(value, "__dict__"):
-        yield from (item for item in vars(value).values() if isinstance(item, _PLAIN))
+        told.extend(item for item in vars(value).values() if isinstance(item, _PLAIN))
+    return told
 
 
-def _code(kind: type[Any]) -> Iterator[object]:
-    """A class's own functions and its bases', below torch's."""
-    for base in kind.__mro__:
-        if base in (nn.Module, object):
-            return
-        yield from (v for v in vars(base).values() if callable(v) or isinstance(v, _METHODS))
+def _code_of(kind: type[Any]) -> list[object]:
+    """A class's own functions and its bases', below torch's; of torch's own classes, `forward`."""
+    if kind.__module__.startswith("torch."):
+        return [getattr(kind, "forward", None)]
+    bases = kind.__mro__[: kind.__mro__.index(nn.Module if nn.Module in kind.__mro__ else object)]
+    return [v for base in bases for v in vars(base).values() if type(v) in _METHODS]
 
 
 def fingerprint(module: nn.Module) -> tuple[object, ...]:
@@ -88,17 +110,18 @@ def fingerprint(module: nn.Module) -> tuple[object, ...]:
     found: list[object] = []
     kinds: dict[type[Any], None] = {}
     for part in parts_of(module):
-        kind = own_class(part)
+        kind, own = own_class(part), vars(part)
         kinds[kind] = None
         found.append(kind)
-        for name, value in part.__dict__.items():
-            if name in _STANDARD or callable(getattr(kind, name, None)):
-                continue
-            found.extend(_state(value))
-            if not isinstance(value, _PLAIN):
+        for name in _extras(part):
+            value = own[name]
+            if type(value) in _PLAIN:
+                found.append(value)
+            elif not callable(getattr(kind, name, None)):
+                found.extend(_told_of(value))
                 kinds[type(value)] = None
     for kind in kinds:
-        found.extend(_code(kind))
+        found.extend(_code_of(kind))
     return tuple(found)
 
 
