@@ -6,6 +6,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from marfast import ops
 from marfast.checkpoints import Settings
 from marfast.drop_in.install import installed
-from marfast.drop_in.trust import differs, on_device, shortened
+from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
@@ -212,7 +213,8 @@ class FastSample(FastMethod):
         mode = guided, torch.get_default_dtype()
 
         def find_out() -> str:
-            return _told(module, self.name, self._try(module, guided, head))
+            reason = tried(partial(self._try, module, guided, head))
+            return _told(module, self.name, reason)
 
         return self.verdicts.of(module, mode, find_out)
 
@@ -374,17 +376,25 @@ class FastSampleTokens(FastMethod):
         mode = guided, cfg_schedule, labelled, torch.get_default_dtype()
 
         def find_out() -> str:
-            reason = self._try(module, guided, cfg_schedule, labelled)
-            return _told(module, self.name, reason)
+            whole = partial(self._try, module, guided, cfg_schedule, labelled)
+            return _told(module, self.name, tried(partial(whole, change=shrink), whole))
 
         return self.verdicts.of(module, mode, find_out)
 
-    def _try(self, module: Any, guided: bool, cfg_schedule: str, labelled: bool) -> str:
-        trial = trial_of(module)
-        trial.diffloss.gen_diffusion = shortened(trial.diffloss.gen_diffusion)
+    def _try(
+        self,
+        module: Any,
+        guided: bool,
+        cfg_schedule: str,
+        labelled: bool,
+        change: Callable[[Any], None] = lambda trial: None,
+    ) -> str:
         fast = FastSampleTokens(self.backend, torch.float32)
         if in_float32(module.mask_token, self.dtype):
             fast.kept = self.kept
+        trial = trial_of(module)
+        trial.diffloss.gen_diffusion = shortened(trial.diffloss.gen_diffusion)
+        change(trial)
         device = trial.mask_token.device
         labels = torch.zeros(1, dtype=torch.int64, device=device) if labelled else None
         iterations = min(2, trial.seq_len)

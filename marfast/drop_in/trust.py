@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from marfast.generation.randomness import Generators
@@ -18,25 +18,34 @@ from marfast.model.trial import same
 
 STEPS = 3
 """How many sampling steps are tried."""
+SIDE, BUFFER = 3, 2
+"""Of the image that is tried: rows and columns of tokens, and tokens of the buffer."""
 
 _ONE_AT_A_TIME = threading.RLock()
+
+
+def tried(*trials: Callable[[], str]) -> str:
+    """What the first trial says that gets to its end."""
+    for trial in trials:
+        try:
+            return trial()
+        except Exception as error:
+            message = (str(error).splitlines() or [""])[0]
+            reason = f"it can't be tried: {type(error).__name__}: {message}"
+    return reason
 
 
 def differs(device: torch.device, theirs: Callable[[], Tensor], ours: Callable[[], Tensor]) -> str:
     """Why two computations are not the same: by their results or by the random numbers they draw;
     empty where they are."""
-    try:
-        with _conditions(device) as generators:
-            results, states = [], []
-            for run in (theirs, ours):
-                generators.numpy.seed(0)
-                generators.cpu.manual_seed(0)
-                generators.device.manual_seed(0)
-                results.append(run().float())
-                states.append(generators.state())
-    except Exception as error:
-        message = (str(error).splitlines() or [""])[0]
-        return f"it can't be tried: {type(error).__name__}: {message}"
+    results, states = [], []
+    with _conditions(device) as generators:
+        for run in (theirs, ours):
+            generators.numpy.seed(0)
+            generators.cpu.manual_seed(0)
+            generators.device.manual_seed(0)
+            results.append(run().float())
+            states.append(generators.state())
     if not same(results[1], results[0]):
         return "it computes something else than MAR's"
     (numpy, *torches), (our_numpy, *our_torches) = states
@@ -87,6 +96,21 @@ class _OnDevice(TorchFunctionMode):
 def on_device(device: torch.device) -> TorchFunctionMode:
     """On a machine without CUDA, code that asks for it gets this device."""
     return _OnDevice(device) if not torch.cuda.is_available() else TorchFunctionMode()
+
+
+def shrink(trial: Any) -> None:
+    """Make a trial's image as small as it can be."""
+    side = min(SIDE, trial.seq_h, trial.seq_w)
+    buffer, tokens = min(BUFFER, trial.buffer_size), side * side
+    for name, positions in (
+        ("encoder_pos_embed_learned", buffer + tokens),
+        ("decoder_pos_embed_learned", buffer + tokens),
+        ("diffusion_pos_embed_learned", tokens),
+    ):
+        embedding = getattr(trial, name)
+        trial._parameters[name] = nn.Parameter(embedding[:, :positions], requires_grad=False)
+    trial.seq_h = trial.seq_w = side
+    trial.seq_len, trial.buffer_size = tokens, buffer
 
 
 def shortened(process: Any) -> Any:
