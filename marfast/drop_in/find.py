@@ -7,7 +7,13 @@ from typing import NamedTuple
 from torch import nn
 
 from marfast.drop_in.install import installed
-from marfast.drop_in.methods import FastForward, FastMethod, FastSample, FastSampleTokens
+from marfast.drop_in.methods import (
+    FastBlockForward,
+    FastForward,
+    FastMethod,
+    FastSample,
+    FastSampleTokens,
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,20 @@ def candidates(module: nn.Module) -> Iterator[tuple[nn.Module, type[FastMethod],
         for method, is_owner in _KINDS:
             if is_owner(part):
                 yield part, method, Finding(path, method.name, _why_left(part, method))
+        if _KINDS[0].is_owner(part):
+            for name, block in _blocks(part):
+                finding = Finding(
+                    f"{path}.{name}".lstrip("."), "forward", _why_left(block, FastBlockForward)
+                )
+                yield block, FastBlockForward, finding
+
+
+def _blocks(mar: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A MAR's transformer blocks."""
+    for name in ("encoder_blocks", "decoder_blocks"):
+        blocks = getattr(mar, name, None)
+        if isinstance(blocks, nn.ModuleList):
+            yield from ((f"{name}.{i}", block) for i, block in enumerate(blocks))
 
 
 def _why_left(part: nn.Module, method: type[FastMethod]) -> str:

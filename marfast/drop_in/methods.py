@@ -19,6 +19,7 @@ from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
+from marfast.model.block import FastBlock, is_plain_block
 from marfast.model.head import FastHead, has_parameters_of_a_head, is_hooked
 from marfast.model.mar import FastMAR, Kept
 from marfast.model.own import Verdicts, methods_set_on, own_class
@@ -131,16 +132,50 @@ class FastForward(FastMethod):
         return self.head.found()
 
     def __call__(self, module: Any, own: Own, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        differentiable = torch.is_grad_enabled() and any(
-            tensor.requires_grad for tensor in (x, c, *module.parameters())
-        )
-        if not differentiable:
+        if not _is_recorded(module, x, c):
             with self.backend_in_force(), autocast(x.device, self.dtype):
                 head = self.head.bind(module, lambda reason: _told(module, self.name, reason))
                 if head.plain:
                     return head.denoise(x, t, c).to(head.weights[0].dtype)
         output: Tensor = own(x, t, c)
         return output
+
+
+class FastBlockForward(FastMethod):
+    """`forward(x [R, L, D]) -> [R, L, D]` of a MAR's transformer block, where no gradient is
+    recorded."""
+
+    name = "forward"
+
+    def __init__(self, backend: str, dtype: torch.dtype | None):
+        super().__init__(backend, dtype)
+        self.refresh()
+
+    def refresh(self) -> None:
+        self.block = FastBlock()
+
+    @classmethod
+    def lacks(cls, module: Any) -> str:
+        return cls.other_arguments(module) or "it is no plain block" * (not is_plain_block(module))
+
+    def found(self) -> list[str]:
+        return self.block.found()
+
+    def __call__(self, module: Any, own: Own, x: Tensor) -> Tensor:
+        usual = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
+        if usual and x.numel() and not _is_recorded(module, x):
+            with self.backend_in_force(), autocast(x.device, self.dtype):
+                block = self.block.bind(module)
+                if block.by_kernels:
+                    return block(x)
+        output: Tensor = own(x)
+        return output
+
+
+def _is_recorded(module: nn.Module, *inputs: Tensor) -> bool:
+    """Whether a call is for gradients."""
+    tensors = (*inputs, *module.parameters()) if torch.is_grad_enabled() else ()
+    return any(tensor.requires_grad for tensor in tensors)
 
 
 class FastSample(FastMethod):
@@ -240,14 +275,22 @@ class FastSample(FastMethod):
 def differs_but_for_clipping(
     trial: Any, diffloss: Any, theirs: Callable[[], Tensor], ours: Callable[[], Tensor]
 ) -> str:
-    """`differs`. The original's code clips nothing, whatever its `clip_denoised`, by which owners
-    ask for clipping: what agrees without it agrees."""
+    """`differs`, for a DiffLoss that may clip. Owners ask for clipping by `clip_denoised`, whether
+    its own code looks there (the reference's) or clips always or never (the original's)."""
     device = next(trial.parameters()).device
-    reason = differs(device, theirs, ours)
-    if reason and getattr(diffloss, "clip_denoised", False):
-        diffloss.clip_denoised = False
-        return differs(device, theirs, ours) and reason
-    return reason
+    if not getattr(diffloss, "clip_denoised", False):
+        return differs(device, theirs, ours)
+
+    def clipping(run: Callable[[], Tensor], clip: bool) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            diffloss.clip_denoised = clip
+            return run()
+
+        return call
+
+    reasons = [differs(device, clipping(theirs, on), clipping(ours, on)) for on in (False, True)]
+    looks = differs(device, clipping(theirs, False), clipping(theirs, True))
+    return (reasons[0] or reasons[1]) if looks or all(reasons) else ""
 
 
 def _is_number(cfg: object) -> bool:

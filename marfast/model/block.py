@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marfast import ops
-from marfast.model.own import anyone_watches, is_touched, parts_of
+from marfast.model.own import Verdicts, anyone_watches, is_touched, parts_of
 from marfast.model.packing import Packing, cpu_kernels_take
+from marfast.model.trial import same, trial_of
+from marfast.reference import transformer
 
 
 def _pack(weights: Any) -> Tensor:
@@ -49,6 +52,33 @@ def is_plain_block(block: Any) -> bool:
     )
 
 
+@torch.no_grad()
+def _known_answer(block: Any) -> str:
+    """Why a plain block's own code has to run, by a copy on five positions; empty if it needn't."""
+    try:
+        trial = trial_of(block)
+        attn, mlp, norm1, norm2 = trial.attn, trial.mlp, trial.norm1, trial.norm2
+        weight = attn.qkv.weight
+        count = 5 * weight.shape[1]
+        x = torch.linspace(-1, 1, count, dtype=torch.float32, device=weight.device)
+        x = x.sin().view(1, 5, -1)
+        with torch.autocast(weight.device.type, enabled=False), torch.device("cpu"):
+            theirs = trial.forward(x)
+            qkv = _linear(x, attn.qkv, norm1).unflatten(-1, (3, attn.num_heads, -1))
+            meant = x + _linear(transformer.attention(qkv), attn.proj)
+            hidden = F.gelu(_linear(meant, mlp.fc1, norm2))
+            meant = meant + _linear(hidden, mlp.fc2)
+    except Exception as error:
+        return f"its own code can't be tried: {type(error).__name__}: {error}"
+    return "" if same(meant, theirs) else "it computes something else than MAR's block"
+
+
+def _linear(x: Tensor, linear: Any, norm: Any = None) -> Tensor:
+    if norm is not None:
+        x = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    return F.linear(x, linear.weight, linear.bias)
+
+
 class BoundLinear:
     """A linear layer with what stands round it: x [R, K] -> [R, J]."""
 
@@ -84,7 +114,9 @@ class BoundBlock:
         """Whether it runs by the ops, and not by the module's own code."""
         return bool(self.layers)
 
-    def __call__(self, x: Tensor, rows: Tensor, queries: Tensor | None = None) -> Tensor:
+    def __call__(
+        self, x: Tensor, rows: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
         if not self.layers:
             x = self.block(x)
             return x if queries is None else x[rows, queries]
@@ -103,14 +135,22 @@ class FastBlock:
 
     def __init__(self) -> None:
         self._packings = [Packing(_pack) for _ in range(4)]
+        self._verdicts = Verdicts()
+
+    def found(self) -> list[str]:
+        """Why a block's own code runs, as uses found out."""
+        return self._verdicts.known()
 
     def bind(self, block: Any) -> BoundBlock:
-        """This block as it is now. Its own code runs where the kernels can't, or where it is no
-        plain block."""
+        """This block as it is now. Its own code runs where the kernels can't, where it is no plain
+        block, and where it turns out to compute something else."""
         by_kernels = (
             is_plain_block(block)
             and block.attn.qkv.weight.dtype == torch.float32
             and cpu_kernels_take(block.attn.qkv.weight)
+            and not self._verdicts.of(
+                block, torch.get_default_dtype(), lambda: _known_answer(block)
+            )
         )
         if not by_kernels:
             return BoundBlock(block, ())

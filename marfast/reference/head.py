@@ -203,11 +203,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         shift, scale, gate = self.adaLN_modulation(y).chunk(3, dim=-1)
-        norm = self.in_ln
-        first: Any = self.mlp[0]
-        last: Any = self.mlp[2]
-        mlp = (first.weight, first.bias, last.weight, last.bias)
-        return adaln_mlp(x, shift, scale, gate, norm.weight, norm.bias, *mlp, norm.eps)
+        out: Tensor = x + gate * self.mlp(modulate(self.in_ln(x), shift, scale))
+        return out
 
 
 class FinalLayer(nn.Module):
