@@ -1,14 +1,16 @@
 """Somebody else's MAR, made fast in place: `accelerate`, and `restore`, which undoes it."""
 
 import logging
+import warnings
 from typing import TypeVar
 
 import torch
 from torch import nn
 
 from marfast import ops
-from marfast.drop_in.find import Finding, candidates, findings, no_mar
-from marfast.drop_in.methods import installed
+from marfast.drop_in.find import Finding, candidates, findings
+from marfast.drop_in.install import install, uninstall
+from marfast.drop_in.methods import FastMethod, no_mar
 from marfast.model.mar import check_dtype
 
 __all__ = ["Finding", "accelerate", "findings", "restore"]
@@ -48,25 +50,28 @@ def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None 
     check_dtype(dtype)
     with ops.backend(backend):
         pass
+    restore(module)
     found = [*candidates(module)]
-    if not any(not finding.left for _, _, finding in found):
-        reasons = [f"{finding.path or 'it'}: {finding.left}" for _, _, finding in found]
+    if not found:
         raise TypeError(
             f"module: {type(module).__name__} has no MAR, DiffLoss or SimpleMLPAdaLN in it that "
-            f"can be made fast ({'; '.join(reasons) or no_mar(module)})"
+            f"can be made fast ({no_mar(module)})"
         )
-    restore(module)
+    methods: dict[nn.Module, list[FastMethod]] = {}
     for part, method, finding in found:
         log.info("%s", finding)
         if not finding.left:
-            part.__dict__[method.name] = method(part, backend, dtype)
+            methods.setdefault(part, []).append(method(backend, dtype))
+    for part, replaced in methods.items():
+        install(part, replaced)
+    if not methods:
+        reasons = "; ".join(str(finding) for _, _, finding in found)
+        warnings.warn(f"nothing was made fast: {reasons}", RuntimeWarning, stacklevel=2)
     return module
 
 
 def restore(module: Module) -> Module:
     """Undo `accelerate`: the module's own methods are back. Returns the same object."""
-    for part, fast in installed(module):
-        del part.__dict__[fast.name]
-        if fast.replaced is not None:
-            part.__dict__[fast.name] = fast.replaced
+    for part in module.modules():
+        uninstall(part)
     return module

@@ -1,34 +1,19 @@
 """What `accelerate` can replace in a module, told by the names of its parts and parameters."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
-from marfast.drop_in.methods import FastForward, FastMethod, FastSample, FastSampleTokens
-from marfast.model.head import has_parameters_of_a_head
-
-_MODULES = (
-    "class_emb",
-    "z_proj",
-    "z_proj_ln",
-    "encoder_blocks",
-    "encoder_norm",
-    "decoder_embed",
-    "decoder_blocks",
-    "decoder_norm",
-    "diffloss.net",
+from marfast.drop_in.install import installed
+from marfast.drop_in.methods import (
+    FastBlockForward,
+    FastForward,
+    FastMethod,
+    FastSample,
+    FastSampleTokens,
 )
-_PARAMETERS = (
-    "fake_latent",
-    "mask_token",
-    "encoder_pos_embed_learned",
-    "decoder_pos_embed_learned",
-    "diffusion_pos_embed_learned",
-)
-_PROCESS = ("betas", "timestep_map", "posterior_mean_coef1", "posterior_log_variance_clipped")
 
 
 @dataclass(frozen=True)
@@ -46,63 +31,25 @@ class Finding:
         return f"{name}: left as it is: {self.left}" if self.left else f"{name}: replaced"
 
 
-def _lacks(module: nn.Module, kind: type[Any], paths: tuple[str, ...]) -> list[str]:
-    def found(path: str) -> bool:
-        owner: Any = module
-        for name in path.split("."):
-            owner = getattr(owner, name, None)
-        return isinstance(owner, kind)
-
-    return [path for path in paths if not found(path)]
-
-
-def _other_arguments(module: nn.Module, method: type[FastMethod]) -> str:
-    own: Any = getattr(type(module), method.name, None)
-    if own is None:
-        return f"it has no method {method.name}"
-    theirs = [*inspect.signature(own).parameters]
-    ours = [*inspect.signature(method.__call__).parameters]
-    if theirs[1:] != ours[1:]:
-        return f"it takes ({', '.join(theirs[1:])}) where MAR's takes ({', '.join(ours[1:])})"
-    return ""
-
-
-def no_mar(module: nn.Module) -> str:
-    """What a MAR has and `module` lacks; empty if nothing."""
-    lacking = [*_lacks(module, nn.Module, _MODULES), *_lacks(module, nn.Parameter, _PARAMETERS)]
-    return f"it lacks {', '.join(lacking)}" if lacking else ""
-
-
-def _no_diffloss(module: nn.Module) -> str:
-    process = getattr(module, "gen_diffusion", None)
-    if lacking := [name for name in _PROCESS if not hasattr(process, name)]:
-        return f"its gen_diffusion lacks {', '.join(lacking)}"
-    return has_parameters_of_a_head(getattr(module, "net", None))
-
-
 class _Kind(NamedTuple):
-    """A kind of method, how its owner is told by its parts, and why it can't be replaced."""
+    """A kind of method, and how its owner is told by its parts."""
 
     method: type[FastMethod]
     is_owner: Callable[[nn.Module], bool]
-    what_is_missing: Callable[[nn.Module], str]
 
 
 _KINDS = (
     _Kind(
         FastSampleTokens,
         is_owner=lambda module: hasattr(module, "mask_token") and hasattr(module, "diffloss"),
-        what_is_missing=no_mar,
     ),
     _Kind(
         FastSample,
         is_owner=lambda module: hasattr(module, "gen_diffusion") and hasattr(module, "net"),
-        what_is_missing=_no_diffloss,
     ),
     _Kind(
         FastForward,
         is_owner=lambda module: hasattr(module, "time_embed") and hasattr(module, "cond_embed"),
-        what_is_missing=has_parameters_of_a_head,
     ),
 )
 
@@ -111,12 +58,34 @@ def candidates(module: nn.Module) -> Iterator[tuple[nn.Module, type[FastMethod],
     """Each method that is of a kind to be replaced: its owner, what would replace it, and whether
     that can."""
     for path, part in module.named_modules():
-        for method, is_owner, what_is_missing in _KINDS:
+        for method, is_owner in _KINDS:
             if is_owner(part):
-                left = what_is_missing(part) or _other_arguments(part, method)
-                yield part, method, Finding(path, method.name, left)
+                yield part, method, Finding(path, method.name, _why_left(part, method))
+        if _KINDS[0].is_owner(part):
+            for name, block in _blocks(part):
+                finding = Finding(
+                    f"{path}.{name}".lstrip("."), "forward", _why_left(block, FastBlockForward)
+                )
+                yield block, FastBlockForward, finding
+
+
+def _blocks(mar: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A MAR's transformer blocks."""
+    for name in ("encoder_blocks", "decoder_blocks"):
+        blocks = getattr(mar, name, None)
+        if isinstance(blocks, nn.ModuleList):
+            yield from ((f"{name}.{i}", block) for i, block in enumerate(blocks))
+
+
+def _why_left(part: nn.Module, method: type[FastMethod]) -> str:
+    """By looking at it, and by what calls found out."""
+    if reason := method.lacks(part):
+        return reason
+    fast = installed(part).get(method.name)
+    return "; ".join(dict.fromkeys(fast.found())) if fast else ""
 
 
 def findings(module: nn.Module) -> list[Finding]:
-    """What `accelerate` replaces in a module, and what it leaves, and why."""
+    """What `accelerate` replaces in a module, and what it leaves, and why. A method that turned out
+    to compute something else, when it was first called, is left."""
     return [finding for _, _, finding in candidates(module)]

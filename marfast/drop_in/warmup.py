@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from marfast.checkpoints import Settings
-from marfast.drop_in.methods import FastSampleTokens, installed
+from marfast.drop_in.install import installed
+from marfast.drop_in.methods import FastSampleTokens
 from marfast.errors import check_whole
 from marfast.generation import Pipeline
 from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of
@@ -56,7 +57,12 @@ def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warm
         schedule, size = fast.schedule(chosen.steps), model.largest_part
     else:
         method = _sample_tokens_of(model)
-        fast, chosen, forced = method.model, method.settings(**settings), method.backend_in_force()
+        chosen = method.settings(model, **settings)
+        guided = bool(chosen.cfg != 1.0)
+        reason = method.lacks(model) or method.why_not(model, guided, chosen.cfg_schedule, True)
+        if reason:
+            return Warmup(time.perf_counter() - start, {}, 0, f"its own code runs: {reason}")
+        fast, forced = method.model(model), method.backend_in_force()
         schedule, size = fast.schedule(), batch
     generators = Generators.seeded(0, fast.device)
     parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
@@ -110,15 +116,15 @@ def refresh(model: Pipeline | nn.Module) -> None:
     if isinstance(model, Pipeline):
         model.model.refresh()
         return
-    methods = installed(model)
+    methods = [method for part in model.modules() for method in installed(part).values()]
     if not methods:
         raise TypeError(f"{type(model).__name__} is not accelerated: there is nothing to refresh")
-    for _, method in methods:
+    for method in methods:
         method.refresh()
 
 
 def _sample_tokens_of(model: Any) -> FastSampleTokens:
-    method = vars(model).get("sample_tokens") if isinstance(model, nn.Module) else None
+    method = installed(model).get(FastSampleTokens.name)
     if not isinstance(method, FastSampleTokens):
         raise TypeError(
             f"model: {type(model).__name__}; allowed are what marfast.load returns and a MAR that "

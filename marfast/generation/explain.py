@@ -43,7 +43,7 @@ def explain(model: FastMAR, batch: int, settings: Settings) -> list[Choice]:
         found.setdefault(key, Choice(op.name, [], chosen.name, others, 0)).calls += 1
         sizes.setdefault(key, set()).add(tuple(a[0].shape))
 
-    model.update()
+    model = model.renewed()
     randomness = BatchRandomness(Generators.seeded(0, model.device), batch, range(batch))
     labels = torch.full((batch,), -1, device=model.device)
     loop = Loop(model, labels, randomness, settings, model.schedule(2))

@@ -117,6 +117,8 @@ class CapturedLoop:
                 raise CaptureFailed(str(error)) from error
             self.graphs.append(graph)
         self.bytes = max(0, device.reserved() - before)
+        self.weights = loop.model.head.weights  # the graphs read them
+        del loop.model  # it may be what keeps these graphs
 
     def run(
         self,

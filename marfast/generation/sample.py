@@ -22,7 +22,7 @@ def sample_tokens(
     schedule is the sampler's, `model.schedule(…)`; `settings.steps` is not read. progress(done, of)
     is called after each of the `settings.num_iter` iterations.
     """
-    model.update()
+    model = model.renewed()
     graphs: Graphs | None = model.graphs
     if graphs is not None:
         key = key_of(model, len(labels), randomness, settings, schedule)

@@ -1,12 +1,17 @@
 """A transformer block through the ops: the block's own parameters, `fused_linear` and attention."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marfast import ops
+from marfast.model.own import Verdicts, anyone_watches, is_touched, parts_of
 from marfast.model.packing import Packing, cpu_kernels_take
+from marfast.model.trial import same, trial_of
+from marfast.reference import transformer
 
 
 def _pack(weights: Any) -> Tensor:
@@ -24,6 +29,7 @@ def _is_identity(module: Any) -> bool:
 def is_plain_block(block: Any) -> bool:
     """Whether `block` has the parts of `reference.transformer.Block`, by its names, and no others
     that act (the reference's block, or timm's without its options), and nobody hooked into it."""
+    parts = parts_of(block)
     attention, mlp = _parts(block, "attn", "mlp")
     linears = [*_parts(attention, "qkv", "proj"), *_parts(mlp, "fc1", "fc2")]
     norms = _parts(block, "norm1", "norm2")
@@ -35,24 +41,50 @@ def is_plain_block(block: Any) -> bool:
     ]
     return (
         all(type(linear) is nn.Linear and linear.bias is not None for linear in linears)
+        and all(type(p) in (Tensor, nn.Parameter) for part in parts for p in part.parameters(False))
         and all(type(norm) is nn.LayerNorm and norm.bias is not None for norm in norms)
         and type(activation) is nn.GELU
         and activation.approximate == "none"
         and all(map(_is_identity, extras))
-        and not any(m._forward_hooks or m._forward_pre_hooks for m in block.modules())
+        and not any(map(is_touched, parts))
+        and not any(part.training for part in parts if isinstance(part, nn.Dropout) and part.p)
+        and not anyone_watches()
     )
 
 
-class FastLinear:
-    """One linear layer with what stands round it, and its packed weights."""
+@torch.no_grad()
+def _known_answer(block: Any) -> str:
+    """Why a plain block's own code has to run, by a copy on five positions; empty if it needn't."""
+    try:
+        trial = trial_of(block)
+        attn, mlp, norm1, norm2 = trial.attn, trial.mlp, trial.norm1, trial.norm2
+        weight = attn.qkv.weight
+        count = 5 * weight.shape[1]
+        x = torch.linspace(-1, 1, count, dtype=torch.float32, device=weight.device)
+        x = x.sin().view(1, 5, -1)
+        with torch.autocast(weight.device.type, enabled=False), torch.device("cpu"):
+            theirs = trial.forward(x)
+            qkv = _linear(x, attn.qkv, norm1).unflatten(-1, (3, attn.num_heads, -1))
+            meant = x + _linear(transformer.attention(qkv), attn.proj)
+            hidden = F.gelu(_linear(meant, mlp.fc1, norm2))
+            meant = meant + _linear(hidden, mlp.fc2)
+    except Exception as error:
+        return f"its own code can't be tried: {type(error).__name__}: {error}"
+    return "" if same(meant, theirs) else "it computes something else than MAR's block"
 
-    def __init__(self) -> None:
-        self._packing = Packing(_pack)
 
-    def update(self, linear: nn.Linear, norm: Any = None, gelu: bool = False) -> None:
-        """Take these modules' weights as they are now."""
+def _linear(x: Tensor, linear: Any, norm: Any = None) -> Tensor:
+    if norm is not None:
+        x = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    return F.linear(x, linear.weight, linear.bias)
+
+
+class BoundLinear:
+    """A linear layer with what stands round it: x [R, K] -> [R, J]."""
+
+    def __init__(self, linear: nn.Linear, packing: Packing, norm: Any = None, gelu: bool = False):
+        (self.weight, self.bias), self.packed = packing.of([linear.weight, linear.bias])
         self.norm, self.gelu = norm, gelu
-        (self.weight, self.bias), self._packed = self._packing.of([linear.weight, linear.bias])
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         norm = self.norm
@@ -65,42 +97,70 @@ class FastLinear:
             residual=residual,
             gelu=self.gelu,
             eps=1e-6 if norm is None else norm.eps,
-            packed=self._packed,
+            packed=self.packed,
         )
+
+
+class BoundBlock:
+    """A block and its weights as they were: [R, L, D] -> [R, L, D]; with `queries` [R, n], only
+    those positions -> [R, n, D]."""
+
+    def __init__(self, block: Any, layers: Sequence[BoundLinear]):
+        self.block = block
+        self.layers = layers
+
+    @property
+    def by_kernels(self) -> bool:
+        """Whether it runs by the ops, and not by the module's own code."""
+        return bool(self.layers)
+
+    def __call__(
+        self, x: Tensor, rows: Tensor | None = None, queries: Tensor | None = None
+    ) -> Tensor:
+        if not self.layers:
+            x = self.block(x)
+            return x if queries is None else x[rows, queries]
+        project, proj, fc1, fc2 = self.layers
+        batch, length, width = x.shape
+        qkv = project(x.flatten(0, 1)).view(batch, length, 3, self.block.attn.num_heads, -1)
+        attended = ops.attention(qkv.to(project.weight.dtype), queries).to(x.dtype)
+        x = x if queries is None else x[rows, queries]
+        flat = proj(attended.view(-1, width), residual=x.flatten(0, 1))
+        flat = fc2(fc1(flat), residual=flat)
+        return flat.view(x.shape)
 
 
 class FastBlock:
-    """A block [R, L, D] -> [R, L, D]; with `queries` [R, n], only those positions -> [R, n, D].
-
-    Runs the module's own code where the kernels can't run, or where it is no plain block.
-    """
+    """What is kept of a block from one generation to the next: packed weights."""
 
     def __init__(self) -> None:
-        self.qkv, self.proj, self.fc1, self.fc2 = (FastLinear() for _ in range(4))
-        self.by_kernels = False
+        self._packings = [Packing(_pack) for _ in range(4)]
+        self._verdicts = Verdicts()
 
-    def update(self, block: Any) -> None:
-        """Take this block's weights as they are now. To be called once in each generation."""
-        self.block = block
-        self.by_kernels = (
+    def found(self) -> list[str]:
+        """Why a block's own code runs, as uses found out."""
+        return self._verdicts.known()
+
+    def bind(self, block: Any) -> BoundBlock:
+        """This block as it is now. Its own code runs where the kernels can't, where it is no plain
+        block, and where it turns out to compute something else."""
+        by_kernels = (
             is_plain_block(block)
             and block.attn.qkv.weight.dtype == torch.float32
             and cpu_kernels_take(block.attn.qkv.weight)
+            and not self._verdicts.of(
+                block, torch.get_default_dtype(), lambda: _known_answer(block)
+            )
         )
-        if self.by_kernels:
-            self.qkv.update(block.attn.qkv, block.norm1)
-            self.proj.update(block.attn.proj)
-            self.fc1.update(block.mlp.fc1, block.norm2, gelu=True)
-            self.fc2.update(block.mlp.fc2)
-
-    def __call__(self, x: Tensor, rows: Tensor, queries: Tensor | None = None) -> Tensor:
-        if not self.by_kernels:
-            x = self.block(x)
-            return x if queries is None else x[rows, queries]
-        batch, length, width = x.shape
-        qkv = self.qkv(x.flatten(0, 1)).view(batch, length, 3, self.block.attn.num_heads, -1)
-        attended = ops.attention(qkv.to(self.qkv.weight.dtype), queries).to(x.dtype)
-        x = x if queries is None else x[rows, queries]
-        flat = self.proj(attended.view(-1, width), residual=x.flatten(0, 1))
-        flat = self.fc2(self.fc1(flat), residual=flat)
-        return flat.view(x.shape)
+        if not by_kernels:
+            return BoundBlock(block, ())
+        qkv, proj, fc1, fc2 = self._packings
+        return BoundBlock(
+            block,
+            (
+                BoundLinear(block.attn.qkv, qkv, block.norm1),
+                BoundLinear(block.attn.proj, proj),
+                BoundLinear(block.mlp.fc1, fc1, block.norm2, gelu=True),
+                BoundLinear(block.mlp.fc2, fc2),
+            ),
+        )

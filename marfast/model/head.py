@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,13 +10,19 @@ from torch import Tensor, nn
 
 from marfast import ops
 from marfast.checkpoints.meta import without_storage
+from marfast.model.own import (
+    Verdicts,
+    anyone_watches,
+    is_touched,
+    methods_set_on,
+    named_parameters_of,
+    parts_of,
+)
 from marfast.model.packing import Packing
+from marfast.model.trial import same, trial_of
 from marfast.ops.head import HeadShape
 from marfast.reference.diffusion import HeadOptions, ddpm_step
 from marfast.reference.head import SimpleMLPAdaLN, denoise
-
-SAME, SAME_IN_HALF = 1e-3, 5e-2
-"""How far, relative to the largest value, rounding may move what a head computes."""
 
 
 @functools.lru_cache(maxsize=16)
@@ -28,13 +35,15 @@ def head_names(depth: int) -> list[str]:
 def head_parameters(net: Any) -> list[Tensor]:
     """The parameters of a module that is built as MAR's head is, in the ops' order; ValueError says
     why it isn't."""
-    found = dict(net.named_parameters()) if isinstance(net, nn.Module) else {}
+    found = named_parameters_of(net) if isinstance(net, nn.Module) else {}
     names = head_names(max(0, (len(found) - 12) // 8))
     if missing := [name for name in names if name not in found]:
         raise ValueError(f"it lacks {missing[0]}")
     if extra := [name for name in found if name not in names]:
         raise ValueError(f"it has {extra[0]}, which MAR's head has not")
     parameters: list[Tensor] = [found[name] for name in names]
+    if special := [p for p in parameters if type(p) not in (Tensor, nn.Parameter)]:
+        raise ValueError(f"its parameters are {type(special[0]).__name__}")
     try:
         HeadShape.of(parameters)
     except (TypeError, ValueError) as error:
@@ -42,21 +51,19 @@ def head_parameters(net: Any) -> list[Tensor]:
     return parameters
 
 
-class FastHead:
-    """A module `net` that is built as MAR's head is. Runs the module's own code where somebody has
-    hooked into it, or where it turns out to compute something else."""
+@dataclass(frozen=True)
+class BoundHead:
+    """A module `net` and its weights as they were."""
 
-    def __init__(self) -> None:
-        self._packing = Packing(ops.pack_head)
-        self._checked: tuple[Any, bool] | None = None
+    net: Any
+    weights: list[Tensor]
+    packed: Tensor | None
+    own: str
+    """Why the module's own code runs; empty where the ops do."""
 
-    def update(self, net: Any) -> None:
-        """Take this module and its weights as they are now. To be called once in each use."""
-        self.net = net
-        self.weights, self.packed = self._packing.of(head_parameters(net))
-        inside = [m for m in net.modules() if m is not net]  # the original calls net.forward
-        hooked = any(m._forward_hooks or m._forward_pre_hooks for m in inside)
-        self.plain = not hooked and self._computes_what_the_module_does()
+    @property
+    def plain(self) -> bool:
+        return not self.own
 
     def denoise(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
         """x [R, C], t [R], cond [R, D] -> [R, 2C]."""
@@ -99,39 +106,76 @@ class FastHead:
             else:
                 for of_step, t, noise_t in zip(coefficients, times, step_noise, strict=True):
                     rows = x.repeat(2, 1) if options.guided else x
-                    output = self._forward()(rows, t.expand(len(cond)), cond)
+                    output = self.net.forward(rows, t.expand(len(cond)), cond)
                     x = ddpm_step(x, output, noise_t, of_step, guidance, options)
             first += len(chunk)
         return x.to(given)
 
-    def _forward(self) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """The module's own: what `accelerate` puts in its place keeps it."""
-        own: Any = getattr(self.net.__dict__.get("forward"), "own", self.net.forward)
-        return own  # type: ignore[no-any-return]
 
-    def _computes_what_the_module_does(self) -> bool:
-        """Once for each module: three rows by its own code and by the reference's."""
-        if self._checked is None or self._checked[0] is not self.net:
-            self._checked = self.net, self._known_answer()
-        return self._checked[1]
+class FastHead:
+    """What is kept of a head from one use to the next: packed weights, and whether it computes what
+    MAR's does."""
 
-    def _known_answer(self) -> bool:
-        parameters = head_parameters(self.net)
-        shape, like = HeadShape.of(parameters), parameters[0]
+    def __init__(self) -> None:
+        self._packing = Packing(ops.pack_head)
+        self._verdicts = Verdicts()
+
+    def bind(self, net: Any, tell: Callable[[str], object] = lambda reason: None) -> BoundHead:
+        """This module as it is now. Its own code runs where it is built otherwise than MAR's head,
+        where somebody has hooked into it, and where it turns out to compute something else, of
+        which `tell` is told once."""
+
+        def find_out() -> str:
+            reason = _known_answer(net)
+            tell(reason)
+            return reason
+
+        try:
+            parameters = head_parameters(net)
+        except ValueError as error:
+            weights = [p for p in net.parameters() if p.is_floating_point()]
+            weights = weights or [torch.zeros(1, dtype=torch.float32)]
+            return BoundHead(net, weights, None, str(error))
+        own = is_hooked(net) or self._verdicts.of(net, torch.get_default_dtype(), find_out)
+        if own:
+            return BoundHead(net, parameters, None, own)
+        return BoundHead(net, *self._packing.of(parameters), "")
+
+    def found(self) -> list[str]:
+        """Why a module's own code runs, as uses found out."""
+        return self._verdicts.known()
+
+
+def is_hooked(net: nn.Module) -> str:
+    """What its owner added to a head, which has to run; empty if nothing."""
+    inside = parts_of(net)[1:]  # the original calls net.forward, which runs no hook of net
+    if any(map(is_touched, inside)) or anyone_watches():
+        return "somebody has hooked into it"
+    if names := methods_set_on(net):
+        return f"its {names[0]} was set on the instance"
+    return ""
+
+
+def _known_answer(net: nn.Module) -> str:
+    """Why not, by three rows of a copy's own code and of the reference's."""
+    try:
+        trial: Any = trial_of(net)
+        parameters = head_parameters(trial)
+        shape, device = HeadShape.of(parameters), parameters[0].device
         generator = torch.Generator("cpu").manual_seed(0)
 
         def draw(*sizes: int) -> Tensor:
-            return torch.randn(sizes, generator=generator, dtype=torch.float32, device="cpu").to(
-                like
-            )
+            drawn = torch.randn(sizes, generator=generator, dtype=torch.float32, device="cpu")
+            return drawn.to(device)
 
         x, cond = draw(3, shape.channels), draw(3, shape.condition)
-        t = torch.tensor([0, 500, 999], dtype=torch.int64, device=like.device)
-        with torch.no_grad(), torch.autocast(like.device.type, enabled=False):
-            theirs = self._forward()(x, t, cond).float()
+        t = torch.tensor([0, 500, 999], dtype=torch.int64, device=device)
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), torch.device("cpu"):
+            theirs = trial.forward(x, t, cond).float()
             meant = denoise(x, t, cond, parameters).float()
-        allowed = SAME if like.dtype in (torch.float32, torch.float64) else SAME_IN_HALF
-        return bool((meant - theirs).abs().max() <= allowed * theirs.abs().max())
+    except Exception as error:
+        return f"its own code can't be tried: {type(error).__name__}: {error}"
+    return "" if same(meant, theirs) else "it computes something else than MAR's head"
 
 
 def has_parameters_of_a_head(net: Any) -> str:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.errors import ArgumentError
-from marfast.model.block import FastBlock
-from marfast.model.head import FastHead
+from marfast.model.block import BoundBlock, FastBlock
+from marfast.model.head import BoundHead, FastHead
 from marfast.model.packing import autocast
 from marfast.ops.runtime import DTYPES, check_memory
 from marfast.reference.diffusion import HeadOptions, create_diffusion, sampling_schedule
@@ -29,43 +29,79 @@ def check_dtype(dtype: torch.dtype | None) -> None:
         raise ArgumentError("dtype", repr(dtype), f"allowed are None, {names}")
 
 
+def _bind(kept: list[FastBlock], blocks: Any) -> list[BoundBlock]:
+    while len(kept) < len(blocks):
+        kept.append(FastBlock())
+    return [fast.bind(block) for fast, block in zip(kept, blocks, strict=False)]
+
+
+class Kept:
+    """What is kept of a MAR from one generation to the next. It refers to no module."""
+
+    def __init__(self) -> None:
+        self.head = FastHead()
+        self.encoder: list[FastBlock] = []
+        self.decoder: list[FastBlock] = []
+        self.graphs: Any = None  # what generation has captured
+        self.schedules: dict[Any, tuple[Any, Schedule]] = {}
+
+    def refresh(self) -> None:
+        """Forget all but the schedules."""
+        schedules = self.schedules
+        self.__init__()  # type: ignore[misc]
+        self.schedules = schedules
+
+
 class FastMAR:
     """The ops bound to a MAR `module`: the reference's, or any with the same parameter names.
 
     dtype: what products are computed in, as under torch.autocast (float32: under none); None takes
         what is in force, autocast's or the weights' own.
+
+    Each generation has one of its own (`renewed`), as threads may share what they were given.
     """
 
-    def __init__(self, module: Any, dtype: torch.dtype | None = None):
+    head: BoundHead
+
+    def __init__(self, module: Any, dtype: torch.dtype | None = None, kept: Kept | None = None):
         self.module = module
         self.dtype = dtype
-        self.head = FastHead()
-        self.graphs: Any = None  # what generation has captured of this model
-        self._schedules: dict[Any, tuple[Any, Schedule]] = {}
-        self._encoder: list[FastBlock] = []
-        self._decoder: list[FastBlock] = []
+        self.kept = kept or Kept()
+        self._encoder: list[BoundBlock] = []
+        self._decoder: list[BoundBlock] = []
 
     @property
     def device(self) -> torch.device:
         device: torch.device = self.module.mask_token.device
         return device
 
+    @property
+    def graphs(self) -> Any:
+        """What generation has captured of this model."""
+        return self.kept.graphs
+
+    @graphs.setter
+    def graphs(self, graphs: Any) -> None:
+        self.kept.graphs = graphs
+
     def autocast(self) -> AbstractContextManager[None]:
         """What this model's dtype asks for."""
         return autocast(self.device, self.dtype)
 
+    def renewed(self) -> "FastMAR":
+        """Another of the same module, which has its parts and weights as they are now."""
+        other = FastMAR(self.module, self.dtype, self.kept)
+        other.update()
+        return other
+
     def update(self) -> None:
         """Take the module's parts and weights as they are now, once before each generation."""
-        check_memory(**dict(self.module.named_parameters()))
+        module, kept = self.module, self.kept
+        check_memory(**dict(module.named_parameters()))
         with self.autocast():
-            self.head.update(self.module.diffloss.net)
-            for fast, blocks in (
-                (self._encoder, self.module.encoder_blocks),
-                (self._decoder, self.module.decoder_blocks),
-            ):
-                fast[:] = [*fast, *(FastBlock() for _ in blocks)][: len(blocks)]
-                for fast_block, block in zip(fast, blocks, strict=True):
-                    fast_block.update(block)
+            self.head = kept.head.bind(module.diffloss.net)
+            self._encoder = _bind(kept.encoder, module.encoder_blocks)
+            self._decoder = _bind(kept.decoder, module.decoder_blocks)
 
     def schedule(self, steps: int | str | None = None) -> Schedule:
         """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device.
@@ -74,28 +110,30 @@ class FastMAR:
         """
         own = self.module.diffloss.gen_diffusion
         key = (str(steps), self.device)
-        process, schedule = self._schedules.get(key, (None, None))
+        process, schedule = self.kept.schedules.get(key, (None, None))
         if schedule is None or (steps is None and process is not own):
             process = own if steps is None else create_diffusion(str(steps))
             coefficients, timesteps = sampling_schedule(process)
             schedule = coefficients.to(self.device), timesteps.to(self.device)
-            self._schedules[key] = process, schedule
+            self.kept.schedules[key] = process, schedule
         return schedule
 
     def refresh(self) -> None:
         """Pack all weights anew at the next use, and drop what was captured: for weights that were
         written where no version counts it."""
-        self.head = FastHead()
-        self._encoder, self._decoder = [], []
-        self.graphs = None
+        self.kept.refresh()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"graphs": None}
+        return {"module": self.module, "dtype": self.dtype}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        FastMAR.__init__(self, **state)
 
     def class_embedding(self, labels: Tensor) -> Tensor:
         """labels [B], −1 for no class -> [B, D]."""
-        known: Tensor = self.module.class_emb(labels.clamp(min=0))
-        return torch.where((labels < 0)[:, None], self.module.fake_latent.to(known.dtype), known)
+        no_class = labels == -1
+        known: Tensor = self.module.class_emb(labels.masked_fill(no_class, 0))
+        return torch.where(no_class[:, None], self.module.fake_latent.to(known.dtype), known)
 
     def condition(
         self, tokens: Tensor, known: Tensor, predict: Tensor, class_embedding: Tensor
@@ -136,10 +174,11 @@ class FastMAR:
         padded = m.mask_token.repeat(x.shape[0], positions, 1).to(x.dtype)
         padded[rows, visible] = x
         x = padded + m.decoder_pos_embed_learned
-        *blocks, last = self._decoder
-        for block in blocks:
+        wanted = predict + m.buffer_size
+        for block in self._decoder[:-1]:
             x = block(x, rows)
-        x = m.decoder_norm(last(x, rows, predict + m.buffer_size))
+        x = self._decoder[-1](x, rows, wanted) if self._decoder else x[rows, wanted]
+        x = m.decoder_norm(x)
         z: Tensor = (x + m.diffusion_pos_embed_learned[0, predict]).flatten(0, 1)
         return z
 

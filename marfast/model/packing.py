@@ -31,23 +31,32 @@ def compute_dtype(weight: Tensor) -> torch.dtype:
     return weight.dtype
 
 
+def in_float32(weight: Tensor, dtype: torch.dtype | None) -> bool:
+    """Whether such a weight's products are computed in float32 where `dtype` is asked for."""
+    with autocast(weight.device, dtype):
+        return compute_dtype(weight) == torch.float32
+
+
 def cpu_kernels_take(weight: Tensor) -> bool:
     """Whether the CPU's kernels would run on weights such as this one, here and now."""
     chosen = choice.forced() in ("auto", "cpu")
     return chosen and not cpu.why_not(weight)
 
 
-def _fingerprint(weights: Sequence[Tensor], dtype: torch.dtype) -> tuple[object, ...]:
+Fingerprint = tuple[object, ...]
+
+
+def _fingerprint(weights: Sequence[Tensor]) -> Fingerprint:
     """Changes when a weight does: replaced, written in place, or (on a CPU, sparsely checked) via
     `.data`."""
     # what is made in inference mode counts no versions
     places = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
     if weights[0].device.type != "cpu":  # nobody waits for a device: `marfast.refresh`
-        return (dtype, *places)
+        return tuple(places)
     sampled = [
         w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights
     ]
-    return (dtype, *places, *torch.stack(sampled).tolist())
+    return (*places, *torch.stack(sampled).tolist())
 
 
 class Packed(NamedTuple):
@@ -59,20 +68,25 @@ class Packed(NamedTuple):
 
 
 class Packing:
-    """A packed form of some weights, made anew when they or the dtype have changed."""
+    """Packed forms of some weights, one for each dtype that they are computed in; made anew when
+    the weights have changed."""
 
     def __init__(self, pack: Callable[[Sequence[Tensor]], Tensor]):
         self._pack = pack
-        self._made_from: tuple[object, ...] = ()
+        self._made: tuple[Fingerprint, dict[object, Packed]] = ((), {})
 
     def of(self, weights: Sequence[Tensor]) -> Packed:
         """To be asked for once in each generation."""
         dtype, by_cpu = compute_dtype(weights[0]), cpu_kernels_take(weights[0])
         if dtype == weights[0].dtype and not by_cpu:
             return Packed([*weights], None)
-        made_from = (by_cpu, *_fingerprint(weights, dtype))
-        if made_from != self._made_from:
+        now = _fingerprint(weights)
+        made_from, made = self._made
+        if made_from != now:
+            made = {}
+            self._made = now, made  # at once: other threads read it
+        if (found := made.get((dtype, by_cpu))) is None:
             cast = [w.detach().to(dtype) for w in weights]
-            self._current = Packed(cast, self._pack(cast) if by_cpu else None)
-            self._made_from = made_from
-        return self._current
+            found = Packed(cast, self._pack(cast) if by_cpu else None)
+            made[dtype, by_cpu] = found
+        return found

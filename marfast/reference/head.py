@@ -204,9 +204,8 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         shift, scale, gate = self.adaLN_modulation(y).chunk(3, dim=-1)
-        norm = self.in_ln
-        w1, b1, w2, b2 = self.mlp.parameters()
-        return adaln_mlp(x, shift, scale, gate, norm.weight, norm.bias, w1, b1, w2, b2, norm.eps)
+        out: Tensor = x + gate * self.mlp(modulate(self.in_ln(x), shift, scale))
+        return out
 
 
 class FinalLayer(nn.Module):

@@ -212,7 +212,7 @@ class MAR(nn.Module):
             # drawn by the CPU's generator on every device, as the original does
             dropped = (torch.rand(x.shape[0]) < self.label_drop_prob).unsqueeze(-1).to(x)
             class_embedding = dropped * self.fake_latent + (1 - dropped) * class_embedding
-        buffer = class_embedding.unsqueeze(1).expand(-1, self.buffer_size, -1)
+        buffer = class_embedding.unsqueeze(1).expand(len(x), self.buffer_size, -1)
         x = torch.cat([buffer, self.z_proj(x)], dim=1)
         x = self.z_proj_ln(x + self.encoder_pos_embed_learned)
         x = x[self._with_buffer(mask) == 0].reshape(x.shape[0], -1, x.shape[2])

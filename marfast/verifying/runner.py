@@ -64,14 +64,14 @@ def _clipping(make: Callable[..., Any], diffloss_of: Callable[[Any], Any]) -> Ca
     def build(*args: Any, clip_denoised: bool = False, **kwargs: Any) -> Any:
         module = make(*args, **kwargs)
         diffusion = diffloss_of(module).gen_diffusion
-        loop = diffusion.p_sample_loop
+        process = type(diffusion)
 
-        def clipped(*a: Any, **k: Any) -> Any:
-            return loop(*a, **{**k, "clip_denoised": True})
+        def clipped(self: Any, *a: Any, **k: Any) -> Any:
+            return process.p_sample_loop(self, *a, **{**k, "clip_denoised": True})
 
         if clip_denoised:
-            diffusion.p_sample_loop = clipped
-            diffloss_of(module).clip_denoised = True  # for `accelerate`, which sees no patches
+            diffusion.__class__ = type(process.__name__, (process,), {"p_sample_loop": clipped})
+            diffloss_of(module).clip_denoised = True  # for `accelerate`
         return module
 
     return build

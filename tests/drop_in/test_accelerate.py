@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import marfast
+from marfast.drop_in.install import installed
 from marfast.ops import choice
 from marfast.reference import MAR
 from tests.models import TINY, tiny_weights
@@ -98,7 +99,7 @@ def test_copies_are_fast_and_independent(module: MAR, copied: Any) -> None:
     marfast.accelerate(module)
     expected, _ = sample(module)
     other = copied(module)
-    assert other.sample_tokens.module is other
+    assert other.sample_tokens.__self__ is other
     load_other(module)
     torch.testing.assert_close(sample(other)[0], expected, rtol=0, atol=0)
 
@@ -187,7 +188,7 @@ def test_autocast_packs_once(module: MAR, monkeypatch: pytest.MonkeyPatch) -> No
     pack = marfast.ops.pack_head
     module = marfast.accelerate(module)
     monkeypatch.setattr(
-        module.sample_tokens.model.head._packing,
+        installed(module)["sample_tokens"].kept.head._packing,
         "_pack",
         lambda weights: packed.append(weights[0].dtype) or pack(weights),
     )

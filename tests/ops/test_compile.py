@@ -92,8 +92,8 @@ def test_the_references_head_compiles_whole() -> None:
 
 @pytest.mark.parametrize("wanted", [None, 4])
 def test_a_decoder_block_compiles_whole(needs_native: None, wanted: int | None) -> None:
-    block, fast, nodes = Block(32, 2).eval(), FastBlock(), Nodes()
-    fast.update(block)
+    block, nodes = Block(32, 2).eval(), Nodes()
+    fast = FastBlock().bind(block)
     assert fast.by_kernels
     x, rows = torch.randn(2, 9, 32), torch.arange(2)[:, None]
     queries = None if wanted is None else torch.randint(0, 9, (2, wanted))

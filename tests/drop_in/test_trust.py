@@ -1,0 +1,532 @@
+"""What is replaced computes what the module does; where it doesn't, the module's own code runs."""
+
+import copy
+import functools
+import gc
+import random
+import threading
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+import marfast
+from marfast.drop_in.install import installed
+from marfast.ops import choice
+from marfast.reference import MAR, create_diffusion
+from marfast.reference.head import DiffLoss, SimpleMLPAdaLN
+from marfast.reference.transformer import Block
+from tests.drop_in.test_habits import LABELS, assert_same, make, sample
+
+Change = Callable[[MAR], object]
+
+IGNORED = pytest.mark.filterwarnings("ignore::RuntimeWarning")
+
+
+def left(module: nn.Module) -> dict[str, str]:
+    """What is left as it is, and why."""
+    told = {f"{f.path}.{f.method}".lstrip("."): f.left for f in marfast.findings(module)}
+    return {name: reason for name, reason in told.items() if reason}
+
+
+class Deterministic(DiffLoss):
+    """A DDIM sampler behind MAR's signature."""
+
+    def sample(self, z: Tensor, temperature: float = 1.0, cfg: Any = 1.0) -> Tensor:
+        process, guided = self.gen_diffusion, bool(cfg != 1.0)
+        kept = np.cumprod(1 - np.asarray(process.betas))
+        tokens = len(z) // 2 if guided else len(z)
+        x = torch.randn(tokens, self.in_channels)
+        for i in reversed(range(len(kept))):
+            t = torch.full((len(z),), int(process.timestep_map[i]))
+            eps = self.net.forward(x.repeat(2, 1) if guided else x, t, z)[:, : self.in_channels]
+            if guided:
+                c, u = eps.chunk(2)
+                eps = u + cfg * (c - u)
+            x0 = ((x - (1 - kept[i]) ** 0.5 * eps) / kept[i] ** 0.5).clamp(-1, 1)
+            before = kept[i - 1] if i else 1.0
+            x = (before**0.5 * x0 + (1 - before) ** 0.5 * eps).float()
+        return x.repeat(2, 1) if guided else x
+
+
+class OtherProcess(type(create_diffusion("4"))):  # type: ignore[misc]
+    """The head's output is x0, not noise."""
+
+    def _p_mean_log_variance(self, output: Tensor, x: Tensor, t: Tensor, clip: bool) -> Any:
+        _, log_variance = super()._p_mean_log_variance(output, x, t, clip)
+        return self._posterior_mean(output.chunk(2, dim=1)[0], x, t), log_variance
+
+
+class Raster(MAR):
+    def sample_orders(self, bsz: int) -> Tensor:
+        return torch.arange(self.seq_len).repeat(bsz, 1)
+
+
+class MoreGuidance(MAR):
+    def sample_tokens(  # type: ignore[override]
+        self, bsz, num_iter=64, cfg=1.0, cfg_schedule="linear", labels=None, temperature=1.0,
+        progress=False,
+    ):  # fmt: skip
+        cfg, cfg_schedule = (cfg * 1.1, "constant") if cfg_schedule == "more" else (cfg, "linear")
+        return super().sample_tokens(bsz, num_iter, cfg * 1.1, cfg_schedule, labels, temperature)
+
+
+class DrawsMore(MAR):
+    def sample_tokens(  # type: ignore[override]
+        self, bsz, num_iter=64, cfg=1.0, cfg_schedule="linear", labels=None, temperature=1.0,
+        progress=False,
+    ):  # fmt: skip
+        images = super().sample_tokens(bsz, num_iter, cfg, cfg_schedule, labels, temperature)
+        torch.rand(1)
+        return images
+
+
+class Parallel(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attn(self.norm1(x)) + self.mlp(self.norm2(x))
+
+
+class OtherGuidance(SimpleMLPAdaLN):
+    def forward_with_cfg(self, x: Tensor, t: Tensor, c: Tensor, cfg_scale: Any) -> Tensor:
+        return super().forward_with_cfg(x, t, c, 1 + cfg_scale)
+
+
+def reclass(path: str, kind: type) -> Change:
+    def change(module: MAR) -> None:
+        module.get_submodule(path).__class__ = kind
+
+    return change
+
+
+def other_process(module: MAR) -> None:
+    module.diffloss.gen_diffusion.__class__ = OtherProcess
+
+
+def patched_process(module: MAR) -> None:
+    process = module.diffloss.gen_diffusion
+    loop = process.p_sample_loop
+    process.p_sample_loop = lambda *args, **kwargs: loop(*args, **kwargs) * 0.5  # type: ignore
+
+
+def raster_on_the_instance(module: MAR) -> None:
+    module.sample_orders = lambda bsz: torch.arange(module.seq_len).repeat(bsz, 1)  # type: ignore
+
+
+def decoder_on_the_instance(module: MAR) -> None:
+    own = module.forward_mae_decoder
+    module.forward_mae_decoder = lambda x, mask: own(x, mask) * 1.5  # type: ignore
+
+
+def attention_on_the_instance(module: MAR) -> None:
+    for block in module.decoder_blocks:
+        block.attn.forward = functools.partial(lambda old, x: old(x) * 2, block.attn.forward)
+
+
+def head_on_the_instance(module: MAR) -> None:
+    own = module.diffloss.net.forward
+    module.diffloss.net.forward = lambda x, t, c: own(x, t, c) * 0.9  # type: ignore
+
+
+def loop_on_the_instance(module: MAR) -> None:
+    own = module.sample_tokens
+    module.sample_tokens = lambda *args, **kwargs: own(*args, **kwargs) * 0.5  # type: ignore
+
+
+def compiled_head(module: MAR) -> None:
+    module.diffloss.net = torch.compile(module.diffloss.net, backend="eager")
+
+
+def compiled_in_place(module: MAR) -> None:
+    for block in module.encoder_blocks:
+        block.compile(backend="eager")
+
+
+def pruned(module: MAR) -> None:
+    prune.l1_unstructured(module.diffloss.net.cond_embed, "weight", 0.3)
+
+
+def normalised(module: MAR) -> None:
+    parametrizations.weight_norm(module.diffloss.net.cond_embed)
+    parametrizations.weight_norm(module.decoder_blocks[0].attn.qkv)
+
+
+class Lora(nn.Module):
+    def __init__(self, base: nn.Linear):
+        super().__init__()
+        self.base = base
+        self.more = nn.Linear(base.in_features, base.out_features)
+
+    @property
+    def weight(self) -> Tensor:
+        return self.base.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + 0.1 * self.more(x)
+
+
+def adapted(module: MAR) -> None:
+    torch.manual_seed(0)
+    module.decoder_blocks[0].attn.qkv = Lora(module.decoder_blocks[0].attn.qkv)  # type: ignore
+    module.diffloss.net.cond_embed = Lora(module.diffloss.net.cond_embed)  # type: ignore
+
+
+def quantized(module: MAR) -> None:
+    torch.ao.quantization.quantize_dynamic(module, {nn.Linear}, inplace=True)
+
+
+class Flow(nn.Module):
+    def __init__(self, diffloss: DiffLoss):
+        super().__init__()
+        self.in_channels, self.net = diffloss.in_channels, diffloss.net
+        width = self.net.final_layer.linear.in_features
+        self.net.final_layer.linear = nn.Linear(width, self.in_channels)
+
+    def sample(self, z: Tensor, temperature: float = 1.0, cfg: Any = 1.0) -> Tensor:
+        x = torch.randn(len(z) // 2, self.in_channels).repeat(2, 1)
+        for i in range(4):
+            c, u = self.net(x, torch.full((len(x),), 250.0 * i), z).chunk(2)
+            x = x + (u + cfg * (c - u)).repeat(2, 1) / 4
+        return x
+
+
+def flow(module: MAR) -> None:
+    torch.manual_seed(0)
+    module.diffloss = Flow(module.diffloss)  # type: ignore
+
+
+class Mixed(nn.Module):
+    def __init__(self, embedding: nn.Embedding):
+        super().__init__()
+        self.embedding = embedding
+
+    def forward(self, labels: Tensor) -> Tensor:
+        return self.embedding(labels) + self.embedding(labels.flip(0))
+
+
+def other_classes(module: MAR) -> None:
+    module.class_emb = Mixed(module.class_emb)  # type: ignore
+
+
+CHANGES: dict[str, Change] = {
+    "other sampler": reclass("diffloss", Deterministic),
+    "other guidance": reclass("diffloss.net", OtherGuidance),
+    "other parametrisation": other_process,
+    "raster order": reclass("", Raster),
+    "other loop": reclass("", MoreGuidance),
+    "more draws": reclass("", DrawsMore),
+    "other block": reclass("decoder_blocks.1", Parallel),
+    **{
+        change.__name__: change
+        for change in (
+            patched_process,
+            raster_on_the_instance,
+            decoder_on_the_instance,
+            attention_on_the_instance,
+            head_on_the_instance,
+            loop_on_the_instance,
+            compiled_head,
+            compiled_in_place,
+            pruned,
+            normalised,
+            adapted,
+            quantized,
+            flow,
+            other_classes,
+        )
+    },
+}
+
+
+@IGNORED
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("when", ["before", "after accelerate", "after a first call"])
+def test_the_modules_images_whatever_was_changed(change: Change, when: str) -> None:
+    other = make()
+    change(other)
+    expected, state = sample(other), torch.get_rng_state()
+    module = make()
+    if when == "before":
+        change(module)
+    marfast.accelerate(module)
+    if when == "after a first call":
+        assert_same(sample(module), sample(make()))
+    if when != "before":
+        change(module)
+    for _ in range(2):
+        assert_same(sample(module), expected)
+        assert torch.equal(torch.get_rng_state(), state)
+    assert_same(sample(marfast.restore(module)), expected)
+    assert_same(sample(marfast.accelerate(module)), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "reason"),
+    [
+        ("other sampler", "diffloss.sample", "something else than MAR's"),
+        ("other parametrisation", "diffloss.sample", "something else than MAR's"),
+        ("other guidance", "diffloss.sample", "something else than MAR's"),
+        ("other loop", "sample_tokens", "something else than MAR's"),
+        ("more draws", "sample_tokens", "draws other random numbers"),
+    ],
+)
+def test_one_warning_and_the_reason_in_findings(name: str, where: str, reason: str) -> None:
+    module = make()
+    CHANGES[name](module)
+    marfast.accelerate(module)
+    assert not left(module)
+    with pytest.warns(RuntimeWarning, match=reason) as told:
+        sample(module)
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sample(module)
+    assert reason in left(module)[where]
+
+
+@IGNORED
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (compiled_head, "its diffloss: it lacks time_embed"),
+        (pruned, "its diffloss: it lacks cond_embed.weight"),
+        (flow, "its diffloss: its gen_diffusion lacks betas"),
+        (other_classes, "its class_emb is no Embedding but Mixed"),
+        (patched_process, "its diffloss: its gen_diffusion.p_sample_loop was set on the instance"),
+        (decoder_on_the_instance, "its forward_mae_decoder was set on the instance"),
+        (head_on_the_instance, "its diffloss.net.forward was set on the instance"),
+        (loop_on_the_instance, "its sample_tokens was set on the instance"),
+    ],
+)
+def test_findings_say_before_what_cannot_be_replaced(change: Change, reason: str) -> None:
+    module = make()
+    change(module)
+    assert left(marfast.accelerate(module))["sample_tokens"].startswith(reason)
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_in_its_own_loop_blocks_and_head_are_fast() -> None:
+    module = make()
+    module.__class__ = DrawsMore
+    expected = sample(module)
+    marfast.accelerate(module)
+    with pytest.warns(RuntimeWarning), choice.used() as used:
+        assert_same(sample(module), expected)
+    assert {"attention", "fused_linear", "ddpm_sample"} <= used.keys()
+
+
+def test_a_trial_moves_no_randomness() -> None:
+    module = marfast.accelerate(make())
+    random.seed(3)
+    np.random.seed(3)
+    torch.manual_seed(3)
+    state = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    why = installed(module)["sample_tokens"].why_not(module, True, "linear", True)
+    assert not why
+    now = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+    assert now == state
+
+
+def test_a_fresh_models_zeros_hide_nothing() -> None:
+    fresh = MAR(img_size=16, vae_stride=1, patch_size=4, vae_embed_dim=1, class_num=10,
+                buffer_size=4, encoder_embed_dim=24, encoder_depth=2, encoder_num_heads=2,
+                decoder_embed_dim=24, decoder_depth=2, decoder_num_heads=2, diffloss_d=2,
+                diffloss_w=24, num_sampling_steps="4", clip_denoised=True).eval()  # fmt: skip
+    fresh.diffloss.net.__class__ = OtherGuidance
+    marfast.accelerate(fresh)
+    with pytest.warns(RuntimeWarning, match="computes something else"):
+        sample(fresh)
+
+
+@pytest.mark.parametrize("where", ["decoder_blocks.0.attn", "decoder_blocks.1", "diffloss.net"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_whoever_watches_a_forward_is_called(where: str, when: str) -> None:
+    def watch(module: MAR) -> None:
+        part = module.get_submodule(where)
+        inner = part.forward
+
+        @functools.wraps(inner)
+        def seen(*args: Any, **kwargs: Any) -> Any:
+            calls.append(1)
+            return inner(*args, **kwargs)
+
+        part.forward = seen  # type: ignore
+
+    calls: list[int] = []
+    own = make()
+    watch(own)
+    expected = sample(own)
+    count = len(calls)
+    module = make()
+    if when == "before":
+        watch(module)
+    marfast.accelerate(module)
+    if when == "after":
+        watch(module)
+    for _ in range(2):
+        calls.clear()
+        assert_same(sample(module), expected)
+        assert len(calls) == count
+    watched = module.get_submodule(where).forward
+    assert module.get_submodule(where).forward is watched
+    assert_same(sample(marfast.restore(module)), expected)
+
+
+def test_hooks_for_all_modules_run() -> None:
+    module, calls = marfast.accelerate(make()), []
+    expected = sample(module)
+    handle = nn.modules.module.register_module_forward_hook(lambda m, *_: calls.append(type(m)))
+    try:
+        assert_same(sample(module), expected)
+    finally:
+        handle.remove()
+    assert calls.count(nn.GELU) == 5 * (len(module.encoder_blocks) + len(module.decoder_blocks))
+
+
+def replica(module: nn.Module) -> Any:
+    """As nn.DataParallel makes it, of tensors twice the module's."""
+    made = module._replicate_for_data_parallel()
+    for name, child in module._modules.items():
+        made._modules[name] = None if child is None else replica(child)
+    for name, parameter in module._parameters.items():
+        made._parameters.pop(name, None)
+        setattr(made, name, None if parameter is None else parameter.detach() * 2)
+    return made
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_replica_computes_with_its_own_tensors(training: bool) -> None:
+    head = make().diffloss.net.train(training)
+    x, t, c = torch.randn(3, 16), torch.arange(3), torch.randn(3, head.cond_embed.in_features)
+    with torch.no_grad():
+        expected = replica(head)(x, t, c)
+        twice = copy.deepcopy(head)
+        for parameter in twice.parameters():
+            parameter.mul_(2)
+        assert torch.equal(twice(x, t, c), expected)
+        assert torch.equal(replica(marfast.accelerate(head))(x, t, c), expected)
+
+
+def test_threads_get_their_own_precision() -> None:
+    head = marfast.accelerate(make()).diffloss.net
+    x, t, c = torch.randn(6, 16), torch.arange(6), torch.randn(6, head.cond_embed.in_features)
+
+    def call(low: bool) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=low):
+            return head(x, t, c)
+
+    expected = {low: call(low) for low in (False, True)}
+    wrong: list[bool] = []
+
+    def serve(low: bool) -> None:
+        wrong.extend(not torch.equal(call(low), expected[low]) for _ in range(100))
+
+    threads = [threading.Thread(target=serve, args=(low,)) for low in (False, True) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(wrong) == 400
+    assert not any(wrong)
+
+
+def test_a_deleted_model_is_freed_at_once() -> None:
+    model = marfast.accelerate(make())
+    sample(model)
+    gc.collect()
+    gc.disable()
+    try:
+        weight = weakref.ref(model.mask_token)
+        del model
+        assert weight() is None
+    finally:
+        gc.enable()
+
+
+def test_a_method_keeps_its_model() -> None:
+    expected = sample(make())
+    method = marfast.accelerate(make()).sample_tokens
+    np.random.seed(5)
+    torch.manual_seed(5)
+    assert_same(method(3, num_iter=5, cfg=2.0, labels=LABELS), expected)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.tensor([-5, 1, 4]),
+        torch.tensor([-1, 1, 4]),
+        torch.tensor([1, 2, 10]),
+        torch.tensor([1.7, 1.0, 4.0]),
+        torch.tensor([True, False, True]),
+        torch.tensor([1, 2]),
+        torch.tensor([[1], [2], [3]]),
+        [1, 2, 3],
+    ],
+    ids=str,
+)
+def test_labels_that_the_module_refuses(labels: Any) -> None:
+    errors = []
+    for module in (make(), marfast.accelerate(make())):
+        with pytest.raises((IndexError, RuntimeError, TypeError)) as error:
+            sample(module, labels=labels)
+        errors.append(error.type)
+    assert errors[0] is errors[1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"labels": torch.tensor([3]), "cfg": 1.0},
+        {"labels": LABELS.int()},
+        {"num_iter": np.int64(5)},
+    ],
+    ids=str,
+)
+def test_arguments_that_the_module_takes(options: dict[str, Any]) -> None:
+    module = make()
+    expected = sample(module, **options)
+    assert_same(sample(marfast.accelerate(module), **options), expected)
+
+
+def test_a_decoder_without_blocks() -> None:
+    module = make()
+    module.decoder_blocks = nn.ModuleList()
+    expected = sample(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(sample(marfast.accelerate(module)), expected)
+
+
+def test_one_whose_parts_are_all_left_is_told_and_works() -> None:
+    head = make().diffloss.net
+    pruned_head = nn.ModuleDict({"head": head})
+    prune.l1_unstructured(head.cond_embed, "weight", 0.3)
+    with pytest.warns(RuntimeWarning, match=r"nothing was made fast: head\.forward: .*it lacks"):
+        assert marfast.accelerate(pruned_head) is pruned_head
+
+
+@pytest.mark.parametrize("transform", ["jvp", "vmap", "forward_ad"])
+def test_transforms_run_the_modules_own_code(transform: str) -> None:
+    head = make().diffloss.net
+    x, t, c = torch.randn(3, 16), torch.arange(3), torch.randn(3, head.cond_embed.in_features)
+
+    def result() -> Tensor:
+        if transform == "jvp":
+            return torch.func.jvp(lambda x: head(x, t, c), (x,), (torch.ones_like(x),))[1]
+        if transform == "vmap":
+            return torch.vmap(lambda x: head(x, t, c))(x[None])
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
+            return torch.autograd.forward_ad.unpack_dual(head(dual, t, c)).tangent
+
+    with torch.no_grad():
+        expected = result()
+        marfast.accelerate(head)
+        torch.testing.assert_close(result(), expected)
