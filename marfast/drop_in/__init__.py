@@ -25,12 +25,12 @@ def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None 
     and random draws, same results within the bounds of docs/numerics.md.
 
     In the module and everything inside it, `sample_tokens` of a MAR, `sample` of a DiffLoss and
-    `forward` of a SimpleMLPAdaLN (where no gradient is recorded) are replaced: LTH14/mar's,
-    `marfast.reference`'s, or any with the same parameter names, told by a known answer at the first
-    call. Parameters stay the module's own and may change at any time. In training mode, where
-    gradients are recorded, and for everything else, the module's own code runs. Logger "marfast"
-    tells, at level INFO, what was replaced and what was left; `marfast.findings(module)` is the
-    same as data.
+    `forward` of a SimpleMLPAdaLN and of a MAR's blocks (where no gradient is recorded) are
+    replaced: LTH14/mar's, `marfast.reference`'s, or any with the same parameter names that computes
+    the same in a trial at the first call. Parameters stay the module's own and may change at any
+    time. In training mode, where gradients are recorded, and for everything else, the module's own
+    code runs; a RuntimeWarning says so where nothing can be made fast. Logger "marfast" tells, at
+    level INFO, what was replaced and what was left; `marfast.findings(module)` is the same as data.
 
     Args:
         module: what to make fast, in place.
@@ -44,7 +44,7 @@ def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None 
         The same object.
 
     Raises:
-        TypeError: nothing in it can be made fast; the message says why.
+        TypeError: there is no MAR, DiffLoss or SimpleMLPAdaLN in it.
         ValueError: an unknown backend or dtype.
     """
     check_dtype(dtype)

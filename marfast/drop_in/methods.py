@@ -196,8 +196,10 @@ class FastSample(FastMethod):
         process = getattr(module, "gen_diffusion", None)
         if lacking := [name for name in _PROCESS if not hasattr(process, name)]:
             return f"its gen_diffusion lacks {', '.join(lacking)}"
-        if names := methods_set_on(process) if hasattr(process, "__dict__") else []:
+        if names := methods_set_on(process):
             return f"its gen_diffusion.{names[0]} was set on the instance"
+        if names := [name for name in methods_set_on(module) if name != "forward"]:
+            return f"its {names[0]} was set on the instance"
         return cls.other_arguments(module) or has_parameters_of_a_head(getattr(module, "net", None))
 
     @torch.no_grad()
@@ -334,8 +336,8 @@ class FastSampleTokens(FastMethod):
             return reason
         if not isinstance(module.class_emb, nn.Embedding):
             return f"its class_emb is no Embedding but {type(module.class_emb).__name__}"
-        used = {"sample_orders", "unpatchify"}
-        if names := [name for name in methods_set_on(module) if name not in used]:
+        called_or_not_needed = {"sample_orders", "unpatchify", "forward"}
+        if names := [name for name in methods_set_on(module) if name not in called_or_not_needed]:
             return f"its {names[0]} was set on the instance"
         if reason := FastSample.lacks(module.diffloss):
             return f"its diffloss: {reason}"

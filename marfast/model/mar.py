@@ -162,7 +162,7 @@ class FastMAR:
         tokens = tokens.to(m.z_proj.weight.dtype)
         x = torch.cat([buffer, m.z_proj(tokens)], dim=1) + m.encoder_pos_embed_learned
         x = m.z_proj_ln(x)[rows, visible]
-        for block in self._encoder:
+        for block in self._encoder if x.numel() else ():  # nothing is known, and no buffer is there
             x = block(x, rows)
         return x, visible
 

@@ -495,9 +495,24 @@ def test_arguments_that_the_module_takes(options: dict[str, Any]) -> None:
     assert_same(sample(marfast.accelerate(module), **options), expected)
 
 
-def test_a_decoder_without_blocks() -> None:
-    module = make()
+def without_decoder_blocks(module: MAR) -> None:
     module.decoder_blocks = nn.ModuleList()
+
+
+def without_encoder_blocks(module: MAR) -> None:
+    module.encoder_blocks = nn.ModuleList()
+
+
+def without_buffer(module: MAR) -> None:
+    module.buffer_size = 0
+    for name in ("encoder_pos_embed_learned", "decoder_pos_embed_learned"):
+        setattr(module, name, nn.Parameter(getattr(module, name)[:, -module.seq_len :]))
+
+
+@pytest.mark.parametrize("change", [without_decoder_blocks, without_encoder_blocks, without_buffer])
+def test_architectures_without_a_part(change: Change) -> None:
+    module = make()
+    change(module)
     expected = sample(module)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
