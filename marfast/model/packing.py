@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from marfast.ops import choice
 from marfast.ops.runtime import cpu
@@ -78,6 +79,8 @@ class Packing:
     def of(self, weights: Sequence[Tensor]) -> Packed:
         """To be asked for once in each generation."""
         dtype, by_cpu = compute_dtype(weights[0]), cpu_kernels_take(weights[0])
+        if forward_ad._current_level >= 0:  # with their tangents, which no version counts
+            return Packed([w.to(dtype) for w in weights], None)
         if dtype == weights[0].dtype and not by_cpu:
             return Packed([*weights], None)
         now = _fingerprint(weights)

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+import marfast
 from marfast import ops
 from marfast.ops.op import OPS
+from tests.models import tiny_pipeline
 
 UNSUPPORTED = {"attention"}  # torch has no formula for its own kernel, and says so
 
@@ -82,3 +84,32 @@ def test_an_op_without_gradient_says_so() -> None:
     result = ops.ddpm_sample(*a._replace(cond=a.cond.requires_grad_()))
     with pytest.raises(RuntimeError, match="no autograd formula"):
         result.sum().backward()
+
+
+@pytest.mark.parametrize("level", ["func", "dual"])
+def test_weights_of_an_accelerated_head_count(level: str) -> None:
+    """They are packed once and kept: not with tangents."""
+    head = tiny_pipeline().model.module.diffloss.net.eval()
+    generator = torch.Generator().manual_seed(0)
+    x, c = torch.randn(3, 16, generator=generator), torch.randn(3, 48, generator=generator)
+    t = torch.tensor([0, 500, 999])
+    weights = {name: weight.detach() for name, weight in head.named_parameters()}
+    tangents = {
+        name: torch.randn(weight.shape, generator=generator) for name, weight in weights.items()
+    }
+
+    def output(weights: dict[str, Tensor]) -> Any:
+        return torch.func.functional_call(head, weights, (x, t, c))
+
+    def derivative() -> Any:
+        if level == "func":
+            return torch.func.jvp(output, (weights,), (tangents,))[1]
+        with forward_ad.dual_level():
+            dual = {k: forward_ad.make_dual(weight, tangents[k]) for k, weight in weights.items()}
+            return forward_ad.unpack_dual(output(dual)).tangent
+
+    with torch.no_grad():
+        expected = derivative()
+        marfast.accelerate(head)
+        head(x, t, c)
+        torch.testing.assert_close(derivative(), expected)
