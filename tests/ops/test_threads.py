@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANG
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("needs_native")
@@ -40,7 +42,7 @@ print(torch.equal(ops.ddpm_sample(*arguments), expected))
 
 def run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=HANG
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
@@ -52,6 +54,6 @@ def test_there_is_one_openmp_runtime_in_the_process():
 
 
 def test_more_threads_than_cores_still_move_on():
-    """5,200 barriers: were each to wait for the scheduler's time slices, that would be minutes."""
+    """5,200 barriers: were each to wait for all threads' time slices, that would be many minutes."""
     threads = 16 * (os.cpu_count() or 1)
     assert run(MANY.replace("THREADS", str(threads))) == "True"
