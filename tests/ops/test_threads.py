@@ -54,6 +54,6 @@ def test_there_is_one_openmp_runtime_in_the_process():
 
 
 def test_more_threads_than_cores_still_move_on():
-    """5,200 barriers: were each to wait for all threads' time slices, that would be many minutes."""
+    """5,200 barriers: were each to wait for the scheduler's time slices, that would be minutes."""
     threads = 16 * (os.cpu_count() or 1)
     assert run(MANY.replace("THREADS", str(threads))) == "True"
