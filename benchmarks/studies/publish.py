@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 
 def bench(*arguments: str) -> Part:
-    return Part(("marfast", "bench", *arguments, "--compile"), "taken")
+    return Part(("marfast", "bench", *arguments, "--compile", "--force"), "taken")
 
 
 def study(name: str, original: str = "not taken") -> Part:

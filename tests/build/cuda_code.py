@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from tests.build.tree import ROOT
 from tests.emulation import build
+from tests.limits import LONG_HANG
 
 SOURCE = ROOT / "csrc" / "cuda" / "kernels.cu"
 FLAGS = (
@@ -56,7 +57,7 @@ def cuobjdump() -> str | None:
 
 def output(*command: object) -> str:
     done = subprocess.run(
-        [str(word) for word in command], capture_output=True, text=True, timeout=300
+        [str(word) for word in command], capture_output=True, text=True, timeout=LONG_HANG
     )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr

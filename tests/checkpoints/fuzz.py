@@ -21,9 +21,9 @@ import marfast
 from marfast.checkpoints import CheckpointError
 from marfast.checkpoints.read import read_weights
 from tests.checkpoints.corpus import ARCHITECTURE, PRESET, samples
+from tests.limits import FILE_HANG, LONG_HANG
 
 MEMORY = 192 << 20  # bytes that the process may take beyond what it has when it starts
-SLOW = 2.0  # seconds that one file may take
 INDEX, MARKER, RESULT = "index.json", "code-has-run", "result.json"
 
 
@@ -41,7 +41,7 @@ def run(folder: Path) -> dict[str, Any]:
     """What came of a written corpus, from a process of its own."""
     command = [sys.executable, "-m", "tests.checkpoints.fuzz", str(folder)]
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=LONG_HANG)
     if done.returncode:
         return {"failures": [f"exit status {done.returncode}: {done.stderr[-2000:]}"]}
     result: dict[str, Any] = json.loads((folder / RESULT).read_text())
@@ -61,7 +61,7 @@ def load_all(folder: Path) -> dict[str, Any]:
         seconds = time.process_time() - start
         slowest = max(slowest, seconds)
         counts[outcome] += 1
-        if seconds > SLOW:
+        if seconds > FILE_HANG:
             wrong = f"takes {seconds:.1f} s"
         if outcome == "refused" and fills(path, module):
             wrong = "has filled a module"

@@ -139,7 +139,7 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-b", "--steps=1001"], "'--steps': 1001; allowed are 2 to 1000"),
         (["head-b", "fashion-mnist", "--steps=1001"], "'--steps': 1001; allowed are 2 to 1000"),
         (["head-b", "x" * 300], "allowed are head-b"),
-        (["head-b", "other.pth"], "other.pth: unknown"),
+        (["head-b", "other.pth"], "other.pth: not readable"),
         (["head-b", "wrong.safetensors", "--preset=fashion-mnist"], "wrong.safetensors: misses"),
         (["head-b", "--out="], "''; allowed is the path of a file"),
         (["head-b", "--out=there.json"], "there.json exists; --force replaces it"),

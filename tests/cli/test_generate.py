@@ -19,6 +19,7 @@ from marfast.checkpoints import Preset, Settings
 from marfast.cli import images, output
 from marfast.generation import Pipeline
 from tests.cli.program import files, generate, invoke, start
+from tests.limits import HANG
 from tests.models import LATENT, tiny_autoencoder, tiny_weights
 
 SIDE = 28
@@ -303,11 +304,11 @@ def test_ctrl_c_leaves_whole_files(tmp_path: Path) -> None:
     arguments = ("--labels=0-9", "--per-label=100", "--num-iter=2", "--steps=10", "--part=1")
     process = start("generate", *arguments, "--out=new/", cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + HANG
         while len([*out.glob("*_seed0.png")]) <= 3 and time.monotonic() < deadline:
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=30)
+        stdout, stderr = process.communicate(timeout=HANG)
     finally:
         process.kill()
     assert process.returncode == 130

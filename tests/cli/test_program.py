@@ -100,9 +100,11 @@ ENCODINGS = ("ascii", "cp1252", "latin-1", "utf-8:strict")
 def test_characters_that_stdout_lacks_are_escaped(
     encoding: str, args: tuple[str, ...], tmp_path: Path
 ) -> None:
-    status, stdout, stderr = run(*args, cwd=tmp_path, env={"PYTHONIOENCODING": encoding})
+    environment = {"PYTHONIOENCODING": encoding}
+    process = start(*args, cwd=tmp_path, env=environment, errors="replace")
+    stdout, stderr = process.communicate(timeout=HANG)
     bad = args[-1].startswith("--model")
-    assert (status, bool(stdout)) == ((2, False) if bad else (0, True)), stderr
+    assert (process.returncode, bool(stdout)) == ((2, False) if bad else (0, True)), stderr
     assert len(stderr.splitlines()) == bad
     if bad:
         assert r"\udcff\x1b[31m" in stderr
@@ -157,9 +159,7 @@ def test_ctrl_c_while_importing_is_one_line(module: str, tmp_path: Path) -> None
 
 
 def test_somebody_elses_python_keeps_its_ctrl_c(tmp_path: Path) -> None:
-    code = (
-        PIECEMEAL.replace("MODULE", "'torch'").replace("sys.argv[0]", "_").partition("from ma")[0]
-    )
+    code, _, _ = PIECEMEAL.replace("MODULE", "'torch'").partition("sys.argv")
     process = start(cwd=tmp_path, program=("-c", code + "import marfast"))
     _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 1
@@ -180,9 +180,7 @@ def test_ctrl_c_in_a_command_is_one_line(command: str, monkeypatch: pytest.Monke
 OUT_OF_MEMORY = [
     MemoryError(),
     OSError(12, "Cannot allocate memory"),
-    RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate "
-    ),
+    RuntimeError("[enforce fail at …] DefaultCPUAllocator: can't allocate memory: you tried to …"),
     RuntimeError("std::bad_alloc"),
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
 ]

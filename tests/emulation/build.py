@@ -13,6 +13,7 @@ from typing import Any
 import pybind11
 
 from tests import nvtx
+from tests.limits import LONG_HANG
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
@@ -33,7 +34,7 @@ def cannot_build() -> str:
     return "" if shutil.which("c++") else "no C++ compiler"
 
 
-def run(*command: object, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def run(*command: object, timeout: float = LONG_HANG) -> subprocess.CompletedProcess[str]:
     words = [str(word) for word in command]
     return subprocess.run(words, capture_output=True, text=True, timeout=timeout)
 

@@ -20,6 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.limits import MUTANT_HANG
+
 from . import build
 
 
@@ -32,7 +34,7 @@ class Program(NamedTuple):
 
 
 def kernels_are_right(program: Path) -> bool:
-    return build.run(program, "first", "forward", timeout=20).returncode == 0
+    return build.run(program, "first", "forward", timeout=MUTANT_HANG).returncode == 0
 
 
 def cases(op: str) -> Program:

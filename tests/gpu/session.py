@@ -69,7 +69,7 @@ def steps(python: str = sys.executable) -> list[Step]:
         Step("known answers", answers),
         Step("tests", (python, "-m", "pytest", "-m", "gpu", "-q")),
         *sanitizers,
-        Step("benchmarks", (*bench, "--compile", f"--out={RESULTS / 'head-gpu.json'}")),
+        Step("benchmarks", (*bench, "--compile", "--force", f"--out={RESULTS / 'head-gpu.json'}")),
         Step("benchmarks of attention", (*attention, f"--out={RESULTS / 'attention-gpu.json'}")),
     ]
 

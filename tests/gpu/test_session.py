@@ -1,14 +1,18 @@
 """The logic of `make test-gpu`, without a GPU."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
 from tests.gpu import session
 from tests.gpu.session import Step
+from tests.limits import HANG
 
 
 def step(name: str, code: str, **options: tuple[str, ...]) -> Step:
@@ -29,17 +33,28 @@ def test_each_step_ends_with_its_reason(
 ) -> None:
     told: list[str] = []
     out = tmp_path / "session.json"
-    assert session.session(planned, 60, out, told.append) == status
+    assert session.session(planned, HANG, out, told.append) == status
     rows = json.loads(out.read_text())["rows"]
     assert [row["status"] for row in rows] == states
     assert len(told) == len(planned)
     assert all(bool(row["reason"]) == (row["status"] != "passed") for row in rows)
 
 
-def test_time_that_is_up_is_told(tmp_path: Path) -> None:
+def test_time_that_is_up_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "session.json"
-    slow = step("slow", "import time; print('begun', flush=True); time.sleep(60)")
-    assert session.session([slow, step("after", "")], 1.0, out, lambda _: None) == 1
+
+    now = 0.0
+
+    def out_of_time(command: Any, timeout: float, **_: Any) -> Any:
+        nonlocal now
+        now += timeout
+        raise subprocess.TimeoutExpired(command, timeout, b"begun\n")
+
+    monkeypatch.setattr(session, "commit", lambda: "")
+    monkeypatch.setattr(session.subprocess, "run", out_of_time)
+    monkeypatch.setattr(session, "time", SimpleNamespace(perf_counter=lambda: now))
+    planned = [step("slow", ""), step("after", "")]
+    assert session.session(planned, HANG, out, lambda _: None) == 1
     first, second = json.loads(out.read_text())["rows"]
     assert (first["status"], second["status"]) == ("failed", "not run")
     assert "took more than" in first["reason"]
@@ -51,7 +66,7 @@ def test_time_that_is_up_is_told(tmp_path: Path) -> None:
 def test_without_a_gpu_nothing_claims_to_have_run(tmp_path: Path) -> None:
     planned = [s for s in session.steps() if s.name != "build"]
     out = tmp_path / "session.json"
-    assert session.session(planned, 60, out, lambda _: None) == session.NOT_RUN
+    assert session.session(planned, HANG, out, lambda _: None) == session.NOT_RUN
     rows = json.loads(out.read_text())["rows"]
     assert {row["status"] for row in rows} == {"not run"}
     assert {"compute-sanitizer racecheck", "tests", "benchmarks"} <= {row["step"] for row in rows}

@@ -217,12 +217,13 @@ def test_several_threads_may_call_at_once():
 
 FORK = """
 import os, signal, torch
+from tests.limits import HANG
 from tests.ops.heads import sample_inputs
 from marfast import ops
 torch.set_num_threads(2)
 torch.mm(torch.ones(512, 512), torch.ones(512, 512))  # the OpenMP runtime has its threads now
 pid = os.fork()
-signal.alarm(60)
+signal.alarm(int(HANG))
 result = ops.ddpm_sample(*sample_inputs(5))
 if pid == 0:
     os._exit(0 if result.isfinite().all() else 1)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.limits import HANG
+
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("needs_native")
@@ -40,7 +42,7 @@ print(torch.equal(ops.ddpm_sample(*arguments), expected))
 
 def run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=60
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=HANG
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
