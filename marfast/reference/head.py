@@ -5,9 +5,8 @@ token's vector z and the timestep through adaptive LayerNorm (adaLN, arXiv 2212.
 Parameter names are those of LTH14/mar.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,24 +20,8 @@ from marfast.reference.diffusion import (
     ddpm_step,
     guided_epsilon,
 )
-
-
-def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000) -> Tensor:
-    """Sinusoids of t [N] -> [N, dim] float32: dim/2 cosines, then dim/2 sines."""
-    return sinusoids(t, angular_rates(dim // 2, max_period).to(t.device), dim)
-
-
-def angular_rates(half: int, max_period: float = 10000) -> Tensor:
-    """The embedding's angular frequencies [half], from 1 down."""
-    numbers = torch.arange(half, dtype=torch.float32, device="cpu")
-    return torch.exp(-math.log(max_period) * numbers / half)
-
-
-def sinusoids(t: Tensor, rates: Tensor, dim: int) -> Tensor:
-    """`timestep_embedding` by rates that are on t's device."""
-    args = t[:, None].float() * rates[None]
-    embedding = torch.cat([torch.cos(args), torch.sin(args)], dim=-1)
-    return F.pad(embedding, (0, dim % 2))
+from marfast.reference.head_weights import HeadWeights, Layer
+from marfast.reference.timesteps import timestep_embedding
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -85,43 +68,6 @@ def adaln_mlp(
     h = layer_norm_modulate(x, shift, scale, ln_weight, ln_bias, eps)
     h = linear(activate(linear(h, w1, b1), options), w2, b2)
     return x + gate * h
-
-
-class Layer(NamedTuple):
-    """The two tensors of a linear layer, or of a LayerNorm's affine."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-class BlockWeights(NamedTuple):
-    """A `ResBlock`'s tensors."""
-
-    norm: Layer
-    mlp_in: Layer
-    mlp_out: Layer
-    modulation: Layer
-
-
-class HeadWeights(NamedTuple):
-    """A `SimpleMLPAdaLN`'s tensors by name."""
-
-    time_in: Layer
-    time_out: Layer
-    cond: Layer
-    input: Layer
-    blocks: tuple[BlockWeights, ...]
-    final: Layer
-    final_modulation: Layer
-
-    @classmethod
-    def of(cls, weights: Sequence[Tensor]) -> "HeadWeights":
-        """From the values of its state_dict, in order."""
-        layers = [Layer(*pair) for pair in zip(weights[::2], weights[1::2], strict=True)]
-        ends = len(layers) - 2
-        blocks = tuple(BlockWeights(*layers[i : i + 4]) for i in range(4, ends, 4))
-        time_in, time_out, cond, input_ = layers[:4]
-        return cls(time_in, time_out, cond, input_, blocks, *layers[ends:])
 
 
 def denoise(

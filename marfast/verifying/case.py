@@ -54,14 +54,14 @@ def outcome(case: Case, implementation: Implementation) -> Result:
 
 def reference() -> Implementation:
     """marfast's own definition."""
-    from marfast.reference import diffusion, head, mar, vae
+    from marfast.reference import diffusion, head, mar, timesteps, vae
 
     return Implementation(
         mar=mar.MAR,
         diffloss=head.DiffLoss,
         net=head.SimpleMLPAdaLN,
         time_embedder=head.TimestepEmbedder,
-        timestep_embedding=head.timestep_embedding,
+        timestep_embedding=timesteps.timestep_embedding,
         create_diffusion=diffusion.create_diffusion,
         space_timesteps=diffusion.space_timesteps,
         factories={"base": mar.mar_base, "large": mar.mar_large, "huge": mar.mar_huge},

@@ -17,7 +17,7 @@ from marfast.ops.ddpm_sample.cpu import PAIRS
 from marfast.ops.head.cpu import time_embedding
 from marfast.ops.runtime import cpu
 from marfast.reference import SimpleMLPAdaLN
-from marfast.reference import head as reference
+from marfast.reference.timesteps import timestep_embedding
 from marfast.verifying.compare import to_double
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 from tests.ops.heads import sample_inputs as inputs
@@ -257,7 +257,7 @@ def test_the_time_embedding_is_the_references():
     for frequencies in (256, 7):
         assert_bitwise_equal(
             time_embedding(tuple(timesteps.tolist()), frequencies),
-            reference.timestep_embedding(timesteps, frequencies),
+            timestep_embedding(timesteps, frequencies),
         )
 
 

@@ -1,7 +1,7 @@
 #pragma once
 
 // A SimpleMLPAdaLN's tensors by name, from pointers in the order of its state_dict, on the host or
-// on the device: marfast/reference/head.py's HeadWeights.
+// on the device: marfast/reference/head_weights.py's HeadWeights.
 
 #include <cstdint>
 

@@ -7,7 +7,7 @@ from marfast.ops.head.cuda import Launches, dense
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, rows_adjacent, takes
-from marfast.reference.head import Layer
+from marfast.reference.head_weights import Layer
 
 
 def can_run(a: Args) -> Verdict:

@@ -13,7 +13,7 @@ from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict
 from marfast.ops.runtime.triton import takes
-from marfast.reference.head import Layer
+from marfast.reference.head_weights import Layer
 
 
 def can_run(a: Args) -> Verdict:

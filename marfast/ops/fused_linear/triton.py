@@ -26,7 +26,7 @@ from marfast.ops.runtime import Verdict, rows_adjacent
 from marfast.ops.runtime import triton_tiles as tiles
 from marfast.ops.runtime.triton import row_stride, takes
 from marfast.ops.runtime.triton_functions import gelu, operand, row_moments, silu
-from marfast.reference.head import Layer
+from marfast.reference.head_weights import Layer
 
 
 @triton.jit(do_not_specialize=["rows"])

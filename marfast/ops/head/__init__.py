@@ -10,7 +10,7 @@ from torch import Tensor
 from marfast.ops import checks
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES
-from marfast.reference import head
+from marfast.reference import timesteps
 from marfast.reference.diffusion import HeadOptions
 
 
@@ -73,10 +73,10 @@ def _stated(names: tuple[str, ...]) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=16)
 def _rates(half: int, device: torch.device) -> Tensor:
-    return head.angular_rates(half).to(device)
+    return timesteps.angular_rates(half).to(device)
 
 
 def device_time_embedding(t: Tensor, frequencies: int) -> Tensor:
     """The reference's sinusoids of t, computed where t is: after the first call on a device nothing
     is copied from the host, so that a graph captures it."""
-    return head.sinusoids(t, _rates(frequencies // 2, t.device), frequencies)
+    return timesteps.sinusoids(t, _rates(frequencies // 2, t.device), frequencies)

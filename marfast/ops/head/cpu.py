@@ -9,14 +9,14 @@ from torch import Tensor
 from marfast.errors import ArgumentError
 from marfast.ops.head import HeadShape
 from marfast.ops.runtime import DTYPES, check_memory, cpu, short_dtype
-from marfast.reference import head
+from marfast.reference.timesteps import timestep_embedding
 
 
 @functools.lru_cache(maxsize=16)
 def time_embedding(timesteps: tuple[float, ...], frequencies: int) -> Tensor:
     """The reference's sinusoids [S, frequencies]."""
     t = torch.tensor(timesteps, dtype=torch.float32, device="cpu")
-    return head.timestep_embedding(t, frequencies)
+    return timestep_embedding(t, frequencies)
 
 
 def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:

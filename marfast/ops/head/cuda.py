@@ -13,7 +13,7 @@ from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.layer_norm_modulate.cuda import launch as launch_norm
 from marfast.ops.runtime import cuda, rows_adjacent
 from marfast.reference.diffusion import HeadOptions
-from marfast.reference.head import Layer
+from marfast.reference.head_weights import Layer
 
 
 def dense(weight: Tensor) -> Tensor:

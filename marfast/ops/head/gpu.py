@@ -25,7 +25,7 @@ from marfast.ops.head import device_time_embedding
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
 from marfast.reference.diffusion import HeadOptions
-from marfast.reference.head import HeadWeights, Layer
+from marfast.reference.head_weights import HeadWeights, Layer
 
 MODULATION_BUDGET = 1 << 30
 """Bytes that the modulation may take; past it, it is computed for fewer steps or rows at a time."""

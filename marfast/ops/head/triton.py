@@ -17,7 +17,7 @@ from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.runtime import triton_tiles as tiles
 from marfast.ops.runtime.triton_functions import operand, silu
 from marfast.reference.diffusion import HeadOptions
-from marfast.reference.head import Layer
+from marfast.reference.head_weights import Layer
 
 
 @triton.jit(do_not_specialize=["group", "period"])

@@ -7,7 +7,7 @@ from marfast import ops
 from marfast.ops import choice
 from marfast.ops.head import gpu
 from marfast.ops.op import OPS
-from marfast.reference.head import HeadWeights
+from marfast.reference.head_weights import HeadWeights
 from tests.models import tiny_pipeline
 from tests.ops.heads import sample_inputs
 from tests.triton import recorder
