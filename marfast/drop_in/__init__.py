@@ -10,7 +10,8 @@ from torch import nn
 from marfast import ops
 from marfast.drop_in.find import Finding, candidates, findings
 from marfast.drop_in.install import install, uninstall
-from marfast.drop_in.methods import FastMethod, no_mar
+from marfast.drop_in.methods import FastMethod
+from marfast.drop_in.sample_tokens import no_mar
 from marfast.model.mar import check_dtype
 
 __all__ = ["Finding", "accelerate", "findings", "restore"]

@@ -7,13 +7,9 @@ from typing import NamedTuple
 from torch import nn
 
 from marfast.drop_in.install import installed
-from marfast.drop_in.methods import (
-    FastBlockForward,
-    FastForward,
-    FastMethod,
-    FastSample,
-    FastSampleTokens,
-)
+from marfast.drop_in.methods import FastBlockForward, FastForward, FastMethod
+from marfast.drop_in.sample import FastSample
+from marfast.drop_in.sample_tokens import FastSampleTokens
 
 
 @dataclass(frozen=True)

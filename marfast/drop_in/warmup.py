@@ -13,7 +13,7 @@ from torch import nn
 
 from marfast.checkpoints import Settings
 from marfast.drop_in.install import installed
-from marfast.drop_in.methods import FastSampleTokens
+from marfast.drop_in.sample_tokens import FastSampleTokens
 from marfast.errors import check_whole
 from marfast.generation import Pipeline
 from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of

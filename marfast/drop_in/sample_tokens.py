@@ -1,0 +1,245 @@
+"""`sample_tokens` of a MAR, made fast."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from marfast.checkpoints import Settings
+from marfast.drop_in.install import installed
+from marfast.drop_in.methods import FastMethod, Own, told
+from marfast.drop_in.sample import FastSample, differs_but_for_clipping, is_number
+from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
+from marfast.generation.loop import Progress
+from marfast.generation.randomness import BatchRandomness, Generators
+from marfast.generation.sample import sample_tokens
+from marfast.model.mar import FastMAR, Kept
+from marfast.model.own import methods_set_on
+from marfast.model.packing import in_float32
+from marfast.model.trial import trial_of
+
+_MODULES = (
+    "class_emb",
+    "z_proj",
+    "z_proj_ln",
+    "encoder_blocks",
+    "encoder_norm",
+    "decoder_embed",
+    "decoder_blocks",
+    "decoder_norm",
+    "diffloss.net",
+)
+_PARAMETERS = (
+    "fake_latent",
+    "mask_token",
+    "encoder_pos_embed_learned",
+    "decoder_pos_embed_learned",
+    "diffusion_pos_embed_learned",
+)
+
+
+class OwnOrders(BatchRandomness):
+    """The global generators' numbers, with orders by a module's `sample_orders`."""
+
+    def __init__(self, module: Any, batch: int):
+        device = module.mask_token.device
+        super().__init__(Generators.global_ones(device), batch, range(batch))
+        self.module, self.device = module, device
+
+    def orders(self, seq_len: int) -> Tensor:
+        with on_device(self.device):
+            orders: Tensor = self.module.sample_orders(self.batch)
+        return orders
+
+
+class FastSampleTokens(FastMethod):
+    """`sample_tokens` of a MAR."""
+
+    name = "sample_tokens"
+
+    def __init__(self, backend: str, dtype: torch.dtype | None):
+        super().__init__(backend, dtype)
+        self.kept = Kept()
+        self._sample = FastSample(backend, dtype)
+
+    def refresh(self) -> None:
+        self.kept.refresh()
+
+    def model(self, module: Any) -> FastMAR:
+        """The thin model of it."""
+        return FastMAR(module, self.dtype, self.kept)
+
+    @classmethod
+    def lacks(cls, module: Any) -> str:
+        if reason := no_mar(module) or cls.other_arguments(module):
+            return reason
+        if not isinstance(module.class_emb, nn.Embedding):
+            return f"its class_emb is no Embedding but {type(module.class_emb).__name__}"
+        called_or_not_needed = {"sample_orders", "unpatchify", "forward"}
+        if names := [name for name in methods_set_on(module) if name not in called_or_not_needed]:
+            return f"its {names[0]} was set on the instance"
+        if reason := FastSample.lacks(module.diffloss):
+            return f"its diffloss: {reason}"
+        if names := methods_set_on(module.diffloss.net):
+            return f"its diffloss.net.{names[0]} was set on the instance"
+        return ""
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        module: Any,
+        own: Own,
+        bsz: int,
+        num_iter: int = 64,
+        cfg: float | Tensor = 1.0,
+        cfg_schedule: str = "linear",
+        labels: Tensor | None = None,
+        temperature: float = 1.0,
+        progress: bool = False,
+    ) -> Tensor:
+        arguments = (bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress)
+        usual = (
+            not self.lacks(module)
+            and cfg_schedule in ("linear", "constant")
+            and 1 <= num_iter <= module.seq_len
+            and is_number(cfg)
+            and (labels is None or _are_labels(labels, bsz))
+            and module.mask_token.device.type in ("cpu", "cuda")
+        )
+        if usual and not self.why_not(module, bool(cfg != 1.0), cfg_schedule, labels is not None):
+            return self.sample_tokens(module, *arguments)
+        images: Tensor = own(*arguments)
+        return images
+
+    def sample_tokens(
+        self,
+        module: Any,
+        bsz: int,
+        num_iter: int,
+        cfg: float | Tensor,
+        cfg_schedule: str,
+        labels: Tensor | None,
+        temperature: float,
+        progress: bool = False,
+    ) -> Tensor:
+        """By the package's loop."""
+        model = self.model(module)
+        settings = self.settings(module, num_iter, cfg, cfg_schedule, temperature)
+        if labels is None:
+            labels = torch.full((bsz,), -1, device=model.device)
+        else:  # −1 is no label that the module takes
+            labels = labels - (labels < 0).to(labels.dtype)
+        randomness = OwnOrders(module, bsz)
+        with self.backend_in_force(), _bar(num_iter) if progress else nullcontext() as report:
+            tokens = sample_tokens(model, labels, randomness, settings, model.schedule(), report)
+        images: Tensor = module.unpatchify(tokens)
+        return images
+
+    def settings(
+        self,
+        module: Any,
+        num_iter: int = 64,
+        cfg: float | Tensor = 1.0,
+        cfg_schedule: str = "linear",
+        temperature: float = 1.0,
+    ) -> Settings:
+        """Those of a call; steps are the module's own."""
+        return Settings(
+            num_iter=num_iter,
+            cfg=cfg,  # type: ignore[arg-type]  # the original takes a tensor of one element, too
+            cfg_schedule=cfg_schedule,  # type: ignore[arg-type]  # checked by the loop
+            temperature=float(temperature),
+            clip_denoised=getattr(module.diffloss, "clip_denoised", False),
+        )
+
+    def why_not(self, module: Any, guided: bool, cfg_schedule: str, labelled: bool) -> str:
+        """Why the module's own code has to run, found out by a trial."""
+        sample: Any = installed(module.diffloss).get(FastSample.name, self._sample)
+        if reason := sample.why_not(module.diffloss, guided, self.kept.head):
+            return f"its diffloss.sample: {reason}"
+        mode = guided, cfg_schedule, labelled, torch.get_default_dtype()
+
+        def find_out() -> str:
+            whole = partial(self._try, module, guided, cfg_schedule, labelled)
+            return told(module, self.name, tried(partial(whole, change=shrink), whole))
+
+        return self.verdicts.of(module, mode, find_out)
+
+    def _try(
+        self,
+        module: Any,
+        guided: bool,
+        cfg_schedule: str,
+        labelled: bool,
+        change: Callable[[Any], None] = lambda trial: None,
+    ) -> str:
+        fast = FastSampleTokens(self.backend, torch.float32)
+        if in_float32(module.mask_token, self.dtype):
+            fast.kept = self.kept
+        trial = trial_of(module)
+        trial.diffloss.gen_diffusion = shortened(trial.diffloss.gen_diffusion)
+        change(trial)
+        device = trial.mask_token.device
+        labels = torch.zeros(1, dtype=torch.int64, device=device) if labelled else None
+        iterations = min(2, trial.seq_len)
+        arguments = (1, iterations, 2.0 if guided else 1.0, cfg_schedule, labels, 0.9)
+
+        def our_condition() -> Tensor:
+            model = fast.model(trial).renewed()
+            tokens, order, half = _inputs(trial)
+            return model.condition(tokens, order[:, :half], order[:, half:], trial.fake_latent)
+
+        def their_condition() -> Tensor:
+            tokens, order, half = _inputs(trial)
+            mask = (order >= half).float()
+            x = trial.forward_mae_encoder(tokens, mask, trial.fake_latent)
+            z: Tensor = trial.forward_mae_decoder(x, mask)[0, half:]
+            return z
+
+        return differs(device, their_condition, our_condition) or differs_but_for_clipping(
+            trial,
+            trial.diffloss,
+            lambda: trial.sample_tokens(*arguments),
+            lambda: fast.sample_tokens(trial, *arguments),
+        )
+
+
+def _inputs(module: Any) -> tuple[Tensor, Tensor, int]:
+    """Tokens of one image, an order, and how many of them are known."""
+    device, shape = module.mask_token.device, (1, module.seq_len, module.token_embed_dim)
+    count = module.seq_len * module.token_embed_dim
+    tokens = torch.linspace(-1, 1, count, dtype=torch.float32, device=device).view(shape)
+    return tokens, torch.arange(module.seq_len, device=device)[None], module.seq_len // 2
+
+
+def _are_labels(labels: object, bsz: int) -> bool:
+    kinds = (torch.int32, torch.int64)
+    return isinstance(labels, Tensor) and labels.shape == (bsz,) and labels.dtype in kinds
+
+
+def no_mar(module: nn.Module) -> str:
+    """What a MAR has and `module` lacks; empty if nothing."""
+    lacking = [*_lacking(module, nn.Module, _MODULES), *_lacking(module, nn.Parameter, _PARAMETERS)]
+    return f"it lacks {', '.join(lacking)}" if lacking else ""
+
+
+def _lacking(module: nn.Module, kind: type[Any], paths: tuple[str, ...]) -> list[str]:
+    def found(path: str) -> bool:
+        owner: Any = module
+        for name in path.split("."):
+            owner = getattr(owner, name, None)
+        return isinstance(owner, kind)
+
+    return [path for path in paths if not found(path)]
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Progress]:
+    """The original's progress bar."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total) as bar:
+        yield lambda done, of: bar.update()
