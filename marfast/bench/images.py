@@ -164,7 +164,7 @@ class EagerRun:
 
     def head(self) -> Tensor:
         weights = [*self.who.module.diffloss.net.parameters()]
-        z, noise, step_noise, (coefficients, timesteps), guidance, options = self.head_arguments
+        z, noise, [step_noise], (coefficients, timesteps), guidance, options = self.head_arguments
         with ops.backend("reference"):
             return ops.ddpm_sample(
                 noise,
@@ -180,7 +180,7 @@ class EagerRun:
 
     def head_in_float64(self) -> Tensor:
         """The tokens without float32's rounding."""
-        z, noise, step_noise, (coefficients, timesteps), guidance, options = self.head_arguments
+        z, noise, [step_noise], (coefficients, timesteps), guidance, options = self.head_arguments
         return reference.ddpm_sample(
             noise.double(),
             step_noise.double(),
