@@ -19,7 +19,14 @@ from marfast.bench.timing import AT_MOST_BUSY
 from marfast.checkpoints import Architecture, Preset, Settings, find, get_preset
 from marfast.cli import options
 from marfast.cli.console import echo, print_json, print_table, progress_bar
-from marfast.cli.errors import bad, check_device, check_environment, reported_as
+from marfast.cli.errors import (
+    Failed,
+    bad,
+    check_device,
+    check_environment,
+    one_line,
+    reported_as,
+)
 from marfast.cli.target import check_file, check_folder
 from marfast.files import sweep
 from marfast.generation.load import load
@@ -136,7 +143,7 @@ def bench(
     found: list[Row] = []
     status = 0
     try:
-        with progress_bar("measuring") as report:
+        with one_line(), progress_bar("measuring") as report:
             for i, name in enumerate(workloads):
                 report(name, i, len(workloads))
                 for new in _measure(name, preset, asked, how):
@@ -150,8 +157,8 @@ def bench(
     except measure.WrongResult as error:
         status = 1
         echo(f"error: {error}", err=True)
-    except OSError as error:
-        status = 2
+    except Failed as error:
+        status = error.exit_code
         echo(f"error: {error}", err=True)
     if as_json:
         print_json(found)

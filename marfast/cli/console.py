@@ -22,14 +22,15 @@ def printable(text: object) -> str:
 
 
 def echo(line: object = "", *, err: bool = False) -> None:
-    """Print a line. OSError names the stream that can't be written."""
-    stream, name = (sys.stderr, "stderr") if err else (sys.stdout, "stdout")
+    """Print a line. OSError if stdout can't be written; of stderr nobody can be told."""
+    stream = sys.stderr if err else sys.stdout
     try:
         if stream is None:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         print(printable(line), file=stream, flush=True)
     except OSError as error:
-        raise OSError(error.errno, f"{name}: {error.strerror}") from None
+        if not err:
+            raise OSError(error.errno, error.strerror, "stdout") from None
 
 
 def print_json(data: object) -> None:

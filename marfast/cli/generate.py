@@ -18,6 +18,7 @@ from marfast.cli.images import CHANNELS
 from marfast.cli.labels import file_names, parse_labels
 from marfast.cli.output import Folder, Output, make_folder, make_grid_file
 from marfast.cli.target import check_target, refuse_to_replace
+from marfast.errors import is_out_of_memory
 from marfast.files import sweep
 from marfast.generation import Pipeline
 from marfast.generation.load import find_tokenizer, load
@@ -212,9 +213,13 @@ def _run(
     except KeyboardInterrupt:
         echo(f"interrupted: {output.describe()}", err=True)
         raise typer.Exit(startup.INTERRUPTED) from None
-    except OSError as error:
-        echo(f"error: {output.path}: {error}; {output.describe()}", err=True)
-        raise typer.Exit(1) from None
+    except (OSError, MemoryError, RuntimeError) as error:
+        memory = is_out_of_memory(error)
+        if not memory and not isinstance(error, OSError):
+            raise
+        said = "out of memory" if memory else f"{output.path}: {error}"
+        echo(f"error: {said}; {output.describe()}", err=True)
+        raise typer.Exit(2 if memory else 1) from None
     seconds = time.perf_counter() - start
     made = len(labels) - first
     return {

@@ -299,6 +299,50 @@ def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(os.listdir("new")) == 2
 
 
+def test_too_little_memory_tells_what_was_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = output.write_image
+
+    def write_until_full(pixels: Any, path: Path, **options: Any) -> None:
+        if path.name.startswith("0002"):
+            raise MemoryError
+        write(pixels, path, **options)
+
+    monkeypatch.setattr(output, "write_image", write_until_full)
+    result = generate("--labels=0-9", "--out=new/")
+    assert result.exit_code == 2
+    [line] = result.stderr.splitlines()
+    assert "out of memory" in line
+    assert "2 of 10 images" in line
+
+
+def test_an_image_that_appears_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    write = output.write_image
+
+    def write_late(pixels: Any, path: Path, **options: Any) -> None:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"precious")
+        write(pixels, path, **options)
+
+    monkeypatch.setattr(output, "write_image", write_late)
+    for out in ("new.png", "new/"):
+        result = generate("--labels=3", f"--out={out}")
+        assert (result.exit_code, len(result.stderr.splitlines())) == (1, 1)
+        assert "File exists" in result.stderr
+    assert {*files(Path()).values()} == {b"precious"}
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_what_is_no_file_is_not_replaced(force: tuple[str, ...]) -> None:
+    os.mkfifo("pipe.png")
+    Path("new").mkdir()
+    Path("new/0000_dress_seed0.png").mkdir()
+    Path("dangling.png").symlink_to("nowhere/deep.png")
+    for out in ("pipe.png", "new/"):
+        result = generate("--labels=3", f"--out={out}", *force)
+        assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
+        assert "is there and no plain file" in result.stderr
+
+
 def test_ctrl_c_leaves_whole_files(tmp_path: Path) -> None:
     out = tmp_path / "new"
     arguments = ("--labels=0-9", "--per-label=100", "--num-iter=2", "--steps=10", "--part=1")

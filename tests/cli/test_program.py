@@ -124,6 +124,21 @@ def test_a_full_stdout_is_one_line(args: tuple[str, ...], tmp_path: Path) -> Non
     assert "No space left on device" in line
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_stderr_keeps_the_status(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        process = start("info", "--no", cwd=tmp_path, stderr=full)
+        assert process.wait(HANG) == 2
+
+
+def test_a_closed_stdout_is_one_line(tmp_path: Path) -> None:
+    code = "import sys; sys.stdout = None; from marfast.cli import main; main()"
+    process = start("info", cwd=tmp_path, program=("-c", code))
+    _, stderr = process.communicate(timeout=HANG)
+    assert (process.returncode, len(stderr.splitlines())) == (2, 1)
+    assert "stdout" in stderr
+
+
 def test_a_reader_that_has_gone_is_no_traceback(tmp_path: Path) -> None:
     theirs, ours = os.pipe()
     os.close(theirs)
