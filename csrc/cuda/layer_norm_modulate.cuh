@@ -3,8 +3,8 @@
 // layer_norm_modulate on a device: csrc/cpu/layer_norm_modulate.h's formula and order.
 //
 // A warp a row, four a block; sums as lane_sum.cuh says. Four passes over a row, all but the
-// first from cache. Bytes moved: x, shift, scale and out once, R w of their sizes; the floor is that
-// over the memory's bandwidth.
+// first from cache. Bytes moved: x, shift, scale and out once, R w of their sizes; the floor is
+// that over the memory's bandwidth.
 
 #include "cuda/lane_sum.cuh"
 #include "cuda/launch_shape.h"
