@@ -4,6 +4,7 @@ import errno
 import math
 import operator
 import reprlib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -69,18 +70,26 @@ _OUT_OF_MEMORY = (
     "not enough memory",
     "failed to map segment",  # the dynamic loader's
     "failed to allocate",
-    "size calculation overflowed",  # torch's, of more than there can be
-    "multiplication overflow",
     "start new thread",  # which takes memory, too
 )
+_OVERFLOW = ("size calculation overflowed", "multiplication overflow")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was what was missing: few libraries say so by the error's type."""
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
+    return _says(error, _OUT_OF_MEMORY) or is_size_overflow(error)
+
+
+def is_size_overflow(error: BaseException) -> bool:
+    """Whether torch could not count the elements that it was to hold."""
+    return _says(error, _OVERFLOW)
+
+
+def _says(error: BaseException, words: Iterable[str]) -> bool:
     said = str(error).lower()
-    return any(words in said for words in _OUT_OF_MEMORY)
+    return any(word in said for word in words)
 
 
 def shown(name: object) -> str:

@@ -13,7 +13,7 @@ from marfast.checkpoints.options import preset_from_options
 from marfast.checkpoints.presets import Preset, parse_config
 from marfast.checkpoints.pth import read_pth
 from marfast.checkpoints.rename import to_original_names
-from marfast.errors import ArgumentError, CheckpointError, is_out_of_memory, shown
+from marfast.errors import ArgumentError, CheckpointError, is_out_of_memory, is_size_overflow, shown
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 ENTRIES = ("model_ema", "model")
@@ -102,7 +102,7 @@ def read_weights(
     try:
         contents, preset = _READERS[suffix](path)
     except Exception as error:  # readers raise many kinds on hostile bytes: each means "unreadable"
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) and not is_size_overflow(error):  # a size is the file's
             raise
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         said = first if first.isprintable() else ascii(first)[1:-1]
