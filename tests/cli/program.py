@@ -34,7 +34,8 @@ def start(*args: str, cwd: Path, **options: Any) -> subprocess.Popen[str]:
     """`python -m marfast`, or another `program` of Python's, in a process of its own, stdout and
     stderr in pipes."""
     program = options.pop("program", ("-m", "marfast"))
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    given = os.environ.get("PYTHONPATH")
+    path = os.pathsep.join([str(ROOT), *([given] if given else [])])  # an empty place is `cwd`
     environment = os.environ | {"PYTHONPATH": path} | options.pop("env", {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(
