@@ -30,6 +30,7 @@ class FastMethod(ABC):
         self.backend = backend
         self.dtype = dtype
         self.verdicts = Verdicts()
+        self.refresh()
 
     @abstractmethod
     def refresh(self) -> None:
@@ -87,10 +88,6 @@ class FastForward(FastMethod):
 
     name = "forward"
 
-    def __init__(self, backend: str, dtype: torch.dtype | None):
-        super().__init__(backend, dtype)
-        self.refresh()
-
     def refresh(self) -> None:
         self.head = FastHead()
 
@@ -116,10 +113,6 @@ class FastBlockForward(FastMethod):
     recorded."""
 
     name = "forward"
-
-    def __init__(self, backend: str, dtype: torch.dtype | None):
-        super().__init__(backend, dtype)
-        self.refresh()
 
     def refresh(self) -> None:
         self.block = FastBlock()

@@ -25,10 +25,6 @@ class FastSample(FastMethod):
 
     name = "sample"
 
-    def __init__(self, backend: str, dtype: torch.dtype | None):
-        super().__init__(backend, dtype)
-        self.refresh()
-
     def refresh(self) -> None:
         self.head = FastHead()
 

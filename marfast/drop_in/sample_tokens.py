@@ -61,9 +61,9 @@ class FastSampleTokens(FastMethod):
     name = "sample_tokens"
 
     def __init__(self, backend: str, dtype: torch.dtype | None):
-        super().__init__(backend, dtype)
         self.kept = Kept()
         self._sample = FastSample(backend, dtype)
+        super().__init__(backend, dtype)
 
     def refresh(self) -> None:
         self.kept.refresh()

@@ -39,17 +39,15 @@ class Kept:
     """What is kept of a MAR from one generation to the next. It refers to no module."""
 
     def __init__(self) -> None:
+        self.schedules: dict[Any, tuple[Any, Schedule]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Forget all but the schedules."""
         self.head = FastHead()
         self.encoder: list[FastBlock] = []
         self.decoder: list[FastBlock] = []
         self.graphs: Any = None  # what generation has captured
-        self.schedules: dict[Any, tuple[Any, Schedule]] = {}
-
-    def refresh(self) -> None:
-        """Forget all but the schedules."""
-        schedules = self.schedules
-        self.__init__()  # type: ignore[misc]
-        self.schedules = schedules
 
 
 class FastMAR:
