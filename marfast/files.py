@@ -184,7 +184,7 @@ def _publish(new: Path, path: Path) -> None:
             return
         except FileExistsError:
             raise
-        except (OSError, NotImplementedError):
+        except OSError:
             pass  # a file system without links
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
