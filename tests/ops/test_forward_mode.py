@@ -12,8 +12,6 @@ from marfast import ops
 from marfast.ops.op import OPS
 from tests.models import tiny_pipeline
 
-UNSUPPORTED = {"attention"}  # torch has no formula for its own kernel, and says so
-
 
 def floats(a: Any) -> list[int]:
     """The places of an op's arguments that are tensors of floating point."""
@@ -24,7 +22,7 @@ def dense(a: Any) -> Any:
     return type(a)(*(v.contiguous() if isinstance(v, Tensor) else v for v in a))
 
 
-@pytest.mark.parametrize("name", sorted(set(OPS) - UNSUPPORTED))
+@pytest.mark.parametrize("name", sorted(OPS))
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_they_are_the_definitions(name: str, backend: str) -> None:
     op = OPS[name]
@@ -47,7 +45,7 @@ def test_they_are_the_definitions(name: str, backend: str) -> None:
     assert torch.equal(actual, expected)
 
 
-@pytest.mark.parametrize("name", sorted(set(OPS) - UNSUPPORTED))
+@pytest.mark.parametrize("name", sorted(OPS))
 def test_each_argument_counts_alone(name: str) -> None:
     op = OPS[name]
     a = op.example_args()
@@ -65,10 +63,19 @@ def test_each_argument_counts_alone(name: str) -> None:
             assert tangent.abs().max() > 0
 
 
-def test_what_torch_has_no_formula_for_is_an_error() -> None:
-    a = ops.attention.example_args()
-    with pytest.raises(NotImplementedError, match="forward AD"):
-        torch.func.jvp(ops.attention, (a.qkv,), (a.qkv,))
+@pytest.mark.parametrize("causal", [False, True])
+def test_attentions_against_softmax_written_out(causal: bool) -> None:
+    qkv, tangent = torch.randn(2, 2, 7, 3, 2, 8, dtype=torch.float64)
+    hidden = torch.ones(7, 7, dtype=torch.bool).triu(1) & causal
+
+    def written_out(qkv: Tensor) -> Tensor:
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        scores = (q @ k.mT / 8**0.5).masked_fill(hidden, -torch.inf)
+        return (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
+
+    actual = torch.func.jvp(lambda x: ops.attention(x, causal=causal), (qkv,), (tangent,))
+    expected = torch.func.jvp(written_out, (qkv,), (tangent,))
+    torch.testing.assert_close(actual, expected)
 
 
 def test_against_finite_differences() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from marfast.errors import ArgumentError
 from marfast.ops import checks
@@ -77,6 +79,13 @@ def _fake(a: Args) -> Tensor:
 
 @attention.reference
 def _reference(a: Args) -> Tensor:
+    if forward_ad._current_level >= 0:  # torch's fused kernels have no forward-mode formula
+        with sdpa_kernel(SDPBackend.MATH):
+            return _by_torch(a)
+    return _by_torch(a)
+
+
+def _by_torch(a: Args) -> Tensor:
     if a.queries is None:
         return transformer.attention(a.qkv, causal=a.causal)
     known = a.queries.clamp(0, a.qkv.shape[1] - 1)
