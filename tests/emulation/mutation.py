@@ -47,6 +47,7 @@ ATTENTION = Program("run_attention.cpp", (), kernels_are_right)
 
 SOURCES = {
     "attention.cuh": ATTENTION,
+    "attention_products.cuh": ATTENTION,
     "ddpm_step.cuh": cases("ddpm_step"),
     "epilogue.cuh": cases("linear"),
     "linear_epilogue.cuh": cases("linear_epilogue"),
