@@ -1,6 +1,6 @@
 """`ddpm_step`: guidance, learned-range variance, posterior mean and noise in one pass."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,17 @@ from marfast.ops.head import options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.reference import diffusion
 from marfast.reference.diffusion import HeadOptions
+
+
+class Step(NamedTuple):
+    """What one step reads, as the op's arguments; x may be the first N rows of what it fills."""
+
+    x: Tensor
+    model_output: Tensor
+    noise: Tensor
+    coefficients: Tensor
+    guidance: Tensor
+    options: HeadOptions
 
 
 @op(backends=("cuda", "triton", "cpu"))
@@ -45,8 +56,9 @@ def ddpm_step(
     """
 
 
-def options(a: Args) -> HeadOptions:
-    return options_of(a, guided=a.model_output.shape[0] != a.x.shape[0])
+def step_of(a: Args) -> Step:
+    options = options_of(a, guided=a.model_output.shape[0] != a.x.shape[0])
+    return Step(a.x, a.model_output, a.noise, a.coefficients, a.guidance, options)
 
 
 @ddpm_step.check
@@ -72,7 +84,7 @@ def _fake(a: Args) -> Tensor:
 
 @ddpm_step.reference
 def _reference(a: Args) -> Tensor:
-    return diffusion.ddpm_step(a.x, a.model_output, a.noise, a.coefficients, a.guidance, options(a))
+    return diffusion.ddpm_step(**step_of(a)._asdict())
 
 
 @ddpm_step.example

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.ddpm_step import options
+from marfast.ops.ddpm_step import step_of
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, cpu, rows_adjacent, takes
 
@@ -20,6 +20,6 @@ def run(a: Args) -> Tensor:
         noise=rows_adjacent(a.noise),
         coefficients=rows_adjacent(a.coefficients),
         guidance=a.guidance,
-        options=options(a),
+        options=step_of(a).options,
     )
     return out

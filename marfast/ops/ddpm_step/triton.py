@@ -18,13 +18,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from marfast.ops.ddpm_step import options as options_of
+from marfast.ops.ddpm_step import Step, step_of
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, rows_adjacent
 from marfast.ops.runtime import triton_tiles as tiles
 from marfast.ops.runtime.triton import row_stride, takes
 from marfast.ops.runtime.triton_functions import exp
-from marfast.reference.diffusion import HeadOptions
 
 
 @triton.jit(
@@ -86,41 +85,32 @@ def can_run(a: Args) -> Verdict:
 
 def run(a: Args) -> Tensor:
     out: Tensor = a.x.new_empty(a.x.shape)
-    launch(out, a.x, a.model_output, a.noise, a.coefficients, a.guidance, options_of(a))
+    launch(out, step_of(a))
     return out
 
 
-def launch(
-    out: Tensor,
-    x: Tensor,
-    model_output: Tensor,
-    noise: Tensor,
-    coefficients: Tensor,
-    guidance: Tensor,
-    options: HeadOptions,
-) -> None:
-    """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}; x [N, C] may be its first N
-    rows."""
-    tokens, channels = x.shape
+def launch(out: Tensor, step: Step) -> None:
+    """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}."""
+    tokens, channels = step.x.shape
     if tokens == 0 or channels == 0:
         return
-    x, model_output, noise = rows_adjacent(x), rows_adjacent(model_output), rows_adjacent(noise)
+    x, model_output, noise = map(rows_adjacent, (step.x, step.model_output, step.noise))
     block = min(tiles.ELEMENTS, 256)
     ddpm_step_kernel[(tiles.tiles(tokens * channels, block),)](
         p_out=out,
         p_x=x,
         p_model=model_output,
         p_noise=noise,
-        p_coefficients=coefficients.contiguous(),
-        p_guidance=guidance,
+        p_coefficients=step.coefficients.contiguous(),
+        p_guidance=step.guidance,
         tokens=tokens,
         channels=channels,
         stride_x=row_stride(x),
         stride_model=row_stride(model_output),
         stride_noise=row_stride(noise),
-        temperature=options.temperature,
-        GUIDED=options.guided,
-        CLIP=options.clip_denoised,
+        temperature=step.options.temperature,
+        GUIDED=step.options.guided,
+        CLIP=step.options.clip_denoised,
         COPIES=len(out) // tokens,
         BLOCK=block,
         num_warps=4,

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
+from marfast.ops.ddpm_step import Step
 from marfast.ops.head import device_time_embedding
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
@@ -53,18 +54,8 @@ class Launches(Protocol):
         """Fills `out` [P, w], of the weights' dtype, with SiLU(T + c): row p takes the rows
         p / (P / S) of T [S, w] and p % R of c [R, w]."""
 
-    def step(
-        self,
-        out: Tensor,
-        x: Tensor,
-        model_output: Tensor,
-        noise: Tensor,
-        coefficients: Tensor,
-        guidance: Tensor,
-        options: HeadOptions,
-    ) -> None:
-        """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}; x [N, C] may be its
-        first N rows."""
+    def step(self, out: Tensor, step: Step) -> None:
+        """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}."""
 
 
 class Steps(NamedTuple):
@@ -133,15 +124,9 @@ class Head:
         last = len(steps.modulation) - 1
         for i, modulation in enumerate(steps.modulation):
             self(output, x, modulation)
-            self.launches.step(
-                out if i == last else x,
-                x[:tokens],
-                output,
-                steps.noise[i],
-                steps.schedule[i],
-                steps.guidance,
-                self.options,
-            )
+            noise, coefficients = steps.noise[i], steps.schedule[i]
+            step = Step(x[:tokens], output, noise, coefficients, steps.guidance, self.options)
+            self.launches.step(out if i == last else x, step)
 
 
 def adaln_mlp(
