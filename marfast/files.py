@@ -10,11 +10,14 @@ import errno
 import hashlib
 import os
 import shutil
+import signal
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 try:
     import fcntl
@@ -51,21 +54,45 @@ def replacing(path: Path, *, force: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of the block, which takes moments.
+
+    Python runs the handlers of signals in its main thread; elsewhere there is nothing to do.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda *signalled: pressed.append(signalled))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if pressed:
+            handler(*pressed[0])
+
+
+@contextmanager
 def claimed(path: Path) -> Iterator[None]:
     """Nobody else has claimed `path` meanwhile; BlockingIOError if somebody has, another OSError if
     no such name can be written."""
     name = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
     lock = path.with_name(_LOCK.format(name))
+    held = None
     with _folder(path.parent):
-        held = _open_locked(lock)
         try:
+            with uninterrupted():
+                held = _open_locked(lock)
             with contextlib.suppress(FileNotFoundError):
                 path.lstat()
             yield
         finally:
-            with contextlib.suppress(OSError):
-                lock.unlink()
-            os.close(held)
+            with uninterrupted():
+                if held is not None:
+                    with contextlib.suppress(OSError):
+                        lock.unlink()
+                    os.close(held)
 
 
 def _open_locked(lock: Path) -> int:
@@ -86,16 +113,16 @@ def _open_locked(lock: Path) -> int:
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
     """Make a folder and those above; what was made goes again if anything is raised."""
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
-        path.mkdir(parents=True, exist_ok=True)
-    except FileExistsError as error:  # as a file
-        raise NotADirectoryError(errno.ENOTDIR, "Not a folder", error.filename) from None
-    try:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as error:  # as a file
+            raise NotADirectoryError(errno.ENOTDIR, "Not a folder", error.filename) from None
         yield
     except BaseException:
-        with contextlib.suppress(OSError):  # not empty
-            for folder in made:
+        with uninterrupted(), contextlib.suppress(OSError):  # not empty
+            for folder in missing:
                 folder.rmdir()
         raise
 
@@ -123,6 +150,21 @@ def sweep(folder: Path) -> None:
 @contextmanager
 def _workplace(folder: Path) -> Iterator[Path]:
     """A locked folder in a folder, with one for what is new and one for what was moved aside."""
+    work = held = None
+    try:
+        with uninterrupted():
+            work, held = _make_workplace(folder)
+        yield work
+    finally:
+        with uninterrupted():
+            if work is not None:
+                _clear(work)
+            if held is not None:
+                os.close(held)
+
+
+def _make_workplace(folder: Path) -> tuple[Path, int | None]:
+    """And the descriptor that keeps it locked."""
     while True:
         work = Path(tempfile.mkdtemp(SUFFIX, PREFIX, folder))
         held = None
@@ -132,16 +174,10 @@ def _workplace(folder: Path) -> Iterator[Path]:
                 _lock(held)
             (work / "new").mkdir()
             (work / "old").mkdir()
-            break
+            return work, held
         except (FileNotFoundError, BlockingIOError):  # swept before it was locked
             if held is not None:
                 os.close(held)
-    try:
-        yield work
-    finally:
-        _clear(work)
-        if held is not None:
-            os.close(held)
 
 
 def _lock(descriptor: int) -> None:

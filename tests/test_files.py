@@ -6,13 +6,14 @@ import signal
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from marfast import files
-from marfast.files import claimed, replacing, sweep
+from marfast.files import claimed, replacing, sweep, uninterrupted
 from tests.limits import HANG
 
 on_unix = pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
@@ -215,6 +216,7 @@ def test_a_lock_is_not_followed_through_a_link(tmp_path: Path) -> None:
 
 COUNTER = """
 import sys
+import threading
 from pathlib import Path
 from marfast.files import claimed
 count = Path(sys.argv[1])
@@ -237,3 +239,47 @@ def test_claims_of_processes_exclude_each_other(tmp_path: Path) -> None:
     assert [process.wait(HANG) for process in several] == [0, 0, 0]
     assert (tmp_path / "count").read_text() == "150"
     assert os.listdir(tmp_path) == ["count"]
+
+
+def test_ctrl_c_waits_for_the_end_of_the_block() -> None:
+    seen = []
+
+    def run() -> None:
+        with uninterrupted():
+            signal.raise_signal(signal.SIGINT)
+            seen.append("rest of the block")
+        seen.append("what follows")
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert seen == ["rest of the block"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_error_of_the_block_comes_before_nobodys_ctrl_c() -> None:
+    with pytest.raises(OSError, match="full"), uninterrupted():
+        raise OSError("full")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])
+def test_a_handler_that_is_no_function_stays(handler: signal.Handlers) -> None:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with uninterrupted():
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_another_thread_leaves_signals_alone() -> None:
+    found = []
+
+    def run() -> None:
+        with uninterrupted():
+            found.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(HANG)
+    assert found == [signal.default_int_handler]

@@ -19,6 +19,7 @@ from marfast.cli.images import (
     write_image,
 )
 from marfast.cli.target import refuse_to_replace
+from marfast.files import uninterrupted
 
 VIEWABLE = 112  # pixels: small images in a grid are enlarged to at most this
 
@@ -47,33 +48,19 @@ class Folder:
     scale: int
     force: bool
     written: int = 0
-    before: object = None
-    """What was at the place of the next image."""
 
     def add(self, images: Tensor) -> None:
         for pixels in to_pixels(images):
             file = self.path / self.names[self.written]
-            self.before = _identity(file)
-            write_image(enlarge(pixels, self.scale), file, force=self.force)
-            self.written += 1
+            with uninterrupted():
+                write_image(enlarge(pixels, self.scale), file, force=self.force)
+                self.written += 1
 
     def finish(self) -> None:
         pass
 
     def describe(self) -> str:
-        written = self.written  # of the next image an interruption may have left the count alone
-        if written < len(self.names):
-            written += _identity(self.path / self.names[written]) not in (None, self.before)
-        return f"{written} of {len(self.names)} images are in {self.path}"
-
-
-def _identity(file: Path) -> object:
-    """Of what is there; None if nothing is."""
-    try:
-        found = file.lstat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+        return f"{self.written} of {len(self.names)} images are in {self.path}"
 
 
 @dataclass
