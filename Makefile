@@ -2,11 +2,13 @@
 #   PYTHON=python3.12     the interpreter that .venv is made from (3.10 or later)
 #   TORCH=torch==2.6.0    another torch requirement
 #   JOBS=2                how many processes run the tests
+#   COVERAGE=             run them faster, without
 
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 JOBS ?= 2
+COVERAGE ?= --cov --cov-report=term
 TRITON := triton==3.6.0
 
 VENV := .venv
@@ -29,7 +31,7 @@ demo: $(VENV)/installed  ## Generate a 10 x 10 grid of images: outputs/fashion-m
 # The second line makes all of this once more, in a copy with another op: not beside the first.
 PAGE := tests/build/test_adding_an_op.py
 test: $(VENV)/dev  ## Run the tests, with coverage of marfast/.
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --cov --cov-report=term --ignore $(PAGE)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(COVERAGE) --ignore $(PAGE)
 	$(BIN)/python -m pytest -q $(PAGE)
 
 test-emulation: $(VENV)/dev  ## Emulate the GPU kernels at MAR-B's real geometry, too, and mutate them (long).
