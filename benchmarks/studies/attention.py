@@ -23,7 +23,7 @@ from marfast.ops.op import OPS
 from tests.helpers import assert_as_accurate
 
 OP = OPS["attention"]
-LIBRARY = "PyTorch"  # what the "cpu" backend calls; on any device
+LIBRARY = "PyTorch"  # what the "torch" backend calls
 CALLS = 20  # in a graph
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # images under guidance, positions, heads, heads' dimension, queries wanted
@@ -98,11 +98,11 @@ def main() -> None:
         args = arguments(shape, dtype, options.device)
         runs = {}
         for name, verdict in OP.verdicts(args).items():
-            if name == "reference" or (name != "cpu" and verdict not in ("", "on request only")):
+            if name == "reference" or verdict not in ("", "on request only"):
                 continue
             run = OP.backends[name].run
             assert_as_accurate(run, OP.reference, [args])
-            who = LIBRARY if name == "cpu" else name
+            who = LIBRARY if name == "torch" else name
             runs[who] = repeated(functools.partial(run, *args), options.device)
         taken = timing.in_turn(runs, options.rounds)
         for name in runs:

@@ -39,7 +39,7 @@ def explain(model: FastMAR, batch: int, settings: Settings) -> list[Choice]:
         verdicts = choice.verdicts(op, a)
         before = [*verdicts][: [*verdicts].index(chosen.name)]
         key = (op.name, chosen.name, *(verdicts[name] for name in before))
-        others = {name: verdicts[name] or f"{chosen.name!r} is asked for" for name in before}
+        others = {name: verdicts[name] or f"{choice.forced()!r} is asked for" for name in before}
         found.setdefault(key, Choice(op.name, [], chosen.name, others, 0)).calls += 1
         sizes.setdefault(key, set()).add(tuple(a[0].shape))
 

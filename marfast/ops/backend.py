@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from marfast.ops.runtime import Verdict, check_memory, cpu, cuda, triton
+from marfast.ops.runtime import Verdict, check_memory, cpu, cuda, pytorch, triton
 
-_RUNTIMES: dict[str, Any] = {"cpu": cpu, "cuda": cuda, "triton": triton}
+_RUNTIMES: dict[str, Any] = {"cuda": cuda, "triton": triton, "cpu": cpu, "torch": pytorch}
+_FILES = {"torch": "pytorch"}  # a module named torch would hide torch itself from its package
 
 Args = Any
 """An op's arguments, bound: a named tuple of the statement's parameters."""
@@ -57,24 +58,23 @@ class Backend:
     can_run: Callable[[Args], Verdict]
     run: Callable[[Args], Tensor]
     on_request: bool = False  # taken only when forced
-    own_kernel: bool = True  # or the library's
 
     @classmethod
-    def in_folder(cls, folder: str, name: str, own_kernel: bool) -> "Backend":
-        """The file `name` of an op's folder, where the backend's runtime is."""
+    def in_folder(cls, folder: str, name: str) -> "Backend":
+        """The backend's file of an op's folder, where its runtime is."""
         runtime = _RUNTIMES[name]
 
         @functools.cache
         def file() -> Any:
-            return importlib.import_module(f"{folder}.{name}")
+            return importlib.import_module(f"{folder}.{_FILES.get(name, name)}")
 
         def can_run(a: Args) -> Verdict:
             verdict: Verdict = runtime.reaches(a._fields[0], a[0].device)
-            if verdict[0] and own_kernel:
+            if verdict[0]:
                 verdict = runtime.is_built()
             return file().can_run(a) if verdict[0] else verdict
 
-        by_bindings = own_kernel and runtime is not triton
+        by_bindings = runtime in (cpu, cuda)
 
         def run(a: Args) -> Tensor:
             if not by_bindings:
@@ -82,7 +82,7 @@ class Backend:
             result: Tensor = file().run(a)
             return result
 
-        return cls(name, can_run, run, runtime.ON_REQUEST, own_kernel)
+        return cls(name, can_run, run, runtime.ON_REQUEST)
 
 
 class AnyOp(Protocol):

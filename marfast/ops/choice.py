@@ -1,4 +1,7 @@
-"""Which backend runs a call: the first able one in ORDER, or the one that is forced."""
+"""Which backend runs a call: the first able one in ORDER, or the one that is forced.
+
+An op that lacks the forced backend runs by `torch`: forcing "cuda" forces it where there is one.
+"""
 
 import contextlib
 import os
@@ -11,7 +14,7 @@ from marfast.ops import self_check
 from marfast.ops.backend import AnyOp, Backend
 from marfast.ops.runtime import cpu
 
-ORDER = ("cuda", "triton", "cpu", "reference")
+ORDER = ("cuda", "triton", "cpu", "torch", "reference")
 """Every backend's name, the preferred first."""
 
 
@@ -31,18 +34,16 @@ _WATCH: ContextVar[Watch | None] = ContextVar("marfast_watch", default=None)
 def choose(op: AnyOp, a: Any) -> Backend:
     """The first backend, in ORDER, that can run the op with its bound arguments."""
     forced = _known(_FORCED.get())
-    for name in ORDER if forced == "auto" else (forced,):
+    auto = forced == "auto"
+    for name in ORDER if auto else (forced if forced in op.backends else "torch",):
         backend = op.backends.get(name)
-        if backend is None:
-            ok, reason = False, "this version has no such kernel for it"
-        elif backend.on_request and forced == "auto":
-            ok, reason = False, "it runs on request only"
-        else:
-            ok, reason = backend.can_run(a)
-            if ok and (reason := self_check.verdict(op, backend, a)):
-                ok = False
-        if backend is not None and ok:
-            if name == "reference" and forced == "auto":
+        if backend is None or (auto and backend.on_request):
+            continue
+        ok, reason = backend.can_run(a)
+        if ok and (reason := self_check.verdict(op, backend, a)):
+            ok = False
+        if ok:
+            if name == "torch" and auto and "cpu" in op.backends and a[0].device.type == "cpu":
                 cpu.warn_if_missing()
             if (watch := _WATCH.get()) is not None:
                 watch(op, a, backend)
@@ -69,7 +70,8 @@ def _known(name: str) -> str:
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Forces one backend ("cuda", "triton", "cpu" or "reference") for every op called inside.
+    """Forces one backend ("cuda", "triton", "cpu", "torch" or "reference") for every op called
+    inside; an op that has no such backend runs by "torch".
 
     Holds for the calling thread (a context variable). A forced backend that can't run a call raises
     `BackendUnavailable` with the reason; "auto" chooses freely again. The environment variable

@@ -16,13 +16,15 @@ by the op's own decorators, and gets the arguments bound by name, as `a.x` and `
     @double.example         random arguments by name, from a `Draw`
 
 A backend is a file of the folder, `cpu.py`, with `can_run(a)`, which has no side effect and is the
-only place that knows a limit, and `run(a)`. It is imported at its first use.
+only place that knows a limit, and `run(a)`. It is imported at its first use. Every op has a backend
+`torch`, which can run everywhere: without a file of its own it is the reference's formula.
 """
 
 import functools
 import inspect
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Generic, NamedTuple, ParamSpec
 
 import torch
@@ -59,7 +61,7 @@ class Op(Generic[P]):
 
     Args:
         statement: annotated as torch.library.infer_schema reads it, one tensor returned.
-        backends: what can run it besides the reference.
+        backends: what can run it besides the reference's formula.
         differentiable: whether gradients flow backward; an op that samples has none.
     """
 
@@ -75,8 +77,9 @@ class Op(Generic[P]):
         names = [parameter.name for parameter in parameters]
         defaults = [p.default for p in parameters if p.default is not p.empty]
         self.bind: Callable[..., Args] = namedtuple(self.name, names, defaults=defaults)  # type: ignore[misc]
-        table = (*backends, Backend("reference", lambda _: (True, ""), self._run_reference))
-        self.backends = {backend.name: backend for backend in table}
+        formula = Backend("torch", lambda _: (True, ""), self._run_reference)
+        reference = replace(formula, name="reference", on_request=True)
+        self.backends = {b.name: b for b in (formula, reference, *backends)}
 
         schema = torch.library.infer_schema(statement, mutates_args=())
         _LIBRARY.define(self.name + schema)
@@ -84,8 +87,8 @@ class Op(Generic[P]):
         self._overload: Any = getattr(torch.ops.marfast, self.name).default
         _LIBRARY.impl(self.name, self._run, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, self._run_fake, lib=_LIBRARY)
-        formula = Info(self._backward, _keep_inputs) if differentiable else Info(None, None)
-        self._record = make_autograd_impl(self._overload, formula)
+        recording = Info(self._backward, _keep_inputs) if differentiable else Info(None, None)
+        self._record = make_autograd_impl(self._overload, recording)
         _LIBRARY.impl(self.name, self._run_autograd, "Autograd", with_keyset=True)
         self._check_values: Callable[[Args], None] | None = None
         OPS[self.name] = self
@@ -186,20 +189,17 @@ class Op(Generic[P]):
 
 
 def op(
-    backends: Sequence[str] = (), library: Sequence[str] = (), differentiable: bool = True
+    backends: Sequence[str] = (), differentiable: bool = True
 ) -> Callable[[Callable[P, Tensor]], Op[P]]:
     """Makes the op that a function states, in the file of an op's folder that it stands in.
 
     Args:
         backends: the folder's other files.
-        library: those of them that call the library, and have no kernel of ours.
         differentiable: as for `Op`.
     """
 
     def stated(statement: Callable[P, Tensor]) -> Op[P]:
-        files = [
-            Backend.in_folder(statement.__module__, name, name not in library) for name in backends
-        ]
+        files = [Backend.in_folder(statement.__module__, name) for name in backends]
         return Op(statement, files, differentiable)
 
     return stated

@@ -73,7 +73,7 @@ def check(
     except RuntimeError as error:
         raise RuntimeError(
             f"{what} failed at its first use ({error}); if the device is lost with it, start anew "
-            f"with another backend: MARFAST_BACKEND=reference"
+            f"with another backend: MARFAST_BACKEND=torch"
         ) from error
     if off <= ALLOWED[dtype] * largest:  # NaN is not
         return ""

@@ -44,7 +44,7 @@ def test_a_loaded_model_packs_once_and_reports(packed: Callable[[], int]) -> Non
     pipeline = tiny_pipeline()
     report = marfast.warmup(pipeline, batch=2, cfg=2.0)
     assert report.seconds > 0
-    ran = {"ddpm_sample": ["cpu" if cpu.is_built()[0] else "reference"]}
+    ran = {"ddpm_sample": ["cpu" if cpu.is_built()[0] else "torch"]}
     assert ran.items() <= report.backends.items()
     assert (report.graphs, report.no_graphs) == (
         0,

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from marfast import ops
 from marfast.ops.denoise.cpu import GROUP
-from marfast.ops.head import device_time_embedding
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu, cuda
 from marfast.reference import SimpleMLPAdaLN, head
-from marfast.reference.timesteps import timestep_embedding
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 from tests.ops.heads import OnOneDevice
 from tests.ops.heads import denoise_inputs as inputs
@@ -150,10 +148,3 @@ def test_the_gpus_launches_take_nothing_from_the_host_after_the_first(monkeypatc
     assert first.count("layer_norm_modulate") == depth + 1
     assert first.count("silu_sum") == 1
     assert len(first) == 4 * depth + 8
-
-
-@pytest.mark.parametrize("frequencies", [7, 256])
-def test_the_embedding_made_on_the_device_is_the_references(frequencies):
-    t = torch.tensor([0, 1, 500, 999])
-    expected = timestep_embedding(t, frequencies)
-    assert torch.equal(device_time_embedding(t, frequencies), expected)

@@ -59,7 +59,7 @@ def strided_and_freed(tensor: Tensor) -> Tensor:
     return strided
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "torch", "reference"])
 @pytest.mark.parametrize("lose", [freed, freed_in_the_middle, cut_off, strided_and_freed])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("name", "field", "entry"), PLACES)
@@ -96,7 +96,7 @@ def test_packed_weights_that_are_gone_are_named(name: str, needs_native: None) -
 def test_an_empty_tensor_needs_no_memory(needs_native: None) -> None:
     x = torch.zeros(0, 8)
     x.untyped_storage().resize_(0)
-    for backend in ("cpu", "reference"):
+    for backend in ("cpu", "torch", "reference"):
         with ops.backend(backend):
             assert ops.layer_norm_modulate(x, x, x).shape == (0, 8)
 
@@ -109,7 +109,7 @@ def negated(tensor: Tensor) -> Tensor:
     return view
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("backend", ["cpu", "torch", "reference"])
 @pytest.mark.parametrize(("name", "field", "entry"), PLACES)
 @pytest.mark.usefixtures("needs_native")
 def test_a_negated_view_is_its_numbers(

@@ -45,7 +45,7 @@ def _reference(a: Args) -> Tensor:
 
 @pytest.fixture
 def probe(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An op with all four backends, each of which can be made unable; results tell who ran."""
+    """An op with every backend, each of which can be made unable; results tell who ran."""
     op = PROBE
     reasons: dict[str, str] = {}
     monkeypatch.setattr(op, "backends", dict(op.backends))
@@ -68,7 +68,10 @@ def test_the_order_is_that_of_the_table(probe):
     for name in OTHERS:
         assert who(op) == name
         reasons[name] = "not today"
-    assert who(op) == "reference"
+    with pytest.raises(BackendUnavailable, match="'auto' can't run probed: not today"):
+        who(op)  # the reference runs on request alone
+    with ops.backend("reference"):
+        assert who(op) == "reference"
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -97,16 +100,23 @@ def test_a_forced_backend_that_cannot_run_says_why(probe):
         who(op)
 
 
-def test_a_forced_backend_that_the_op_lacks_says_so(probe):
+def test_an_op_without_the_forced_backend_runs_by_torch(probe):
     op, _ = probe
     del op.backends["cuda"]
-    with ops.backend("cuda"), pytest.raises(BackendUnavailable, match="no such kernel for it"):
-        who(op)
+    with ops.backend("cuda"):
+        assert who(op) == "torch"
+
+
+def test_torch_is_the_references_formula_where_it_has_no_file():
+    x = torch.full((2,), 3.0)
+    assert set(PROBE.backends) == {"torch", "reference"}
+    with ops.backend("torch"):
+        assert PROBE(x).tolist() == [18.0, 18.0]
 
 
 def test_an_unknown_backend_lists_the_known_ones():
     with (
-        pytest.raises(ValueError, match="'gpu'; known are auto, cuda, triton, cpu, reference"),
+        pytest.raises(ValueError, match=f"'gpu'; known are auto, {', '.join(ORDER)}"),
         ops.backend("gpu"),
     ):
         pass
@@ -198,8 +208,8 @@ def test_which_fills_in_defaults(probe):
     OPS["probed"] = op
     try:
         assert ops.which("probed", torch.ones(1)) == "cuda"
-        reasons.update(dict.fromkeys(OTHERS, "no"))
-        assert ops.which("probed", torch.ones(1)) == "reference"
+        reasons.update(dict.fromkeys(("cuda", "triton", "cpu"), "no"))
+        assert ops.which("probed", torch.ones(1)) == "torch"
     finally:
         del OPS["probed"]
 
@@ -225,7 +235,7 @@ def test_the_environment_forces_a_backend():
     assert run(CALL, MARFAST_BACKEND="reference").stdout == "reference\n"
     assert "BackendUnavailable: backend 'triton'" in run(CALL, MARFAST_BACKEND="triton").stderr
     unknown = run(CALL, MARFAST_BACKEND="gpu").stderr
-    assert "ArgumentError: backend: 'gpu'; known are auto, cuda, triton, cpu, reference" in unknown
+    assert f"ArgumentError: backend: 'gpu'; known are auto, {', '.join(ORDER)}" in unknown
 
 
 WITHOUT_EXTENSION = """

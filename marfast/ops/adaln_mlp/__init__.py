@@ -12,7 +12,7 @@ from marfast.ops.runtime import DTYPES
 from marfast.reference import head
 
 
-@op(backends=("cuda", "triton", "cpu"))
+@op(backends=("cuda", "triton", "cpu", "torch"))
 def adaln_mlp(
     x: Tensor,
     shift: Tensor,

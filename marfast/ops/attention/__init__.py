@@ -1,6 +1,7 @@
 """`attention`: softmax(QKᵀ/√hd)V from a packed QKV projection."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from marfast.ops.runtime import DTYPES, check_memory, short_dtype
 from marfast.reference import transformer
 
 
-@op(backends=("cuda", "triton", "cpu"), library=("cpu",))
+@op(backends=("cuda", "triton", "torch"))
 def attention(qkv: Tensor, queries: Tensor | None = None, causal: bool = False) -> Tensor:
     """Multi-head self-attention, as a packed projection gives it and the next projection takes it.
 
@@ -81,15 +82,16 @@ def _fake(a: Args) -> Tensor:
 def _reference(a: Args) -> Tensor:
     if forward_ad._current_level >= 0:  # torch's fused kernels have no forward-mode formula
         with sdpa_kernel(SDPBackend.MATH):
-            return _by_torch(a)
-    return _by_torch(a)
+            return at_positions(a, transformer.attention)
+    return at_positions(a, transformer.attention)
 
 
-def _by_torch(a: Args) -> Tensor:
+def at_positions(a: Args, attend: Callable[..., Tensor]) -> Tensor:
+    """attend(qkv, queries=, causal=) for queries that are positions, and NaN for the others."""
     if a.queries is None:
-        return transformer.attention(a.qkv, causal=a.causal)
+        return attend(a.qkv, queries=None, causal=a.causal)
     known = a.queries.clamp(0, a.qkv.shape[1] - 1)
-    out = transformer.attention(a.qkv, queries=known, causal=a.causal)
+    out = attend(a.qkv, queries=known, causal=a.causal)
     return out.masked_fill((known != a.queries)[..., None], math.nan)
 
 

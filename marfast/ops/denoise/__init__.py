@@ -13,7 +13,7 @@ from marfast.ops.runtime import DTYPES
 from marfast.reference import head
 
 
-@op(backends=("cuda", "triton", "cpu"))
+@op(backends=("cuda", "triton", "cpu", "torch"))
 def denoise(
     x: Tensor, t: Tensor, cond: Tensor, weights: Sequence[Tensor], packed: Tensor | None = None
 ) -> Tensor:

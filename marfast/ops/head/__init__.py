@@ -1,4 +1,4 @@
-"""What the head's ops share: its sizes, read off its weights, and the embedding of timesteps."""
+"""What the head's ops share: its sizes, read off its weights, and its options."""
 
 import functools
 from collections.abc import Sequence
@@ -10,7 +10,6 @@ from torch import Tensor
 from marfast.ops import checks
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES
-from marfast.reference import timesteps
 from marfast.reference.diffusion import HeadOptions
 
 
@@ -69,14 +68,3 @@ def options_of(a: Args, guided: bool = False) -> HeadOptions:
 @functools.cache
 def _stated(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name in HeadOptions._fields)
-
-
-@functools.lru_cache(maxsize=16)
-def _rates(half: int, device: torch.device) -> Tensor:
-    return timesteps.angular_rates(half).to(device)
-
-
-def device_time_embedding(t: Tensor, frequencies: int) -> Tensor:
-    """The reference's sinusoids of t, computed where t is: after the first call on a device nothing
-    is copied from the host, so that a graph captures it."""
-    return timesteps.sinusoids(t, _rates(frequencies // 2, t.device), frequencies)

@@ -30,7 +30,7 @@ class Launches:
 
     def linear(
         self,
-        out: Tensor,
+        out: Tensor | None,
         x: Tensor,
         layer: Layer,
         *,
@@ -39,6 +39,8 @@ class Launches:
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
+        if out is None:
+            out = x.new_empty((len(x), len(layer.weight)), dtype=layer.weight.dtype)
         if norm is None:
             x = rows_adjacent(x.to(layer.weight.dtype))
         else:

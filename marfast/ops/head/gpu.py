@@ -1,4 +1,4 @@
-"""The head on a GPU, as launches of one backend's kernels: once, or for all steps of a sample.
+"""The head as launches of one backend's kernels: once, or for all steps of a sample.
 
     T = W2 SiLU(W1 e(t) + b1) + b2, c = W_c z + b_c                3 products
     M = W_ada SiLU(T + c) + b_ada, of each block and the end       1 silu_sum, d + 1 products
@@ -10,8 +10,8 @@ adaLN is hoisted out of the loop of steps: none waits for it, and its products a
 times rows. A chunk has as many steps as keep M within MODULATION_BUDGET; where not even one does,
 rows are taken in groups. Nothing here asks the device anything, so that a graph captures it.
 
-The residual stream and M are float32 whatever the weights are; what enters a product has their
-dtype.
+The residual stream and M are float32 whatever half precision the weights have; what enters a
+product has their dtype. The kernels are PyTorch's own, too (head/pytorch.py), on any device.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,11 +22,11 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.ops.ddpm_step import Step
-from marfast.ops.head import device_time_embedding
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.head_weights import HeadWeights, Layer
+from marfast.reference.timesteps import timestep_embedding
 
 MODULATION_BUDGET = 1 << 30
 """Bytes that the modulation may take; past it, it is computed for fewer steps or rows at a time."""
@@ -37,7 +37,7 @@ class Launches(Protocol):
 
     def linear(
         self,
-        out: Tensor,
+        out: Tensor | None,
         x: Tensor,
         layer: Layer,
         *,
@@ -46,9 +46,9 @@ class Launches(Protocol):
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Fills `out` with y = norm(x) Wᵀ + b; or with these options' activation of y, rounded to
-        the weights' dtype, for the next product; or with residual + gate y, where `out` may be the
-        residual."""
+        """Fills `out` with y = norm(x) Wᵀ + b; or with these options' activation of y, for the next
+        product; or with residual + gate y, where `out` may be the residual. Without `out`, the
+        result is a tensor of the weights' dtype."""
 
     def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """Fills `out` [P, w], of the weights' dtype, with SiLU(T + c): row p takes the rows
@@ -70,24 +70,30 @@ class Steps(NamedTuple):
 class Head:
     """A head's weights and options, and what computes with them."""
 
-    def __init__(self, weights: Sequence[Tensor], options: HeadOptions, launches: Launches) -> None:
+    def __init__(
+        self,
+        weights: Sequence[Tensor],
+        options: HeadOptions,
+        launches: Launches,
+        stream: torch.dtype = torch.float32,
+    ) -> None:
         self.weights = HeadWeights.of(weights)
         self.options = options
         self.launches = launches
+        self.stream = stream  # the dtype of the residual stream, of M, T and c
         self.width, self.frequencies = self.weights.time_in.weight.shape
         self.dtype = weights[0].dtype
 
     def time(self, embedding: Tensor) -> Tensor:
         """T [S, w] of e(t) [S, frequencies]."""
-        sizes = (len(embedding), self.width)
-        hidden = embedding.new_empty(sizes, dtype=self.dtype)
         silu = HeadOptions()  # whatever the blocks' activation is
-        self.launches.linear(hidden, embedding, self.weights.time_in, activate=silu)
-        return self.launches.linear(embedding.new_empty(sizes), hidden, self.weights.time_out)
+        hidden = self.launches.linear(None, embedding, self.weights.time_in, activate=silu)
+        out = embedding.new_empty((len(embedding), self.width), dtype=self.stream)
+        return self.launches.linear(out, hidden, self.weights.time_out)
 
     def condition(self, z: Tensor) -> Tensor:
         """c [R, w] of z [R, D]."""
-        out = z.new_empty((len(z), self.width), dtype=torch.float32)
+        out = z.new_empty((len(z), self.width), dtype=self.stream)
         return self.launches.linear(out, z, self.weights.cond)
 
     def modulation(self, time: Tensor, condition: Tensor, pairs: int) -> Tensor:
@@ -106,7 +112,7 @@ class Head:
     def __call__(self, out: Tensor, x: Tensor, modulation: Tensor) -> Tensor:
         """Fills `out` [R, 2C] for x [R, C] and M [R, (3 d + 2) w]."""
         *blocks, shift, scale = modulation.split(self.width, dim=1)
-        stream = x.new_empty((len(x), self.width), dtype=torch.float32)
+        stream = x.new_empty((len(x), self.width), dtype=self.stream)
         self.launches.linear(stream, x, self.weights.input)
         parts = zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True)
         for block, (of_shift, of_scale, gate) in zip(self.weights.blocks, parts, strict=True):
@@ -141,14 +147,13 @@ def adaln_mlp(
     """Fills `out` [R, w], which may be x, with x + gate (W₂ act(W₁ norm(x) + b₁) + b₂)."""
     mlp_in, mlp_out = layers
     with profiling.range("adaln_mlp", len(x)):
-        hidden = x.new_empty(x.shape, dtype=mlp_in.weight.dtype)
-        launches.linear(hidden, x, mlp_in, norm=norm, activate=options)
+        hidden = launches.linear(None, x, mlp_in, norm=norm, activate=options)
         return launches.linear(out, hidden, mlp_out, gate=gate, residual=x)
 
 
 def denoise(head: Head, out: Tensor, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
     """Fills `out` [R, 2C], as the op."""
-    embedding = device_time_embedding(t, head.frequencies)
+    embedding = timestep_embedding(t, head.frequencies)
     group = pairs_in_budget(head.weights)
     with profiling.range("denoise", len(x)):
         for first in range(0, len(x), group):
@@ -164,7 +169,7 @@ def sample(a: Args, head_of: Callable[[int], Head]) -> Tensor:
     out: Tensor = a.noise.new_empty(a.noise.shape)
     if tokens == 0:
         return out
-    embedding = device_time_embedding(a.timesteps, a.weights[0].shape[1])
+    embedding = timestep_embedding(a.timesteps, a.weights[0].shape[1])
     noise, schedule = a.noise.contiguous(), a.schedule.contiguous()
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
     copies = len(a.cond) // tokens  # rows of a token: 2 under guidance

@@ -46,7 +46,7 @@ class Launches:
 
     def linear(
         self,
-        out: Tensor,
+        out: Tensor | None,
         x: Tensor,
         layer: Layer,
         *,
@@ -55,6 +55,8 @@ class Launches:
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
+        if out is None:
+            out = x.new_empty((len(x), len(layer.weight)), dtype=layer.weight.dtype)
         return launch_linear(
             out,
             x,

@@ -1,0 +1,19 @@
+"""`denoise` by PyTorch's own operators, launch by launch (marfast/ops/head/gpu.py)."""
+
+from torch import Tensor
+
+from marfast.ops.head import gpu, options_of
+from marfast.ops.head.pytorch import head_of
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict
+
+
+def can_run(a: Args) -> Verdict:
+    return True, ""
+
+
+def run(a: Args) -> Tensor:
+    rows, channels = a.x.shape
+    head = head_of(a, options_of(a))
+    out = a.x.new_empty((rows, 2 * channels), dtype=head.stream)
+    return gpu.denoise(head, out, a.x, a.t, a.cond).to(a.x.dtype)

@@ -1,0 +1,86 @@
+"""The head's launches by PyTorch's own operators, for any device, dtype and size.
+
+What enters a product of float16 weights, and what comes out of it, is kept within float16's range,
+as Triton's kernels do: what overflowed would be NaN after the next LayerNorm.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from marfast.ops.ddpm_step import Step
+from marfast.ops.head import gpu
+from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.op import Args
+from marfast.reference import diffusion, head
+from marfast.reference.diffusion import HeadOptions
+from marfast.reference.head_weights import Layer
+
+
+class Launches:
+    """Of any layers."""
+
+    def linear(
+        self,
+        out: Tensor | None,
+        x: Tensor,
+        layer: Layer,
+        *,
+        norm: Norm | None = None,
+        activate: HeadOptions | None = None,
+        gate: Tensor | None = None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
+        dtype = layer.weight.dtype
+        x = x if norm is None else _normed(x, norm)
+        as_it_is = activate is None and gate is None and out is not None and out.dtype == dtype
+        x = _in_range(x, dtype).to(dtype)
+        y = torch.addmm(layer.bias, x, layer.weight.t(), out=out if as_it_is else None)
+        if activate is not None:
+            y = head.activate(_in_range(y, dtype), activate)
+        if as_it_is or out is None:
+            return y
+        y = _in_range(y, dtype).to(out.dtype)
+        if gate is None or residual is None:
+            return out.copy_(y)
+        return torch.addcmul(residual, gate, y, out=out)
+
+    def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        together = len(out) // len(time)  # rows of `out` that share a row of T
+        pairs = time[:, None] + condition.unflatten(0, (-1, together))
+        return out.copy_(F.silu(pairs, inplace=True).flatten(0, 1))
+
+    def step(self, out: Tensor, step: Step) -> None:
+        out.unflatten(0, (-1, len(step.x))).copy_(diffusion.ddpm_step(**step._asdict()))
+
+
+def head_of(a: Args, options: HeadOptions) -> gpu.Head:
+    """The head of an op's bound arguments, the first of which has the stream's dtype or less."""
+    stream = wide(a[0].dtype)
+    made = gpu.Head(a.weights, options, Launches(), stream)
+    blocks = [
+        block._replace(norm=Layer(*(tensor.to(stream) for tensor in block.norm)))
+        for block in made.weights.blocks
+    ]
+    made.weights = made.weights._replace(blocks=tuple(blocks))
+    return made
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What is neither a factor nor a result is computed in: at least float32."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _normed(x: Tensor, norm: Norm) -> Tensor:
+    """[R, w]; the parts of `norm` have x's dtype."""
+    normed = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    if norm.shift is None or norm.scale is None:
+        return normed
+    return torch.addcmul(norm.shift, normed, norm.scale + 1)
+
+
+def _in_range(x: Tensor, dtype: torch.dtype) -> Tensor:
+    if dtype != torch.float16:
+        return x
+    largest = torch.finfo(dtype).max
+    return x.clamp(-largest, largest)
