@@ -125,11 +125,11 @@ class FastBlockForward(FastMethod):
         return self.block.found()
 
     def __call__(self, module: Any, own: Own, x: Tensor) -> Tensor:
-        usual = x.device.type == "cpu" and x.dtype == torch.float32 and x.dim() == 3
+        usual = x.dtype == torch.float32 and x.dim() == 3
         if usual and x.numel() and not _is_recorded(module, x):
             with self.backend_in_force(), autocast(x.device, self.dtype):
                 block = self.block.bind(module)
-                if block.by_kernels:
+                if block.by_ops:
                     return block(x)
         output: Tensor = own(x)
         return output

@@ -117,7 +117,7 @@ class CapturedLoop:
                 raise CaptureFailed(str(error)) from error
             self.graphs.append(graph)
         self.bytes = max(0, device.reserved() - before)
-        self.weights = loop.model.head.weights  # the graphs read them
+        self.weights = loop.model.weights  # the graphs read them
         del loop.model  # it may be what keeps these graphs
 
     def run(
@@ -187,5 +187,5 @@ def key_of(
         model.dtype,
         autocast,
         choice.forced(),
-        tuple(weight.data_ptr() for weight in (*module.parameters(), *model.head.weights)),
+        tuple(weight.data_ptr() for weight in (*module.parameters(), *model.weights)),
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from marfast import ops
 from marfast.model.own import Verdicts, anyone_watches, is_touched, parts_of
-from marfast.model.packing import Packing, cpu_kernels_take
+from marfast.model.packing import Packing, ops_take
 from marfast.model.trial import same, trial_of
 from marfast.reference import transformer
 
@@ -110,7 +110,12 @@ class BoundBlock:
         self.layers = layers
 
     @property
-    def by_kernels(self) -> bool:
+    def weights(self) -> list[Tensor]:
+        """What the ops read, in the dtype that it is computed in."""
+        return [tensor for layer in self.layers for tensor in (layer.weight, layer.bias)]
+
+    @property
+    def by_ops(self) -> bool:
         """Whether it runs by the ops, and not by the module's own code."""
         return bool(self.layers)
 
@@ -142,17 +147,17 @@ class FastBlock:
         return self._verdicts.known()
 
     def bind(self, block: Any) -> BoundBlock:
-        """This block as it is now. Its own code runs where the kernels can't, where it is no plain
+        """This block as it is now. Its own code runs where no op is asked for, where it is no plain
         block, and where it turns out to compute something else."""
-        by_kernels = (
+        by_ops = (
             is_plain_block(block)
             and block.attn.qkv.weight.dtype == torch.float32
-            and cpu_kernels_take(block.attn.qkv.weight)
+            and ops_take(block.attn.qkv.weight)
             and not self._verdicts.of(
                 block, torch.get_default_dtype(), lambda: _known_answer(block)
             )
         )
-        if not by_kernels:
+        if not by_ops:
             return BoundBlock(block, ())
         qkv, proj, fc1, fc2 = self._packings
         return BoundBlock(

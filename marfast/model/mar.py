@@ -74,6 +74,12 @@ class FastMAR:
         return device
 
     @property
+    def weights(self) -> list[Tensor]:
+        """What head and blocks read in the ops, as `update` found or cast it."""
+        blocks = (*self._encoder, *self._decoder)
+        return [*self.head.weights, *(weight for block in blocks for weight in block.weights)]
+
+    @property
     def graphs(self) -> Any:
         """What generation has captured of this model."""
         return self.kept.graphs

@@ -44,6 +44,12 @@ def cpu_kernels_take(weight: Tensor) -> bool:
     return chosen and not cpu.why_not(weight)
 
 
+def ops_take(weight: Tensor) -> bool:
+    """Whether a transformer's block with such weights is to run by the ops, here and now: where the
+    CPU's kernels would, or where another backend is forced."""
+    return cpu_kernels_take(weight) or choice.forced() not in ("auto", "cpu", "reference")
+
+
 Fingerprint = tuple[object, ...]
 
 

@@ -13,6 +13,7 @@ from marfast import profiling
 from marfast.generation import Pipeline
 from marfast.generation.graphs import Graphs
 from marfast.generation.randomness import Generators
+from marfast.model import FastMAR
 from tests.generation.recorder import Recorder
 from tests.models import tiny_pipeline
 
@@ -150,6 +151,21 @@ def test_weights_written_in_place_are_followed_and_new_ones_run_the_plain_loop(
         pipeline.model.module.load_state_dict(state, assign=True)
         assert torch.equal(pipeline.generate(LABELS, seed=1), images)
         assert replays() == before
+
+
+def test_weights_that_were_cast_for_the_blocks_are_followed(recorder: Recorder) -> None:
+    with marfast.backend("torch"):
+        tiny = tiny_pipeline()
+        pipeline = Pipeline(FastMAR(tiny.model.module, torch.bfloat16), tiny.settings)
+        pipeline.model.graphs = Graphs(recorder)
+        marfast.warmup(pipeline, batch=3)
+        before = pipeline.generate(LABELS, seed=1)
+        with torch.no_grad():
+            pipeline.model.module.encoder_blocks[0].mlp.fc1.weight.mul_(1.5)
+        after = pipeline.generate(LABELS, seed=1)
+        fresh = Pipeline(FastMAR(pipeline.model.module, torch.bfloat16), pipeline.settings)
+        assert torch.equal(after, fresh.generate(LABELS, seed=1))
+        assert not torch.equal(after, before)
 
 
 def test_the_least_recently_used_are_dropped_when_memory_is_full(pipeline: Pipeline) -> None:

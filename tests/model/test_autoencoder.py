@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import marfast
 from marfast.checkpoints import CheckpointError
 from marfast.model import KLTokenizer, autoencoder, load_tokenizer
 from marfast.ops import choice
@@ -66,6 +67,15 @@ def test_the_kernel_runs(needs_native: None) -> None:
     with choice.used() as used:
         KLTokenizer(tiny_autoencoder()).decode(numbers(1, 4, 3, 3))
     assert used == {"group_norm_silu": {"cpu"}}
+
+
+@pytest.mark.parametrize("forced", ["cuda", "torch"])
+def test_a_forced_backend_without_such_a_kernel_decodes(forced: str) -> None:
+    tokens = numbers(1, 4, 3, 3)
+    with marfast.backend(forced), choice.used() as used:
+        image = KLTokenizer(tiny_autoencoder()).decode(tokens)
+    assert used == {"group_norm_silu": {"torch"}}
+    assert image.isfinite().all()
 
 
 def test_the_module_is_left_as_it_was() -> None:

@@ -1,11 +1,16 @@
 """A transformer block through the ops against the block's own code."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
 
 import marfast
 from marfast.model.block import FastBlock, is_plain_block
+from marfast.model.packing import autocast
+from marfast.ops import BackendUnavailable, choice
+from marfast.ops.op import OPS
 from marfast.reference.transformer import Block
 
 ROWS = torch.arange(3)[:, None]
@@ -28,15 +33,49 @@ def test_same_result(block: Block, queries: torch.Tensor | None) -> None:
     torch.testing.assert_close(fast(x, ROWS, queries), expected, rtol=1e-5, atol=1e-5)
     with marfast.backend("reference"):
         fast = kept.bind(block)
-        assert not fast.by_kernels
+        assert not fast.by_ops
         assert torch.equal(fast(x, ROWS, queries), expected)
+
+
+@pytest.mark.parametrize(
+    ("forced", "attention"), [("torch", "torch"), ("cuda", "cuda"), ("triton", "triton")]
+)
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+@torch.no_grad()
+def test_a_forced_backend_reaches_the_block(
+    block: Block,
+    forced: str,
+    attention: str,
+    dtype: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for op in map(OPS.__getitem__, ("attention", "fused_linear")):
+        for name in {"cuda", "triton"} & op.backends.keys():  # as on a device that has them
+            made = dataclasses.replace(op.backends["torch"], name=name)
+            monkeypatch.setitem(op.backends, name, made)
+    x = torch.randn(3, 11, 80)
+    with marfast.backend(forced), autocast(x.device, dtype), choice.used() as used:
+        fast = FastBlock().bind(block)
+        actual = fast(x, ROWS, QUERIES)
+        expected = block(x)[ROWS, QUERIES]
+    linear = forced if forced in OPS["fused_linear"].backends else "torch"
+    assert used == {"attention": {attention}, "fused_linear": {linear}}
+    assert {weight.dtype for weight in fast.weights} == {dtype or torch.float32}
+    bound = 1e-5 if dtype is None else 5e-2
+    torch.testing.assert_close(actual, expected.float(), rtol=bound, atol=bound)
+
+
+@torch.no_grad()
+def test_a_forced_backend_that_the_block_cannot_have_says_why(block: Block) -> None:
+    with marfast.backend("cuda"), pytest.raises(BackendUnavailable, match="qkv is on cpu"):
+        FastBlock().bind(block)(torch.randn(3, 11, 80), ROWS)
 
 
 @torch.no_grad()
 def test_new_weights_are_taken(block: Block, needs_native: None) -> None:
     kept = FastBlock()
     fast = kept.bind(block)
-    assert fast.by_kernels
+    assert fast.by_ops
     x = torch.randn(3, 11, 80)
     before = fast(x, ROWS)
     block.mlp.fc1.weight.data.mul_(2)

@@ -94,7 +94,7 @@ def test_the_references_head_compiles_whole() -> None:
 def test_a_decoder_block_compiles_whole(needs_native: None, wanted: int | None) -> None:
     block, nodes = Block(32, 2).eval(), Nodes()
     fast = FastBlock().bind(block)
-    assert fast.by_kernels
+    assert fast.by_ops
     x, rows = torch.randn(2, 9, 32), torch.arange(2)[:, None]
     queries = None if wanted is None else torch.randint(0, 9, (2, wanted))
     compiled = torch.compile(fast.__call__, fullgraph=True, backend=nodes)
