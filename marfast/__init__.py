@@ -1,10 +1,16 @@
-"""marfast: MAR image generation, several times faster, from the same weights and seeds."""
+"""marfast: MAR image generation, several times faster, from the same weights and seeds.
 
-from marfast import startup
+Importing it imports neither torch nor anything of its own that does: a name's home is imported when
+the name is first used.
+"""
 
-with startup.importing():
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from marfast._version import __version__
+
+if TYPE_CHECKING:
     from marfast import ops, reference
-    from marfast._version import __version__
     from marfast.drop_in import accelerate, findings, restore
     from marfast.drop_in.warmup import refresh, warmup
     from marfast.generation.load import load
@@ -24,3 +30,39 @@ __all__ = [
     "verify",
     "warmup",
 ]
+
+_HOMES = {
+    "accelerate": "drop_in",
+    "backend": "ops.choice",
+    "findings": "drop_in",
+    "load": "generation.load",
+    "refresh": "drop_in.warmup",
+    "restore": "drop_in",
+    "verify": "verifying",
+    "warmup": "drop_in.warmup",
+}
+_ROOMS = (
+    "bench",
+    "checkpoints",
+    "drop_in",
+    "errors",
+    "generation",
+    "model",
+    "ops",
+    "profiling",
+    "reference",
+    "verifying",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"marfast.{name}")
+    if name in _HOMES:
+        found = getattr(import_module(f"marfast.{_HOMES[name]}"), name)
+        return globals().setdefault(name, found)
+    raise AttributeError(f"module 'marfast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})

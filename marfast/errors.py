@@ -58,6 +58,10 @@ class ExistingFile(PathError, FileExistsError):
     """An argument that names a file that is there, and isn't to be replaced."""
 
 
+class BackendUnavailable(RuntimeError):
+    """A forced backend can't run the op with these arguments."""
+
+
 class CheckpointError(ValueError):
     """A file that can't be loaded; the message names the file and the key."""
 

@@ -124,6 +124,24 @@ def test_importing_marfast_leaves_the_cases_alone() -> None:
     )
 
 
+def test_every_public_name_is_found_at_its_first_use() -> None:
+    run(
+        "import sys, types, marfast\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert {*marfast.__all__} <= {*dir(marfast)}\n"
+        "from marfast import *\n"
+        "import marfast.drop_in, marfast.ops.choice, marfast.verifying\n"
+        "assert marfast.accelerate is accelerate is marfast.drop_in.accelerate\n"
+        "assert backend is marfast.ops.choice.backend and verify is marfast.verifying.verify\n"
+        "rooms = [getattr(marfast, name) for name in marfast._ROOMS]\n"
+        "assert all(isinstance(room, types.ModuleType) for room in rooms)\n"
+        "assert not hasattr(marfast, 'nothing')\n"
+        "try: from marfast import nothing\n"
+        "except ImportError: pass\n"
+        "else: raise AssertionError\n"
+    )
+
+
 def test_loading_leaves_the_compiler_alone() -> None:
     run(
         "import sys, marfast\n"

@@ -4,6 +4,8 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -21,21 +23,35 @@ from marfast.cli.profile import profile
 from marfast.cli.verify import verify
 
 
+class _Interrupted(Exception):
+    """Ctrl-C, which a command has said nothing of. Versions of typer differ in what they say."""
+
+
+@contextmanager
+def _noticing_ctrl_c() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise _Interrupted from None
+
+
 class OneLineErrors(TyperGroup):
     """A group whose errors are one line on stderr, without usage or boxes."""
 
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        with _noticing_ctrl_c():
+            return super().make_context(*args, **options)
+
     def invoke(self, context: Any) -> Any:
-        try:
+        with _noticing_ctrl_c():
             return super().invoke(context)
-        except KeyboardInterrupt:
-            echo("interrupted", err=True)
-            raise typer.Exit(startup.INTERRUPTED) from None
 
     def main(self, *args: Any, **options: Any) -> Any:
         try:
             with one_line():
                 status = super().main(*args, **options | {"standalone_mode": False})
-        except typer.Abort:
+        except (_Interrupted, typer.Abort):
+            echo("interrupted", err=True)
             status = startup.INTERRUPTED
         except Exception as error:
             # What the parser raises is known by these attributes in every version of typer.
@@ -111,6 +127,9 @@ def main() -> None:
     escape_what_streams_lack()
     try:
         app(prog_name="marfast")
+    except KeyboardInterrupt:
+        echo("interrupted", err=True)
+        sys.exit(startup.INTERRUPTED)
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left that could be interrupted
         _forget_unwritten()

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 import typer
 
 from marfast import startup
-from marfast.checkpoints.conversion import convert as write
 from marfast.cli import options
 from marfast.cli.console import echo, print_json, print_pairs
 from marfast.cli.errors import reported_as
@@ -44,6 +43,8 @@ def convert(
 
     Every weight is checked first. OUT appears whole or not at all.
     """
+    with startup.importing():
+        from marfast.checkpoints.conversion import convert as write
     with _interruptible(), reported_as("IN", model="IN", out="OUT"):
         done = write(model, out, preset, weights=weights, dtype=dtype, force=force)
     if as_json:

@@ -3,14 +3,14 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
 import typer
 
-from marfast.errors import ArgumentError, is_out_of_memory
-from marfast.generation.load import check_device as check_torch_device
-from marfast.ops import choice
-from marfast.ops.runtime import cpu
+from marfast.errors import ArgumentError, BackendUnavailable, is_out_of_memory
+
+if TYPE_CHECKING:
+    import torch
 
 _VARIABLES = {"backend": "MARFAST_BACKEND", "MARFAST_CPU_ISA": "MARFAST_CPU_ISA"}
 """Arguments that a program's user gives by the environment."""
@@ -51,7 +51,7 @@ def one_line() -> Iterator[None]:
     """Turns what no command has foreseen, and is still no bug, into an error of one line."""
     try:
         yield
-    except choice.BackendUnavailable as error:
+    except BackendUnavailable as error:
         raise bad("MARFAST_BACKEND", str(error)) from None
     except (MemoryError, OSError, RuntimeError) as error:
         if is_out_of_memory(error):
@@ -63,13 +63,18 @@ def one_line() -> Iterator[None]:
 
 def check_environment() -> None:
     """The variables that choose a backend, before any work depends on them."""
+    from marfast.ops import choice
+    from marfast.ops.runtime import cpu
+
     forced = os.environ.get("MARFAST_BACKEND") or "auto"
     with reported_as("MARFAST_BACKEND"), choice.backend(forced):
         cpu.is_built()
 
 
-def check_device(device: str) -> torch.device:
+def check_device(device: str) -> "torch.device":
     """Whether it is one that models run on, and there is one here."""
+    from marfast.generation.load import check_device as check_torch_device
+
     with reported_as("--device"):
         found = check_torch_device(device)
         if found.type not in ("cpu", "cuda") or (found.type == "cpu" and found.index):

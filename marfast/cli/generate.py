@@ -4,25 +4,23 @@ import math
 import re
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 import typer
 
 from marfast import startup
-from marfast.checkpoints import Preset, find, get_preset
 from marfast.cli import options
 from marfast.cli.console import echo, print_json, print_pairs, progress_bar
 from marfast.cli.errors import bad, check_environment, reported_as
-from marfast.cli.images import CHANNELS
 from marfast.cli.labels import file_names, parse_labels
-from marfast.cli.output import Folder, Output, make_folder, make_grid_file
 from marfast.cli.target import check_target, refuse_to_replace
 from marfast.errors import is_out_of_memory
 from marfast.files import sweep
-from marfast.generation import Pipeline
-from marfast.generation.load import find_tokenizer, load
-from marfast.ops import choice
+
+if TYPE_CHECKING:
+    from marfast.checkpoints import Preset
+    from marfast.cli.output import Output
+    from marfast.generation import Pipeline
 
 MOST_IMAGES = 100_000
 FOLDER_PARTS = 32  # a folder fills in about so many steps,
@@ -125,6 +123,12 @@ def generate(
         raise bad("--resume", f"{out} is one file; only a folder's images can be resumed")
     if not target.is_folder:
         refuse_to_replace([target.path], force)
+    with startup.importing():
+        import torch
+
+        from marfast.checkpoints import find, get_preset
+        from marfast.cli.output import Folder, make_folder, make_grid_file
+        from marfast.generation.load import find_tokenizer, load
     check_environment()
     with reported_as("--preset"):
         named = None if preset is None else get_preset(preset)
@@ -175,8 +179,10 @@ def generate(
         _print(result, "folder" if target.is_folder else "file")
 
 
-def _check_model(model: str, found: Preset, vae: str | None, settings: Mapping[str, Any]) -> None:
+def _check_model(model: str, found: "Preset", vae: str | None, settings: Mapping[str, Any]) -> None:
     """Errors for a model that makes no images and for settings it can't use."""
+    from marfast.cli.images import CHANNELS
+
     what = found.architecture
     if vae is None and not what.makes_pixels:
         raise bad(
@@ -195,9 +201,11 @@ def _check_model(model: str, found: Preset, vae: str | None, settings: Mapping[s
 
 
 def _run(
-    pipeline: Pipeline, labels: Labels, output: Output, first: int, **settings: Any
+    pipeline: "Pipeline", labels: Labels, output: "Output", first: int, **settings: Any
 ) -> dict[str, Any]:
     """Generate the images from `first` on into the output; what there is to tell about it."""
+    from marfast.ops import choice
+
     start = time.perf_counter()
     try:
         with progress_bar("generating") as report, choice.used() as used:

@@ -9,11 +9,11 @@ import numpy.typing as npt
 from PIL import Image
 from torch import Tensor
 
+from marfast.cli.target import FORMATS
 from marfast.files import replacing
 
 Pixels = npt.NDArray[np.uint8]
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 LONGEST_SIDE = 16383  # pixels: WebP's limit, the least of the three
 CHANNELS = (1, 3)  # grey and RGB
 BETWEEN = 255  # white, between the images of a grid

@@ -1,27 +1,15 @@
 """`marfast info`: what there is on this machine, and which backend of which op can run on it."""
 
-import os
-import platform
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-import torch
 import typer
 
-from marfast import hardware
-from marfast._version import __version__
-from marfast.checkpoints import embedded_models, inspect
-from marfast.checkpoints.presets import read_config
+from marfast import startup
 from marfast.cli import options
 from marfast.cli.console import echo, print_json, print_pairs, print_table
 from marfast.cli.convert import report_pairs
 from marfast.cli.errors import bad, check_environment, reported_as
-from marfast.cli.explain import print_choices
-from marfast.ops.op import backends
-from marfast.ops.runtime import cpu
-
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-"""Shown where they are set, besides those that begin with MARFAST_."""
 
 
 def info(
@@ -56,13 +44,17 @@ def info(
     Versions, devices, the native extension, which backend of which op can run here and why not, the
     embedded models with their settings, and the environment variables that matter.
     """
-    if explain:
-        if model is None:
-            raise bad("--explain", "it explains a model's generation; give --model, too")
-        print_choices(model, preset, batch, dtype, device, as_json)
-        return
+    if explain and model is None:
+        raise bad("--explain", "it explains a model's generation; give --model, too")
     if preset is not None and model is None:
         raise bad("--preset", f"{preset} says what a model's file holds; give --model, too")
+    with startup.importing():
+        from marfast.checkpoints import inspect
+        from marfast.cli.explain import print_choices
+        from marfast.cli.machine import gather
+    if explain and model is not None:
+        print_choices(model, preset, batch, dtype, device, as_json)
+        return
     if model is not None:
         with reported_as("--model"):
             report = asdict(inspect(model, preset))
@@ -77,54 +69,6 @@ def info(
         print_json(found)
     else:
         _print(found)
-
-
-def gather() -> dict[str, Any]:
-    """Everything that `marfast info` prints, as JSON can say it."""
-    gpus = hardware.gpus()
-    return {
-        "versions": {
-            "marfast": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
-        "devices": {
-            "cpu": hardware.processor(),
-            "logical_cpus": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "gpus": gpus,
-        },
-        "native": _native(),
-        "backends": [
-            {"device": device, **row._asdict()}
-            for device in ("cpu", "cuda")[: 2 if gpus else 1]
-            for row in backends(device)
-        ],
-        "models": {
-            name: asdict(read_config(folder / "config.json").settings)
-            for name, folder in embedded_models().items()
-        },
-        "environment": {
-            name: value
-            for name, value in sorted(os.environ.items())
-            if name.startswith("MARFAST_") or name in VARIABLES
-        },
-    }
-
-
-def _native() -> dict[str, Any]:
-    """The extension: its compiler, the instruction sets usable on this CPU and the one in use."""
-    available, reason = cpu.is_built()
-    if not available:
-        return {"available": False, "reason": reason}
-    extension = cpu.extension()
-    return {
-        "available": True,
-        "file": str(extension.__file__),
-        "compiler": extension.compiler,
-        "instruction_set": extension.isa(),
-        "usable": extension.isas(),
-    }
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 import marfast
-from marfast import profiling
 from marfast.cli.console import print_pairs
 from marfast.cli.errors import bad
 from marfast.cli.target import check_file
@@ -73,6 +72,8 @@ def profile(
         where = f"--output={file.with_suffix('')}"
         overwrite = ["--force-overwrite=true"] if force else []
         raise typer.Exit(subprocess.run([nsys, *NSYS, *overwrite, where, *program]).returncode)
+    from marfast import profiling
+
     sweep(file.parent)
     with replacing(file, force=force) as unfinished:
         profiling.trace(partial(_run, [command, *context.args]), str(unfinished))

@@ -7,10 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import features
-
 from marfast.cli.errors import bad, reported_as
-from marfast.cli.images import FORMATS
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 
 @dataclass(frozen=True)
@@ -79,6 +78,8 @@ def _ends_as_folder(given: str) -> bool:
 
 
 def _check_suffix(out: str, suffix: str) -> None:
+    from PIL import features
+
     if suffix not in FORMATS or (suffix == ".webp" and not features.check("webp")):
         allowed = ", ".join(FORMATS)
         raise bad("--out", f"{out}; allowed are {allowed}, or a folder (end it with /)")

@@ -1,14 +1,16 @@
 """`marfast verify`: is what marfast computes what MAR means? Prints what `marfast.verify` finds."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marfast import startup
 from marfast.cli import options
 from marfast.cli.console import echo, print_json, print_table, progress_bar
 from marfast.cli.errors import check_environment, reported_as
-from marfast.verifying import verify as gather
-from marfast.verifying.report import OpRow, Report
+
+if TYPE_CHECKING:
+    from marfast.verifying.report import OpRow, Report
 
 
 def verify(
@@ -23,6 +25,8 @@ def verify(
     Compares every backend of every op with the reference and with float64, or, with --original, the
     reference with the original's own code, bit for bit. Exit status 1 if anything is wrong.
     """
+    with startup.importing():
+        from marfast.verifying import verify as gather
     check_environment()
     with reported_as("--original"), progress_bar("verifying") as progress:
         report = gather(original, progress=progress)
@@ -36,7 +40,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _print_comparison(report: Report) -> None:
+def _print_comparison(report: "Report") -> None:
     rows = [(row.what, row.cases, row.bit_equal, "yes" if row.ok else "NO") for row in report.rows]
     print_table(("what", "cases", "bit-equal", "ok"), rows)
     for row in report.rows:
@@ -49,7 +53,7 @@ def _print_comparison(report: Report) -> None:
     _print_end(report)
 
 
-def _print_ops(report: Report) -> None:
+def _print_ops(report: "Report") -> None:
     columns = ("op", "backend", "dtype", "compared with", "bit-equal", "max ULP")
     errors = ("max error", "eager's", "RMS error", "eager's", "ok")
     print_table((*columns, *errors), [_cells(row) for row in report.ops])
@@ -60,7 +64,7 @@ def _print_ops(report: Report) -> None:
     _print_end(report)
 
 
-def _cells(row: OpRow) -> tuple[str, ...]:
+def _cells(row: "OpRow") -> tuple[str, ...]:
     where = "" if row.device == "cpu" else f" on {row.device}"
     named = (row.op, f"{row.backend} {row.isa or ''}".strip() + where, row.dtype)
     if row.reason is not None:
@@ -72,6 +76,6 @@ def _cells(row: OpRow) -> tuple[str, ...]:
     return (*named, *bits, *shown, "yes" if row.ok else "NO")
 
 
-def _print_end(report: Report) -> None:
+def _print_end(report: "Report") -> None:
     versions = ", ".join(f"{name} {version}" for name, version in report.versions.items())
     echo(f"{report.seconds:.1f} s, {versions}")

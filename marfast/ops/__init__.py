@@ -1,9 +1,10 @@
 """marfast's ops: each usable alone, each with several backends."""
 
+from marfast.errors import BackendUnavailable
 from marfast.ops.adaln_mlp import adaln_mlp
 from marfast.ops.adaln_mlp.cpu import pack_adaln_mlp
 from marfast.ops.attention import attention
-from marfast.ops.choice import BackendUnavailable, backend
+from marfast.ops.choice import backend
 from marfast.ops.ddpm_sample import ddpm_sample
 from marfast.ops.ddpm_step import ddpm_step
 from marfast.ops.denoise import denoise

@@ -9,17 +9,13 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
-from marfast.errors import ArgumentError
+from marfast.errors import ArgumentError, BackendUnavailable
 from marfast.ops import self_check
 from marfast.ops.backend import AnyOp, Backend
 from marfast.ops.runtime import cpu
 
 ORDER = ("cuda", "triton", "cpu", "torch", "reference")
 """Every backend's name, the preferred first."""
-
-
-class BackendUnavailable(RuntimeError):
-    """A forced backend can't run the op with these arguments."""
 
 
 Watch = Callable[[AnyOp, Any, Backend], object]

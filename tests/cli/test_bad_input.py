@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 import marfast
 from marfast.checkpoints import embedded_models
-from marfast.cli import generate as generate_command
+from marfast.generation import load as loading
 from marfast.ops.runtime import cpu
 from tests.cli.program import files, generate, invoke
 from tests.models import tiny_autoencoder
@@ -136,7 +136,7 @@ def test_an_argument_is_refused_before_any_work(
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("weights were read before every argument was checked")
 
-    monkeypatch.setattr(generate_command, "load", load)
+    monkeypatch.setattr(loading, "load", load)
     before = files(workplace)
     arguments = [f"{name}={given}" for name, given in (GOOD | {option: value}).items()]
     refused(invoke("generate", *arguments), option, said)

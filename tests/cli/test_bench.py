@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from marfast.bench import floors, head_rows, heads
 from marfast.bench.floors import Floors
 from marfast.bench.plots import file_names
-from marfast.cli import bench as bench_command
+from marfast.cli import measuring
 from tests.cli.program import invoke
 
 QUICK = ("--rounds=2", "--steps=2")
@@ -113,14 +113,14 @@ def test_two_steps_of_an_image_in_bfloat16_are_judged_beside_autocast(needs_nati
 def test_ctrl_c_leaves_the_rows_that_were_finished(
     small_heads: None, needs_native: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    measured = bench_command.measure_head
+    measured = measuring.measure_head
 
     def interrupted(name: str, net: Any, rows: int, *rest: Any) -> Any:
         if rows == 3:
             raise KeyboardInterrupt
         return measured(name, net, rows, *rest)
 
-    monkeypatch.setattr(bench_command, "measure_head", interrupted)
+    monkeypatch.setattr(measuring, "measure_head", interrupted)
     out = tmp_path / "rows.json"
     result = invoke("bench", "head-b", "--rows=2,3", *QUICK, f"--out={out}")
     assert result.exit_code == 130
@@ -165,7 +165,7 @@ def test_bad_input_is_one_line(
     def measure(*_: Any) -> None:
         raise AssertionError("work began")
 
-    monkeypatch.setattr(bench_command, "_measure", measure)
+    monkeypatch.setattr(measuring, "measured", measure)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.chdir(tmp_path)
     if any(argument.startswith("--plot") for argument in arguments):

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import marfast
-from marfast.checkpoints import embedded_models
-from marfast.cli import convert as convert_command
+from marfast.checkpoints import conversion, embedded_models
 from tests.cli.program import files, invoke, run
 
 ASSETS = embedded_models()["fashion-mnist"]
@@ -85,7 +84,7 @@ def test_an_interrupted_run_says_so(workplace: Path, monkeypatch: pytest.MonkeyP
     def interrupted(*_: Any, **__: Any) -> None:
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(convert_command, "write", interrupted)
+    monkeypatch.setattr(conversion, "convert", interrupted)
     result = invoke("convert", "fashion-mnist", "out")
     assert (result.exit_code, result.stderr) == (130, "interrupted: nothing was written\n")
 

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer import core
 
 import marfast
+from marfast import verifying
 from marfast.checkpoints import Preset, Settings, embedded_models
-from marfast.cli import bench as bench_command
-from marfast.cli import generate as generate_command
-from marfast.cli import verify as verify_command
+from marfast.cli import measuring
 from marfast.cli.app import app
+from marfast.generation import load as loading
 from marfast.verifying.report import Report
 from tests.cli.program import TINY, invoke, run, start
 from tests.limits import HANG
@@ -52,8 +53,8 @@ def test_examples_work(line: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     torch.save(tiny_weights(LATENT), "latents.pth")
     Path("latents.json").write_text(json.dumps(Preset(LATENT, Settings(num_iter=1)).to_dict()))
     torch.save({"model": tiny_autoencoder().state_dict()}, "kl16.ckpt")
-    monkeypatch.setattr(verify_command, "gather", lambda *_, **__: Report())
-    monkeypatch.setattr(bench_command, "_measure", lambda *_: iter(()))
+    monkeypatch.setattr(verifying, "verify", lambda *_, **__: Report())
+    monkeypatch.setattr(measuring, "measured", lambda *_: iter(()))
     result = invoke(*line, *(("--num-iter=1", "--steps=2") if line[0] == "generate" else ()))
     assert result.exit_code == 0, result.output
     if line[0] == "generate":
@@ -62,6 +63,49 @@ def test_examples_work(line: list[str], tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_version(tmp_path: Path) -> None:
     assert run("--version", cwd=tmp_path) == (0, f"marfast {marfast.__version__}\n", "")
+
+
+LIGHT = """
+import atexit, sys
+from marfast.cli import main
+
+def at_end():
+    heavy = {"numpy", "torch", "safetensors"} & {*sys.modules}
+    sys.stdout.write(f"heavy: {sorted(heavy)}")
+
+atexit.register(at_end)
+main()
+"""
+WITHOUT_TORCH = [
+    *((*command, "--help") for command in ((), *((name,) for name in COMMANDS))),
+    ("--version",),
+    ("nothing",),
+    ("generate", "--labels=3"),
+    ("generate", "--labels=3", "--out=x.gif"),
+    ("generate", "--labels=3", "--out=x.png", "--resume"),
+    ("generate", "--labels=3", "--out=x.png", "--seed=-1"),
+    ("bench", "head-x"),
+    ("bench", "head-b", "--rows=0"),
+    ("bench", "head-b", "--out=/proc/x.json"),
+    ("info", "--explain"),
+    ("info", "--preset=mar_base"),
+    ("profile", "bench"),
+    ("profile", "--trace=", "generate"),
+    ("profile", "--trace=/proc/t.json", "generate"),
+    ("profile", "--kernel=x", "generate"),
+    ("profile", "generate", "--labels=3"),
+    ("profile", "generate", "--labels=3", "--out=x.gif"),
+    ("profile", "generate", "--labels=3", "--out=x.png", "--no"),
+]
+
+
+@pytest.mark.parametrize("args", WITHOUT_TORCH, ids=" ".join)
+def test_help_and_bad_options_import_nothing_heavy(args: tuple[str, ...], tmp_path: Path) -> None:
+    process = start(*args, cwd=tmp_path, program=("-c", LIGHT), env={"PATH": os.defpath})
+    stdout, stderr = process.communicate(timeout=HANG)
+    asked = args[-1] in ("--help", "--version")
+    assert (process.returncode, len(stderr.splitlines())) == ((0, 0) if asked else (2, 1)), stderr
+    assert stdout.endswith("heavy: []")
 
 
 def test_no_progress_in_a_pipe(tmp_path: Path) -> None:
@@ -175,10 +219,20 @@ def test_ctrl_c_while_importing_is_one_line(module: str, tmp_path: Path) -> None
 
 def test_somebody_elses_python_keeps_its_ctrl_c(tmp_path: Path) -> None:
     code, _, _ = PIECEMEAL.replace("MODULE", "'torch'").partition("sys.argv")
-    process = start(cwd=tmp_path, program=("-c", code + "import marfast"))
+    process = start(cwd=tmp_path, program=("-c", code + "import marfast.ops"))
     _, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 1
     assert "torch: KeyboardInterrupt()" in stderr
+
+
+@pytest.mark.parametrize("parser", ["TyperGroup", "TyperCommand"])
+def test_ctrl_c_while_parsing_is_one_line(parser: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(getattr(core, parser), "make_context", interrupted)
+    result = invoke("info")
+    assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
 
 @pytest.mark.parametrize("command", ["verify", "bench"])
@@ -186,8 +240,8 @@ def test_ctrl_c_in_a_command_is_one_line(command: str, monkeypatch: pytest.Monke
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verify_command, "gather", interrupted)
-    monkeypatch.setattr(bench_command, "_measure", interrupted)
+    monkeypatch.setattr(verifying, "verify", interrupted)
+    monkeypatch.setattr(measuring, "measured", interrupted)
     result = invoke(command, *(["fashion-mnist"] if command == "bench" else []))
     assert (result.exit_code, result.stderr) == (130, "interrupted\n")
 
@@ -206,7 +260,7 @@ def test_too_little_memory_is_one_line(error: Any, monkeypatch: pytest.MonkeyPat
     def fail(*_: Any, **__: Any) -> Any:
         raise error
 
-    for command, name in ((verify_command, "gather"), (generate_command, "load")):
+    for command, name in ((verifying, "verify"), (loading, "load")):
         monkeypatch.setattr(command, name, fail)
     for args in (("verify",), ("generate", "--labels=3", "--out=3.png")):
         result = invoke(*args)
@@ -272,6 +326,6 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: Any, **__: Any) -> Report:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(verify_command, "gather", broken)
+    monkeypatch.setattr(verifying, "verify", broken)
     with pytest.raises(ZeroDivisionError):
         invoke("verify")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from marfast.cli import verify as verify_command
+from marfast import verifying
 from marfast.verifying.report import Difference, OpRow, Report, Row
 from tests.cli.program import invoke
 
@@ -34,7 +34,7 @@ def give(report: Report, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         progress("orders", 0, 1)
         return report
 
-    monkeypatch.setattr(verify_command, "gather", gather)
+    monkeypatch.setattr(verifying, "verify", gather)
     return asked
 
 
