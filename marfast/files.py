@@ -12,6 +12,7 @@ import os
 import shutil
 import signal
 import stat
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -246,3 +247,19 @@ def _renameat2(source: Path, target: Path, flags: int) -> bool:
     if code in _UNKNOWN:
         return False
     raise OSError(code, os.strerror(code), str(target))
+
+
+def cache_folder() -> Path:
+    """Where the platform has a user's programs keep what can be made anew; it may not be there yet.
+
+    RuntimeError where the user has no home.
+    """
+    if sys.platform == "win32":
+        told = os.environ.get("LOCALAPPDATA", "")
+        usual = ("AppData", "Local")
+    elif sys.platform == "darwin":
+        told, usual = "", ("Library", "Caches")
+    else:
+        told, usual = os.environ.get("XDG_CACHE_HOME", ""), (".cache",)
+    base = Path(told) if os.path.isabs(told) else Path.home().joinpath(*usual)
+    return base / "marfast"

@@ -283,3 +283,26 @@ def test_another_thread_leaves_signals_alone() -> None:
     thread.start()
     thread.join(HANG)
     assert found == [signal.default_int_handler]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {}, "/home/me/.cache/marfast"),
+        ("linux", {"XDG_CACHE_HOME": "/scratch"}, "/scratch/marfast"),
+        ("linux", {"XDG_CACHE_HOME": "here"}, "/home/me/.cache/marfast"),
+        ("darwin", {"XDG_CACHE_HOME": "/scratch"}, "/home/me/Library/Caches/marfast"),
+        ("win32", {}, "/home/me/AppData/Local/marfast"),
+        ("win32", {"LOCALAPPDATA": "/data"}, "/data/marfast"),
+    ],
+)
+def test_the_cache_is_where_the_platform_has_it(
+    platform: str, variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setattr(sys, "platform", platform)
+    assert files.cache_folder() == Path(expected)

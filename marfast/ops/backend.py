@@ -3,8 +3,8 @@
 import functools
 import importlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -56,8 +56,22 @@ class Backend:
 
     name: str
     can_run: Callable[[Args], Verdict]
-    run: Callable[[Args], Tensor]
-    on_request: bool = False  # taken only when forced
+    run: Callable[..., Tensor]  # of the arguments and, unless it is "", a variant
+    on_request: bool = False  # taken only when forced, or measured to be the fastest
+    variants: Callable[[Args], Sequence[str]] = lambda a: ("",)
+    """The names of the ways in which it can run a call; "" leaves the way to it."""
+    variant: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name, and its variant's."""
+        return f"{self.name}:{self.variant}" if self.variant else self.name
+
+    def as_variant(self, variant: str) -> "Backend":
+        """The same that runs calls in this one of its ways."""
+        if not variant:
+            return self
+        return replace(self, variant=variant, run=lambda a: self.run(a, variant))
 
     @classmethod
     def in_folder(cls, folder: str, name: str) -> "Backend":
@@ -76,13 +90,17 @@ class Backend:
 
         by_bindings = runtime in (cpu, cuda)
 
-        def run(a: Args) -> Tensor:
+        def run(a: Args, *variant: str) -> Tensor:
             if not by_bindings:
                 check_memory(**a._asdict())
-            result: Tensor = file().run(a)
+            result: Tensor = file().run(a, *variant)
             return result
 
-        return cls(name, can_run, run, runtime.ON_REQUEST)
+        def variants(a: Args) -> Sequence[str]:
+            told = getattr(file(), "variants", None)
+            return ("",) if told is None else told(a)
+
+        return cls(name, can_run, run, runtime.ON_REQUEST, variants)
 
 
 class AnyOp(Protocol):
@@ -93,6 +111,9 @@ class AnyOp(Protocol):
 
     def plain(self, *args: Any, **kwargs: Any) -> Tensor:
         """What the reference gives for these arguments."""
+
+    def shortened(self, a: Args) -> Args:
+        """Such a call that takes little time."""
 
     def example_args(
         self,

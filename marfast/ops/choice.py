@@ -1,18 +1,22 @@
-"""Which backend runs a call: the first able one in ORDER, or the one that is forced.
+"""Which backend runs a call: the forced one; else, where calls are measured (tuning.py), the
+fastest; else the first able one in ORDER.
 
 An op that lacks the forced backend runs by `torch`: forcing "cuda" forces it where there is one.
 """
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 from marfast.errors import ArgumentError, BackendUnavailable
-from marfast.ops import self_check
+from marfast.ops import self_check, tuning
 from marfast.ops.backend import AnyOp, Backend
 from marfast.ops.runtime import cpu
+from marfast.ops.shape_class import shape_class
+from marfast.ops.trials import Trial
+from marfast.ops.tuning import Candidate
 
 ORDER = ("cuda", "triton", "cpu", "torch", "reference")
 """Every backend's name, the preferred first."""
@@ -28,23 +32,63 @@ _WATCH: ContextVar[Watch | None] = ContextVar("marfast_watch", default=None)
 
 
 def choose(op: AnyOp, a: Any) -> Backend:
-    """The first backend, in ORDER, that can run the op with its bound arguments."""
+    """The first that can run the op with its bound arguments."""
     forced = _known(_FORCED.get())
     auto = forced == "auto"
-    for name in ORDER if auto else (forced if forced in op.backends else "torch",):
-        backend = op.backends.get(name)
-        if backend is None or (auto and backend.on_request):
-            continue
+    reason = ""
+    for backend in _preferred(op, a, forced):
         ok, reason = backend.can_run(a)
-        if ok and (reason := self_check.verdict(op, backend, a)):
-            ok = False
-        if ok:
-            if name == "torch" and auto and "cpu" in op.backends and a[0].device.type == "cpu":
+        if ok and not (reason := self_check.verdict(op, backend, a)):
+            on_cpu = "cpu" in op.backends and a[0].device.type == "cpu"
+            if backend.name == "torch" and auto and on_cpu:
                 cpu.warn_if_missing()
             if (watch := _WATCH.get()) is not None:
                 watch(op, a, backend)
             return backend
     raise BackendUnavailable(f"backend {forced!r} can't run {op.name}: {reason}")
+
+
+def _preferred(op: AnyOp, a: Any, forced: str) -> Iterable[Backend]:
+    if forced != "auto":
+        return [op.backends[forced if forced in op.backends else "torch"]]
+    usual = [b for name in ORDER if (b := op.backends.get(name)) and not b.on_request]
+    if (tuner := tuning.tuner_of(a[0].device)) is None:
+        return usual
+    fastest = tuner.fastest_first(_call(op, a), lambda: _candidates(op, a))
+    return [*filter(None, (_labelled(op, label) for label in fastest)), *usual]
+
+
+def _call(op: AnyOp, a: Any) -> str:
+    return f"{op.name} {shape_class(a)}"
+
+
+def _labelled(op: AnyOp, label: str) -> Backend | None:
+    name, _, variant = label.partition(":")
+    return op.backends[name].as_variant(variant) if name in op.backends else None
+
+
+def _candidates(op: AnyOp, a: Any) -> list[Candidate]:
+    """Every backend that can run the call, in each of its variants, but for the reference, which is
+    what they are compared with; what runs unmeasured first."""
+    few = op.shortened(a)
+
+    def candidate(backend: Backend) -> Candidate:
+        return Candidate(
+            backend.label,
+            answer=lambda: self_check.answer(op, backend, a),
+            begin=lambda: backend.run(few),
+            run=lambda: backend.run(a),
+        )
+
+    named = [op.backends[name] for name in ORDER if name in op.backends and name != "reference"]
+    able = sorted((b for b in named if b.can_run(a)[0]), key=lambda b: b.on_request)
+    return [candidate(b.as_variant(name)) for b in able for name in b.variants(a)]
+
+
+def tried(op: AnyOp, a: Any) -> dict[str, Trial]:
+    """What came of measuring such a call, by backend and variant."""
+    tuner = tuning.tuner_of(a[0].device)
+    return {} if tuner is None else tuner.trials.get(_call(op, a), {})
 
 
 def verdicts(op: AnyOp, a: Any) -> dict[str, str]:

@@ -14,6 +14,7 @@ by the op's own decorators, and gets the arguments bound by name, as `a.x` and `
     @double.reference       the definition, plain PyTorch; also what derivatives are taken of, in
                             either mode, and what FLOPs are counted of
     @double.example         random arguments by name, from a `Draw`
+    @double.shorten         the same call with little work, where a call may be long
 
 A backend is a file of the folder, `cpu.py`, with `can_run(a)`, which has no side effect and is the
 only place that knows a limit, and `run(a)`. It is imported at its first use. Every op has a backend
@@ -91,6 +92,7 @@ class Op(Generic[P]):
         self._record = make_autograd_impl(self._overload, recording)
         _LIBRARY.impl(self.name, self._run_autograd, "Autograd", with_keyset=True)
         self._check_values: Callable[[Args], None] | None = None
+        self.shortened: Callable[[Args], Args] = lambda a: a
         OPS[self.name] = self
         flops.register(self)
 
@@ -108,6 +110,10 @@ class Op(Generic[P]):
 
     def reference(self, function: Callable[[Args], Tensor]) -> Callable[[Args], Tensor]:
         self._reference = function
+        return function
+
+    def shorten(self, function: Callable[[Args], Args]) -> Callable[[Args], Args]:
+        self.shortened = function
         return function
 
     def example(self, function: Example) -> Example:

@@ -1,59 +1,114 @@
 """A GPU kernel proves itself before it is trusted: one known answer at its first use.
 
-The first time that a backend runs an op with a dtype on a CUDA device, it runs the op's example,
-too, and the reference does. If the results differ by more than the dtype allows, it is named in a
-warning, once, and the next backend takes over. Nothing is checked while a graph is captured.
-MARFAST_SELF_CHECK=0 turns it off.
+The first time that a backend runs a class of calls (`shape_class`) on a CUDA device, it runs the
+call itself, with few steps, and the reference does. If the results differ by more than the dtype
+allows, or if it raises, it is named in a warning, once, and not trusted again in this process.
+Nothing is checked while a graph is captured. MARFAST_SELF_CHECK=0 turns it off.
 """
 
 import os
+import threading
 import warnings
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from marfast.ops.backend import AnyOp, Args, Backend, Example
+from marfast.ops.shape_class import product_dtype, shape_class
 
 ALLOWED = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
 """Of the reference's largest value."""
 
 BACKENDS = ("cuda", "triton")
 
-_verdicts: dict[tuple[str, str, torch.dtype, torch.device], str] = {}
+
+class Answer(NamedTuple):
+    """How right a backend was."""
+
+    error: float | None
+    """The largest difference from the reference, of the reference's largest value; None where it
+    has no result."""
+    wrong: str
+    """Why it is not to be trusted; empty if it is."""
+
+
+class DeviceLost(RuntimeError):
+    """A kernel has made the device unusable for this process."""
+
+
+Key = tuple[str, str, str, torch.device]
+_answers: dict[Key, Answer] = {}
+_LOCK = threading.RLock()
 
 
 def verdict(op: AnyOp, backend: Backend, a: Args) -> str:
     """Why this backend is not to be trusted with such a call; empty if it may run."""
-    if backend.name not in BACKENDS or not is_checked(a[0].device):
+    if backend.name not in BACKENDS or not is_wanted(a[0].device):
         return ""
-    tensors = [leaf for leaf in tree_leaves(a) if isinstance(leaf, Tensor)]
-    dtype = _lowest(tensors)
-    key = (op.name, backend.name, dtype, a[0].device)
-    if key not in _verdicts:
-        _verdicts[key] = ""  # the check itself is a use
-        _verdicts[key] = check(op, backend, dtype, a[0].device)
-        if reason := _verdicts[key]:
-            warnings.warn(f"{reason}; another backend takes over", RuntimeWarning, stacklevel=4)
-    return _verdicts[key]
+    if is_capturing():
+        known = _answers.get(_key(op, backend, a))
+        return "" if known is None else known.wrong
+    return answer(op, backend, a).wrong
 
 
-def is_checked(device: torch.device) -> bool:
-    """Whether kernels are checked on this device, now."""
-    wanted = os.environ.get("MARFAST_SELF_CHECK") != "0"
-    return wanted and device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+def is_wanted(device: torch.device) -> bool:
+    """Whether kernels are checked on this device."""
+    return device.type == "cuda" and os.environ.get("MARFAST_SELF_CHECK") != "0"
 
 
-def _lowest(tensors: list[Tensor]) -> torch.dtype:
-    """The dtype that decides how a product is computed: a half-precision one where there is one."""
-    found = {tensor.dtype for tensor in tensors}
-    for half in (torch.bfloat16, torch.float16):
-        if half in found:
-            return half
-    return torch.float32
+def is_capturing() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+
+
+def answer(op: AnyOp, backend: Backend, a: Args) -> Answer:
+    """What was found out about such a call, now or before. DeviceLost names the backend."""
+    key = _key(op, backend, a)
+    with _LOCK:
+        if key not in _answers:
+            _answers[key] = found = known_answer(op, backend, op.shortened(a))
+            if found.wrong:
+                warnings.warn(f"{found.wrong}; it is not used", RuntimeWarning, stacklevel=4)
+    return _answers[key]
+
+
+def _key(op: AnyOp, backend: Backend, a: Args) -> Key:
+    return op.name, backend.label, shape_class(a), a[0].device
 
 
 @torch.no_grad()
+def known_answer(op: AnyOp, backend: Backend, a: Args) -> Answer:
+    """One call by the backend and by the reference."""
+    dtype, device = product_dtype(a), a[0].device
+    what = f"backend {backend.label!r} of {op.name} in {str(dtype)[6:]} on {device}"
+    with torch.autocast(device.type, enabled=False):
+        expected = op.plain(*a)
+        try:
+            off, largest = _distance(backend.run(a), expected)
+        except torch.OutOfMemoryError:
+            raise  # no fault of the kernel
+        except Exception as error:
+            check_device(device, what, error)
+            return Answer(None, f"{what} failed at its first use: {error}")
+    relative = off / largest if largest else off
+    if relative <= ALLOWED[dtype]:  # NaN is not
+        return Answer(relative, "")
+    return Answer(relative, f"{what} is off by {off:.3g} where the largest value is {largest:.3g}")
+
+
+def check_device(device: torch.device, what: str, cause: Exception) -> None:
+    """Raises DeviceLost if what has just failed took the device with it."""
+    if device.type != "cuda":
+        return
+    try:
+        torch.cuda.synchronize(device)
+    except Exception:
+        raise DeviceLost(
+            f"{what} failed ({cause}), and {device} is lost with it; start anew with another "
+            "backend: MARFAST_BACKEND=torch"
+        ) from cause
+
+
 def check(
     op: AnyOp,
     backend: Backend,
@@ -62,24 +117,16 @@ def check(
     example: Example | None = None,
 ) -> str:
     """Runs the op's example, or another, by a backend and by the reference; what is wrong, or
-    nothing."""
+    nothing, also where the backend takes no such call."""
     a = op.example_args(dtype, device, example=example)
-    ok, _ = backend.can_run(a)
-    if not ok:
-        return ""  # it doesn't take its example in this dtype: there is no known answer
-    what = f"backend {backend.name!r} of {op.name} in {str(dtype)[6:]} on {device}"
-    try:
-        off, largest = _distance(backend.run(a), op.plain(*a))
-    except RuntimeError as error:
-        raise RuntimeError(
-            f"{what} failed at its first use ({error}); if the device is lost with it, start anew "
-            f"with another backend: MARFAST_BACKEND=torch"
-        ) from error
-    if off <= ALLOWED[dtype] * largest:  # NaN is not
-        return ""
-    return f"{what} is off by {off:.3g} where the largest value is {largest:.3g}"
+    return known_answer(op, backend, a).wrong if backend.can_run(a)[0] else ""
 
 
 def _distance(actual: Tensor, expected: Tensor) -> tuple[float, float]:
-    difference = (actual.double() - expected.double()).abs().max()
-    return float(difference), float(expected.double().abs().max())
+    """Where the reference is no number (sums past float16's range) a kernel may be one."""
+    if expected.numel() == 0:
+        return 0.0, 0.0
+    known = expected.isfinite()
+    difference = torch.where(known, actual.double() - expected.double(), 0.0).abs()
+    largest = torch.where(known, expected.double(), 0.0).abs()
+    return float(difference.amax()), float(largest.amax())

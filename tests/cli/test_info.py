@@ -1,6 +1,7 @@
 """`marfast info`."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import marfast
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
 from tests.cli.program import invoke
+from tests.ops.simulated import Device
 
 
 def test_json_has_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +70,25 @@ def test_explain_says_why_not_another(monkeypatch: pytest.MonkeyPatch) -> None:
     with marfast.backend("reference"):
         rows = json.loads(invoke("info", "--explain", "--model=fashion-mnist", "--json").stdout)
     assert rows[-1]["backend"] == "reference"
+
+
+def test_explain_prints_who_was_tried_how_right_and_how_fast(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    device = Device(monkeypatch, tmp_path)
+    for op in OPS.values():
+        device.plant(op, torch=2e-3)
+    planted = {"cuda": {"seconds": 1e-4, "change": lambda y: 2 * y}, "triton": 1e-3, "torch": 2e-3}
+    device.plant(OPS["ddpm_sample"], **planted)
+    with pytest.warns(RuntimeWarning, match="'cuda' of ddpm_sample"):
+        told = invoke("info", "--explain", "--model=fashion-mnist").stdout
+    lines = [line.split(maxsplit=5) for line in told.splitlines() if "ddpm_sample" in line]
+    assert lines[0][:2] == ["ddpm_sample", "triton"]
+    rows = [line[2:5] for line in lines[-3:]]
+    assert rows[0] == ["triton", "0.0e+00", "25"]  # of 25 steps
+    assert rows[1] == ["torch", "0.0e+00", "50"]
+    assert rows[2][0] == "cuda"
+    assert "is off by" in told
 
 
 @pytest.mark.parametrize(

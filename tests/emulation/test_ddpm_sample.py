@@ -93,6 +93,19 @@ def test_a_plan_that_the_device_can_not_hold_gives_way(monkeypatch):
     )
 
 
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("emulated", ["forward"], indirect=True)
+def test_the_variants_of_a_call_are_other_plans_with_the_same_bits():
+    a = OPS["ddpm_sample"].bind(*sample_inputs(5, width=64, steps=2))
+    found = sampler.variants(a)
+    assert found[:2] == ["tall", "persistent"]
+    expected = sampler.run(a)
+    for variant in found:
+        assert torch.equal(sampler.run(a, variant), expected), variant
+    wide = OPS["ddpm_sample"].bind(*sample_inputs(3, width=40, channels=5))
+    assert sampler.variants(wide) == ["tall"], "no plan, no variant"
+
+
 @pytest.mark.parametrize("tall", [False, True], ids=["persistent", "tall"])
 def test_nothing_is_taken_from_the_host_after_the_first_call(tall, monkeypatch):
     """On the meta device, which no kernel reads: what a graph's capture asks for."""

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from marfast.ops.ddpm_sample.plan import gpu_profiles, head_plan
+from marfast.ops.ddpm_sample.plan import bent, gpu_profiles, head_plan
 from marfast.ops.head import HeadShape
 
 MARS = {
@@ -54,6 +54,22 @@ def test_a_plan_is_sound(name, gpu, dtype):
         assert shared_bytes(shape, plan, dtype.itemsize) == plan.shared_bytes, rows
         assert plan.shared_bytes <= profile.shared_bytes
         assert plan.utilisation >= 0.8, rows
+
+
+@pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, GPUS)])
+def test_bent_plans_are_persistent_and_have_fewer_barriers_where_those_are_slow(name, gpu):
+    profile = profile_of(gpu)
+    assert bent(profile, "") is profile
+    fewer = False
+    for rows in (2, 8, 32, 128, 512):
+        usual, patient = (
+            head_plan(rows, MARS[name], bent(profile, variant))
+            for variant in ("persistent", "patient")
+        )
+        assert {usual.regime, patient.regime} == {"persistent"}
+        assert patient.barriers <= usual.barriers
+        fewer |= patient.barriers < usual.barriers
+    assert fewer
 
 
 @pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, GPUS)])

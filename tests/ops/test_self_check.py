@@ -14,8 +14,8 @@ from marfast.ops.op import OPS, Args, Backend, Op
 
 @pytest.fixture(autouse=True)
 def checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(self_check, "is_checked", lambda device: True)
-    monkeypatch.setattr(self_check, "_verdicts", {})
+    monkeypatch.setattr(self_check, "is_wanted", lambda device: True)
+    monkeypatch.setattr(self_check, "_answers", {})
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def op() -> Op:
 def install(op: Op, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     """Puts a backend "cuda" in the op's table; tells which arguments it was run with."""
 
-    def put(change: Callable[[Tensor], Tensor], **options: Any) -> list[Any]:
+    def put(change: Callable[[Tensor], Tensor], op: Op = op, **options: Any) -> list[Any]:
         runs: list[Any] = []
 
         def run(a: Args) -> Tensor:
@@ -41,20 +41,44 @@ def install(op: Op, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]
     return put
 
 
-def call(op: Op, dtype: torch.dtype = torch.float32) -> Tensor:
-    x = torch.randn(3, 8, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
+def call(op: Op, dtype: torch.dtype = torch.float32, rows: int = 8) -> Tensor:
+    x = torch.randn(3, rows, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
     return op(*x.unbind())
 
 
-def test_a_right_kernel_is_checked_once_for_each_dtype(op: Op, install: Any) -> None:
+def test_a_right_kernel_is_checked_once_for_each_dtype_and_class_of_shapes(
+    op: Op, install: Any
+) -> None:
     runs = install(lambda result: result)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         call(op)
         call(op)
-        assert len(runs) == 3, "its example, then two calls"
+        call(op, rows=6)
+        assert len(runs) == 4, "its known answer, then three calls"
         call(op, torch.bfloat16)
-        assert len(runs) == 5
+        assert len(runs) == 6
+        call(op, rows=9)
+        assert len(runs) == 8
+
+
+def test_the_known_answer_is_the_call_itself_with_few_steps(install: Any) -> None:
+    sampler = OPS["ddpm_sample"]
+    runs = install(lambda result: result, op=sampler)
+    a = sampler.example_args()
+    sampler(*a)
+    known, real = runs
+    assert (len(known.timesteps), len(real.timesteps)) == (5, 5)
+    long = a._replace(
+        step_noise=a.step_noise.repeat(20, 1, 1),
+        schedule=a.schedule.repeat(20, 1),
+        timesteps=a.timesteps.repeat(20),
+    )
+    sampler(*long)
+    known, real = runs[2:]
+    assert (len(known.timesteps), len(real.timesteps)) == (4, 100)
+    assert known.noise is real.noise or torch.equal(known.noise, real.noise)
+    assert all(map(torch.equal, known.weights, real.weights))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +92,7 @@ def test_a_wrong_kernel_is_named_once_and_passed_over(op: Op, install: Any, chan
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(call(op), first)
-    assert len(runs) == 1, "its example alone"
+    assert len(runs) == 1, "its known answer alone"
 
 
 def test_a_wrong_kernel_that_is_asked_for_is_an_error(op: Op, install: Any) -> None:
@@ -81,26 +105,83 @@ def test_a_wrong_kernel_that_is_asked_for_is_an_error(op: Op, install: Any) -> N
         call(op)
 
 
-def test_a_trap_names_the_backend(op: Op, install: Any) -> None:
+@pytest.mark.parametrize("forced", ["auto", "cuda"])
+def test_what_raises_is_never_trusted_afterwards(op: Op, install: Any, forced: str) -> None:
     def trap(_: Tensor) -> Tensor:
+        raise RuntimeError("invalid argument")
+
+    def outcome() -> str:
+        try:
+            call(op)
+        except BackendUnavailable as error:
+            return str(error)
+        return "another ran"
+
+    runs = install(trap)
+    said = "invalid argument" if forced == "cuda" else "another ran"
+    with choice.backend(forced):
+        with pytest.warns(RuntimeWarning, match=r"'cuda' of layer_norm.*invalid argument"):
+            assert said in outcome()
+        assert said in outcome()
+    assert len(runs) == 1
+
+
+def test_an_interrupted_check_has_said_nothing(op: Op, install: Any) -> None:
+    interrupted: list[int] = []
+
+    def interrupt(result: Tensor) -> Tensor:
+        if not interrupted:
+            interrupted.append(1)
+            raise KeyboardInterrupt
+        return result + torch.nan
+
+    install(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        call(op)
+    with pytest.warns(RuntimeWarning, match="off by nan"):
+        call(op)
+
+
+def test_a_lost_device_names_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(device: torch.device) -> None:
         raise RuntimeError("an illegal memory access was encountered")
 
-    install(trap)
-    with pytest.raises(RuntimeError, match=r"'cuda' of layer_norm_modulate.*MARFAST_BACKEND"):
-        call(op)
+    monkeypatch.setattr(torch.cuda, "synchronize", lost)
+    what, cause = "backend 'cuda' of attention", RuntimeError("unspecified launch failure")
+    with pytest.raises(self_check.DeviceLost, match=r"'cuda' of attention.*MARFAST_BACKEND"):
+        self_check.check_device(torch.device("cuda", 0), what, cause)
+    self_check.check_device(torch.device("cpu"), what, cause)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    self_check.check_device(torch.device("cuda", 0), what, cause)
+
+
+def test_where_the_reference_overflows_a_kernel_may_have_a_number(op: Op) -> None:
+    expected = torch.tensor([1.0, torch.inf, torch.nan])
+    assert self_check._distance(torch.tensor([1.5, 65504.0, 0.0]), expected) == (0.5, 1.0)
+    off, _ = self_check._distance(torch.tensor([torch.nan, 0.0, 0.0]), expected)
+    assert off != off
 
 
 def test_it_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     device = torch.device("cuda")
-    assert self_check.is_checked(device)
-    assert not self_check.is_checked(torch.device("cpu"))
+    assert self_check.is_wanted(device)
+    assert not self_check.is_wanted(torch.device("cpu"))
     monkeypatch.setenv("MARFAST_SELF_CHECK", "0")
-    assert not self_check.is_checked(device)
+    assert not self_check.is_wanted(device)
 
 
-def test_nothing_is_checked_under_capture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    assert not self_check.is_checked(torch.device("cuda"))
+def test_nothing_is_checked_under_capture_and_what_is_known_holds(
+    op: Op, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = install(lambda y: y * 1.01)
+    with monkeypatch.context() as patched:
+        patched.setattr(self_check, "is_capturing", lambda: True)
+        call(op)
+        assert len(runs) == 1, "the call"
+    with pytest.warns(RuntimeWarning):
+        call(op)
+    with monkeypatch.context() as patched:
+        patched.setattr(self_check, "is_capturing", lambda: True)
+        call(op)
+    assert len(runs) == 2, "its known answer"

@@ -105,6 +105,15 @@ def _reference(a: Args) -> Tensor:
     )
 
 
+@ddpm_sample.shorten
+def _shorten(a: Args) -> Args:
+    """Few steps, from the first to one of the last."""
+    few = slice(None, None, max(1, len(a.timesteps) // 4))
+    return a._replace(
+        step_noise=a.step_noise[few], schedule=a.schedule[few], timesteps=a.timesteps[few]
+    )
+
+
 @ddpm_sample.example
 def _example(draw: Draw) -> dict[str, Any]:
     """3 guided tokens of 16 channels, 2 blocks 96 wide, the last 5 of 10 steps (the first ones

@@ -3,6 +3,9 @@
     persistent  one cooperative kernel for all steps of a chunk
     tall        launch by launch (marfast/ops/head/gpu.py)
 
+Which one is quicker is predicted (plan.py), unless the variant of a call says it: where calls are
+measured, "tall", "persistent" and "patient", a persistent one made for slow barriers, are tried.
+
 The persistent regime computes every product by our own kernels: a token's bits depend on no batch.
 The tall one takes the library's in bfloat16 and float16; in float32 our own there, too, whose order
 of additions is defined (docs/numerics.md).
@@ -21,6 +24,8 @@ from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, cuda, takes
 from marfast.reference.diffusion import HeadOptions
 
+VARIANTS = ("tall", *plan.BENT)
+
 BARRIER_LIMIT = 20 * 10**9
 """Nanoseconds that a block waits for the others, before the kernel ends in an error."""
 
@@ -30,12 +35,24 @@ def can_run(a: Args) -> Verdict:
     return takes({"weights": a.weights[0]}, DTYPES) if ok else (ok, reason)
 
 
-def run(a: Args) -> Tensor:
+def variants(a: Args) -> list[str]:
+    """Those that differ in how they run all tokens at once."""
+    shape, dtype, device = HeadShape.of(a.weights), a.weights[0].dtype, a.noise.device
+    found: dict[plan.HeadPlan | None, str] = {}
+    for variant in VARIANTS:
+        chosen, _ = regime(shape, dtype, device, len(a.cond), len(a.schedule), variant)
+        if chosen is not None:  # what is predicted of it makes no other plan
+            chosen = chosen._replace(time=0.0, floor=0.0)
+        found.setdefault(chosen, variant)
+    return [*found.values()]
+
+
+def run(a: Args, variant: str = "") -> Tensor:
     shape, dtype, steps = HeadShape.of(a.weights), a.weights[0].dtype, len(a.schedule)
     weights = [dense(weight) for weight in a.weights]
 
     def head_of(rows: int) -> gpu.Head:
-        chosen, _ = regime(shape, dtype, a.noise.device, rows, steps)
+        chosen, _ = regime(shape, dtype, a.noise.device, rows, steps, variant)
         if chosen is None:
             return gpu.Head(weights, options(a), Launches(own_products=dtype == torch.float32))
         return PersistentHead(weights, options(a), shape, chosen)
@@ -45,15 +62,23 @@ def run(a: Args) -> Tensor:
 
 
 def regime(
-    shape: HeadShape, dtype: torch.dtype, device: torch.device, rows: int, steps: int
+    shape: HeadShape,
+    dtype: torch.dtype,
+    device: torch.device,
+    rows: int,
+    steps: int,
+    variant: str = "",
 ) -> tuple[plan.HeadPlan | None, str]:
     """The plan of the persistent kernel; or None, and why the tall regime takes its place."""
+    if variant == "tall":
+        return None, "it is asked for"
     if shape.width % 32 or shape.width > 2048 or shape.depth == 0:
         return (
             None,
             f"width {shape.width}, depth {shape.depth}: the kernel takes multiples of 32 to 2048",
         )
-    chosen = plan.head_plan(rows, shape, plan.profile_of(device), dtype, steps)
+    profile = plan.bent(plan.profile_of(device), variant)
+    chosen = plan.head_plan(rows, shape, profile, dtype, steps)
     if chosen.regime == "tall":
         return None, f"{rows} rows are predicted to be faster by tall products"
     with cuda.on(device):

@@ -96,6 +96,19 @@ def head_plan(
     return HeadPlan(**plan)
 
 
+BENT = {"persistent": 1.0, "patient": 8.0}
+"""How many times its barrier time a GPU is taken to have, in plans that are persistent wherever one
+can be: what is predicted of them is measured (marfast/ops/tuning.py)."""
+
+
+def bent(gpu: GpuProfile, variant: str) -> GpuProfile:
+    """A GPU for which the model makes the plan of this name, its launches being hopelessly slow;
+    for "" as it is."""
+    if not variant:
+        return gpu
+    return gpu._replace(launch_time=1.0, barrier_time=gpu.barrier_time * BENT[variant])
+
+
 @functools.cache
 def profile_of(device: torch.device) -> GpuProfile:
     """This GPU: its own sizes, and the rates of the nearest that the model knows, by SM."""
