@@ -36,6 +36,12 @@ def _nvtx_domain() -> Any:
 _nvtx: Any = _nvtx_domain()
 
 
+def watching() -> bool:
+    """Whether anybody sees ranges now."""
+    profiled: bool = torch.autograd.profiler._is_profiler_enabled
+    return _nvtx is not None or profiled or _TIMES.get() is not None
+
+
 def range(name: str, payload: int = 0) -> AbstractContextManager[Any]:
     """A context that is one range. `payload` is a size: of rows, tokens or images.
 

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,9 +17,10 @@ from marfast.drop_in.install import installed
 from marfast.drop_in.sample_tokens import FastSampleTokens
 from marfast.errors import check_whole
 from marfast.generation import Pipeline
-from marfast.generation.graphs import CaptureFailed, Cuda, Graphs, key_of
+from marfast.generation.graphs import CaptureFailed, key_of
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators, Randomness
+from marfast.generation.sample import graphs_of
 from marfast.model.mar import FastMAR, Schedule
 from marfast.ops import choice
 
@@ -69,41 +71,38 @@ def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warm
     randomness = [BatchRandomness(generators, batch, rows) for rows in parts]
     with forced, choice.used() as used:
         fast.update()
-        reason = _capture(fast, randomness, chosen, schedule)
+        reason, count = _capture(fast, randomness, chosen, schedule)
         if reason:
             labels = torch.full((len(parts[0]),), -1, device=fast.device)
             Loop(fast, labels, randomness[0], chosen, schedule).iteration(0)
     return Warmup(
         seconds=time.perf_counter() - start,
         backends={op: sorted(names) for op, names in sorted(used.items())},
-        graphs=0 if reason else len(parts) * chosen.num_iter,
+        graphs=count,
         no_graphs=reason,
     )
 
 
 def _capture(
     model: FastMAR, parts: Sequence[Randomness], settings: Settings, schedule: Schedule
-) -> str:
-    """Why nothing was captured; empty where the graphs are there."""
-    if model.graphs is None:
-        if model.device.type != "cuda":
-            return f"the model is on {model.device}; graphs are for CUDA devices"
-        model.graphs = Graphs(Cuda(model.device))
-    graphs: Graphs = model.graphs
+) -> tuple[str, int]:
+    """Why nothing was captured, empty where the graphs are there; and their number."""
+    if (graphs := graphs_of(model)) is None:
+        return f"the model is on {model.device}; graphs are for CUDA devices", 0
+    count = 0
     for randomness in parts:
         own = randomness.twin()
         images = own.orders(1).shape[0]
         key = key_of(model, images, randomness, settings, schedule)
-        if graphs.find(key) is not None:
-            continue
         labels = torch.full((images,), -1, device=model.device)
+        loop = partial(Loop, model, labels, own, settings, schedule)
         try:
-            graphs.capture(key, Loop(model, labels, own, settings, schedule))
+            count += (graphs.find(key) or graphs.capture(key, loop)).graphs
         except CaptureFailed as error:
             reason = f"the loop can't be captured: {error}"
             warnings.warn(f"{reason}; generations launch kernel by kernel", stacklevel=3)
-            return reason
-    return ""
+            return reason, 0
+    return "", count
 
 
 def refresh(model: Pipeline | nn.Module) -> None:

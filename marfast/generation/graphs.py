@@ -1,124 +1,104 @@
 """The loop's iterations as graphs: captured once, replayed for other labels, seeds and guidance.
 
-A graph is of one iteration; the K graphs of a generation share the tensors of one `Loop`. They are
-made on request (`marfast.warmup`), kept while they fit into `GRAPH_MEMORY`, and used by every later
-generation of the same key. Step noise is drawn inside the graphs, by generators of their own, which
-take the caller's state before a replay and give it back after.
+An iteration is two graphs. The transformer's is its own: how many tokens are known differs in each.
+The head's is shared by all iterations that predict as many tokens. They meet in tensors of one
+`Proposal` for each of those numbers, and share those of one `Loop`.
+
+They are made at the second generation of a key, or by `marfast.warmup`, kept while they fit into
+`GRAPH_MEMORY`, and used by every later generation of the key. Step noise is drawn inside the
+graphs, by generators of their own, which take the caller's state before a replay and give it back
+after.
 """
 
+import os
+import threading
+import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from marfast import profiling
 from marfast.checkpoints import Settings
-from marfast.generation.loop import Loop, Progress
+from marfast.generation.device import Device, Graph
+from marfast.generation.loop import Loop, Progress, Proposal
 from marfast.generation.randomness import Randomness
 from marfast.model.mar import FastMAR, Schedule
 from marfast.ops import choice
+from marfast.ops.self_check import DeviceLost, is_capturing
 
 GRAPH_MEMORY = 4 << 30
 """Bytes that the graphs of one model may hold on to."""
+REMEMBERED = 64
+"""Keys of which it is known that they were met once, or can't be captured."""
+
+_WANTED: ContextVar[bool] = ContextVar(
+    "marfast_graphs", default=os.environ.get("MARFAST_GRAPHS") != "0"
+)
 
 
-class Graph(Protocol):
-    """What a launched sequence of kernels is recorded by."""
-
-    def capture(self, function: Callable[[], None]) -> None:
-        """Record what `function` launches; its results may be garbage until a replay."""
-
-    def replay(self) -> None:
-        """Launch it all again, on the same tensors."""
+@contextmanager
+def off() -> Iterator[None]:
+    """Generations inside the block launch kernel by kernel."""
+    token = _WANTED.set(False)
+    try:
+        yield
+    finally:
+        _WANTED.reset(token)
 
 
 class CaptureFailed(RuntimeError):
     """A loop can't be kept as graphs; generations launch kernel by kernel."""
 
 
-class Device(Protocol):
-    """Where graphs are made, and what memory they hold."""
-
-    def prepare(self, function: Callable[[], None]) -> None:
-        """Run it outside a capture: libraries set themselves up, kernels are compiled."""
-
-    def pool(self) -> Any:
-        """What graphs that read each other's tensors share."""
-
-    def graph(self, generators: Sequence[torch.Generator], pool: Any) -> Graph:
-        """An empty one, which may draw from `generators`."""
-
-    def reserved(self) -> int:
-        """Bytes."""
-
-
-class CudaGraph:
-    """A CUDA graph of one device."""
-
-    def __init__(self, device: torch.device, generators: Sequence[torch.Generator], pool: Any):
-        self._graph = torch.cuda.CUDAGraph()
-        self._device, self._pool = device, pool
-        for generator in generators:
-            self._graph.register_generator_state(generator)
-
-    def capture(self, function: Callable[[], None]) -> None:
-        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, pool=self._pool):
-            function()
-
-    def replay(self) -> None:
-        with torch.cuda.device(self._device):
-            self._graph.replay()
-
-
-class Cuda:
-    """A CUDA device."""
-
-    def __init__(self, device: torch.device):
-        self.device = device
-
-    def prepare(self, function: Callable[[], None]) -> None:
-        with torch.cuda.device(self.device):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
-                function()
-            torch.cuda.current_stream().wait_stream(side)
-
-    def pool(self) -> Any:
-        return torch.cuda.graph_pool_handle()
-
-    def graph(self, generators: Sequence[torch.Generator], pool: Any) -> Graph:
-        return CudaGraph(self.device, generators, pool)
-
-    def reserved(self) -> int:
-        return torch.cuda.memory_reserved(self.device)
-
-
 class CapturedLoop:
     """The K iterations of one key, recorded."""
 
-    def __init__(self, loop: Loop, device: Device):
+    def __init__(self, loop: Loop, device: Device, limit: int):
         self.loop = loop
-        own = loop.randomness
-        before = device.reserved()
-        iterations = [partial(loop.iteration, k) for k in range(loop.settings.num_iter)]
-        for iteration in iterations:
-            device.prepare(iteration)
-        pool = device.pool()
-        self.graphs = []
-        for iteration in iterations:
-            graph = device.graph(own.device_generators, pool)
-            try:
-                graph.capture(iteration)
-            except RuntimeError as error:
-                raise CaptureFailed(str(error)) from error
-            self.graphs.append(graph)
-        self.bytes = max(0, device.reserved() - before)
+        self._busy = threading.Lock()
+        self._turns = device.turns()
+        self.heads: dict[Hashable, Graph] = {}
+        self.transformers: list[Graph] = []
+        self.inputs: dict[Hashable, Proposal] = {}
+        iterations = range(loop.settings.num_iter)
+        for k in iterations:
+            device.prepare(partial(self._prepare, k))
+        before, pool = device.used(), device.pool()
+        for k in iterations:
+            graph = device.graph([], pool)
+            graph.capture(partial(self._transformer, k))
+            self.transformers.append(graph)
+            if (head := loop.head_of(k)) not in self.heads:
+                graph = device.graph(loop.randomness.device_generators, pool)
+                graph.capture(partial(loop.denoise, self.inputs[head], k))
+                self.heads[head] = graph
+                if device.held_by(pool) > limit:
+                    break
+        self.bytes = max(device.held_by(pool), device.used() - before)
+        if self.bytes > limit:
+            raise CaptureFailed(f"it needs {self.bytes} bytes or more; graphs may hold {limit}")
         self.weights = loop.model.weights  # the graphs read them
         del loop.model  # it may be what keeps these graphs
+
+    @property
+    def graphs(self) -> int:
+        return len(self.transformers) + len(self.heads)
+
+    def _prepare(self, k: int) -> None:
+        proposal = self.loop.propose(k)
+        if (head := self.loop.head_of(k)) not in self.inputs:
+            self.inputs[head] = Proposal(*(part.clone() for part in proposal))
+        self.loop.denoise(proposal, k)
+
+    def _transformer(self, k: int) -> None:
+        for kept, part in zip(self.inputs[self.loop.head_of(k)], self.loop.propose(k), strict=True):
+            kept.copy_(part)
 
     def run(
         self,
@@ -126,19 +106,37 @@ class CapturedLoop:
         randomness: Randomness,
         settings: Settings,
         progress: Progress | None,
+    ) -> Tensor | None:
+        """As `sample_tokens`; None while another thread has the tensors."""
+        if not self._busy.acquire(blocking=False):
+            return None
+        try:
+            with self._turns:
+                return self._run(labels, randomness, settings, progress)
+        finally:
+            self._busy.release()
+
+    def _run(
+        self,
+        labels: Tensor,
+        randomness: Randomness,
+        settings: Settings,
+        progress: Progress | None,
     ) -> Tensor:
-        """As `sample_tokens`."""
         loop, own = self.loop, self.loop.randomness
         loop.fill(labels, randomness, settings)
         loop.randomness = own
         pairs = list(zip(own.device_generators, randomness.device_generators, strict=True))
         for mine, theirs in pairs:
             mine.set_state(theirs.get_state())
-        for k, graph in enumerate(self.graphs):
+        for k, transformer in enumerate(self.transformers):
             with loop.range(k):  # those of the capture are gone
-                graph.replay()
+                transformer.replay()
+                head = loop.head_of(k)
+                with profiling.range("head", len(self.inputs[head].z)):
+                    self.heads[head].replay()
             if progress:
-                progress(k + 1, len(self.graphs))
+                progress(k + 1, len(self.transformers))
         for mine, theirs in pairs:
             theirs.set_state(mine.get_state())
         return loop.tokens.clone()
@@ -151,21 +149,57 @@ class Graphs:
         self.device = device
         self.limit = limit
         self.kept: OrderedDict[Hashable, CapturedLoop] = OrderedDict()
+        self._met: OrderedDict[Hashable, str] = OrderedDict()
+        self._lock = threading.RLock()
 
     def find(self, key: Hashable) -> CapturedLoop | None:
-        found = self.kept.get(key)
-        if found is not None:
-            self.kept.move_to_end(key)
-        return found
+        with self._lock:
+            found = self.kept.get(key)
+            if found is not None:
+                self.kept.move_to_end(key)
+            return found
 
-    def capture(self, key: Hashable, loop: Loop) -> None:
-        """Record `loop`, whose randomness is its own; CaptureFailed says why it can't be."""
-        captured = CapturedLoop(loop, self.device)
-        if captured.bytes > self.limit:
-            raise CaptureFailed(f"it needs {captured.bytes} bytes; graphs may hold {self.limit}")
-        self.kept[key] = captured
-        while sum(entry.bytes for entry in self.kept.values()) > self.limit:
-            self.kept.popitem(last=False)
+    def at_second_sight(self, key: Hashable, loop: Callable[[], Loop]) -> CapturedLoop | None:
+        """The one of this key, captured if it was asked for before and can be."""
+        if not _WANTED.get() or is_capturing():
+            return None
+        if (found := self.find(key)) is not None:
+            return found
+        with self._lock:
+            if (reason := self._met.get(key)) is None:
+                self._remember(key, "")
+            if reason != "" or profiling.watching():
+                return None
+            try:
+                return self.capture(key, loop)
+            except CaptureFailed as error:
+                what = f"the loop can't be captured: {error}; generations launch kernel by kernel"
+                warnings.warn(what, RuntimeWarning, stacklevel=5)
+                return None
+
+    def capture(self, key: Hashable, loop: Callable[[], Loop]) -> CapturedLoop:
+        """Record a loop, whose randomness is its own; CaptureFailed says why it can't be."""
+        with self._lock:
+            try:
+                with torch.inference_mode(False), torch.no_grad():
+                    captured = CapturedLoop(loop(), self.device, self.limit)
+            except DeviceLost:
+                raise
+            except Exception as error:
+                reason = str(error) or type(error).__name__
+                self._remember(key, reason)
+                raise CaptureFailed(reason) from error
+            self.kept[key] = captured
+            while sum(entry.bytes for entry in self.kept.values()) > self.limit:
+                dropped, _ = self.kept.popitem(last=False)
+                self._remember(dropped, "its graphs gave way to others")  # else they would in turn
+            return captured
+
+    def _remember(self, key: Hashable, reason: str) -> None:
+        """What is known of a key: that it was met, or why it isn't captured unasked."""
+        self._met[key] = reason
+        while len(self._met) > REMEMBERED:
+            self._met.popitem(last=False)
 
 
 def key_of(

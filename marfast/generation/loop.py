@@ -5,9 +5,9 @@ one runs, and which tokens an iteration knows and predicts is index arithmetic o
 mask is searched, and nothing waits for a device.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +20,15 @@ from marfast.reference.diffusion import HeadOptions
 from marfast.reference.mar import guidance_scale, mask_lengths
 
 Progress = Callable[[int, int], None]
+
+
+class Proposal(NamedTuple):
+    """What the head reads of an iteration that predicts n tokens of each of B images."""
+
+    predict: Tensor  # [B, n], their positions
+    z: Tensor  # [R·n, D], the condition vectors
+    noise: Tensor  # [B·n, C]
+    guidance: Tensor  # [1]
 
 
 class Loop:
@@ -80,30 +89,35 @@ class Loop:
 
     def iteration(self, k: int) -> None:
         """Predict the tokens of iteration k, 0 ... K − 1, in turn."""
-        if k == 0:
-            self.begin()
         with self.range(k):
-            self._predict(k, self.masked[k], self.left[k])
+            self.denoise(self.propose(k), k)
 
     def range(self, k: int) -> AbstractContextManager[Any]:
         """Iteration k's for profilers, with the tokens it predicts."""
         return profiling.range(f"iteration {k}", len(self.tokens) * (self.masked[k] - self.left[k]))
 
-    def _predict(self, k: int, masked: int, left: int) -> None:
+    def propose(self, k: int) -> Proposal:
+        """The transformer's part of iteration k."""
+        if k == 0:
+            self.begin()
+        masked, left = self.masked[k], self.left[k]
         known = self.orders[:, masked:].sort(dim=1).values
         predict = self.orders[:, left:masked].sort(dim=1).values
         doubled = [torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)]
         z = self.model.condition(doubled[0], doubled[1], doubled[2], self.class_embedding)
-        noise, noises = self._noise(masked, left)
+        return Proposal(predict, z, self._initial_noise(masked, left), self.guidance[k])
+
+    def denoise(self, proposal: Proposal, k: int) -> None:
+        """The head's part of iteration k, or of another that has the same head."""
+        predict, z, noise, guidance = proposal
         sampled = self.model.sample_head(
-            z,
-            noise,
-            noises,
-            self.schedule,
-            self.guidance[k],
-            self.options,
+            z, noise, self._step_noises(predict.shape[1]), self.schedule, guidance, self.options
         )
         self.tokens[self.rows, predict] = sampled.view(len(self.tokens), -1, self.channels)
+
+    def head_of(self, k: int) -> Hashable:
+        """The same for iterations whose heads do the same work."""
+        return self.masked[k] - self.left[k]
 
     def begin(self) -> None:
         """No token is known; what all iterations share is computed."""
@@ -114,16 +128,17 @@ class Loop:
             embedding = torch.cat([embedding, no_class])
         self.class_embedding = embedding
 
-    def _noise(self, masked: int, left: int) -> tuple[Tensor, Iterable[Tensor]]:
-        count, images, device = masked - left, len(self.tokens), self.tokens.device
+    def _initial_noise(self, masked: int, left: int) -> Tensor:
+        count, images = masked - left, len(self.tokens)
         if self.randomness.ahead:
             first = images * (self.seq_len - masked)
-            noise = self.initial_noise[first : first + images * count]
-        else:
-            noise = self.randomness.initial_noise(count, self.channels).to(device)
-        steps = len(self.schedule[1])
+            return self.initial_noise[first : first + images * count]
+        return self.randomness.initial_noise(count, self.channels).to(self.tokens.device)
+
+    def _step_noises(self, count: int) -> Iterable[Tensor]:
+        images, steps = len(self.tokens), len(self.schedule[1])
         noises = step_noises(self.randomness, images, count, self.channels, steps, self.guided)
-        return noise, (chunk.to(device) for chunk in noises)
+        return (chunk.to(self.tokens.device) for chunk in noises)
 
 
 def _upload(values: Tensor, to: Tensor) -> None:

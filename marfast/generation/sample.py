@@ -1,8 +1,9 @@
-"""Tokens of a whole generation: the loop, or its graphs where `marfast.warmup` captured them."""
+"""Tokens of a whole generation: the loop, or its graphs from the second one of a kind on."""
 
 from torch import Tensor
 
 from marfast.checkpoints import Settings
+from marfast.generation.device import Cuda
 from marfast.generation.graphs import Graphs, key_of
 from marfast.generation.loop import Loop, Progress
 from marfast.generation.randomness import Randomness
@@ -23,14 +24,29 @@ def sample_tokens(
     is called after each of the `settings.num_iter` iterations.
     """
     model = model.renewed()
-    graphs: Graphs | None = model.graphs
-    if graphs is not None:
+    if (graphs := graphs_of(model)) is not None:
         key = key_of(model, len(labels), randomness, settings, schedule)
-        if (captured := graphs.find(key)) is not None:
-            return captured.run(labels, randomness, settings, progress)
+
+        def own_loop() -> Loop:
+            return Loop(model, labels, randomness.twin(), settings, schedule)
+
+        captured = graphs.at_second_sight(key, own_loop)
+        if (
+            captured
+            and (tokens := captured.run(labels, randomness, settings, progress)) is not None
+        ):
+            return tokens
     loop = Loop(model, labels, randomness, settings, schedule)
     for k in range(settings.num_iter):
         loop.iteration(k)
         if progress:
             progress(k + 1, settings.num_iter)
     return loop.tokens
+
+
+def graphs_of(model: FastMAR) -> Graphs | None:
+    """A model's, of any device that makes graphs."""
+    if model.graphs is None and model.device.type == "cuda":
+        model.graphs = Graphs(Cuda(model.device))
+    graphs: Graphs | None = model.graphs
+    return graphs

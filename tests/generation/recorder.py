@@ -2,6 +2,7 @@
 again on the same tensors."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -22,11 +23,12 @@ class _Recording(TorchDispatchMode):
 
 
 class RecordedGraph:
-    """As `generation.graphs.CudaGraph`. A replay writes into the tensors that the capture made,
+    """As `generation.device.CudaGraph`. A replay writes into the tensors that the capture made,
     which every later graph of the pool reads; views need no launch."""
 
-    def __init__(self, fail: str = "") -> None:
+    def __init__(self, fail: str = "", generators: int = 0) -> None:
         self.fail = fail
+        self.generators = generators
         self.replays = 0
 
     def capture(self, function: Callable[[], None]) -> None:
@@ -58,25 +60,35 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 class Recorder:
-    """As `generation.graphs.Cuda`; each generation takes `bytes`."""
+    """As `generation.device.Cuda`; each pool takes `bytes`, and `elsewhere` some that it doesn't
+    know of."""
 
-    def __init__(self, bytes: int = 100, fail: str = "") -> None:
+    def __init__(self, bytes: int = 100, fail: str = "", elsewhere: int = 0) -> None:
         self.bytes = bytes
         self.fail = fail
+        self.elsewhere = elsewhere
         self.held = 0
+        self.prepared = 0
         self.made: list[RecordedGraph] = []
 
     def prepare(self, function: Callable[[], None]) -> None:
+        self.prepared += 1
         function()
 
     def pool(self) -> Any:
-        self.held += self.bytes
+        self.held += self.bytes + self.elsewhere
         return object()
 
     def graph(self, generators: Sequence[torch.Generator], pool: Any) -> RecordedGraph:
         assert all(isinstance(generator, torch.Generator) for generator in generators)
-        self.made.append(RecordedGraph(self.fail))
+        self.made.append(RecordedGraph(self.fail, len(generators)))
         return self.made[-1]
 
-    def reserved(self) -> int:
+    def used(self) -> int:
         return self.held
+
+    def held_by(self, pool: Any) -> int:
+        return self.bytes
+
+    def turns(self) -> AbstractContextManager[Any]:
+        return nullcontext()

@@ -1,5 +1,6 @@
 """The loop as graphs, proved by a recorder in CUDA graphs' place: same images, few captures."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 import marfast
 from marfast import profiling
-from marfast.generation import Pipeline
+from marfast.generation import Pipeline, graphs
 from marfast.generation.graphs import Graphs
 from marfast.generation.randomness import Generators
 from marfast.model import FastMAR
@@ -18,6 +19,8 @@ from tests.generation.recorder import Recorder
 from tests.models import tiny_pipeline
 
 LABELS = [3, 1, 4]
+GRAPHS = 5 + 4
+"""Of five iterations, which predict 1, 3, 3, 5 and 4 tokens."""
 _GLOBAL = torch.Generator()
 
 
@@ -61,6 +64,10 @@ def backend(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
+by_one_backend = pytest.mark.parametrize("backend", ["auto"], indirect=True)
+"""What has nothing to do with bits."""
+
+
 def plain(labels: Any = LABELS, **options: Any) -> Tensor:
     return tiny_pipeline().generate(labels, **options)
 
@@ -70,14 +77,118 @@ def test_a_replay_makes_the_images_of_the_plain_loop(
     pipeline: Pipeline, replays: Callable[[], int], recorder: Recorder, cfg: float
 ) -> None:
     report = marfast.warmup(pipeline, batch=3, cfg=cfg)
-    assert (report.graphs, report.no_graphs, len(recorder.made)) == (5, "", 5)
+    assert (report.graphs, report.no_graphs, len(recorder.made)) == (GRAPHS, "", GRAPHS)
     for i, (labels, seed) in enumerate([(LABELS, 0), ([0, None, 9], 1), (LABELS, 0)]):
         images = pipeline.generate(labels, seed=seed, cfg=cfg)
         assert torch.equal(images, plain(labels, seed=seed, cfg=cfg))
-        assert replays() == 5 * (i + 1)
-    assert len(recorder.made) == 5, "captured once"
+        assert replays() == 10 * (i + 1)
+    assert len(recorder.made) == GRAPHS, "captured once"
 
 
+@by_one_backend
+@pytest.mark.parametrize(("num_iter", "heads"), [(16, 1), (5, 4), (2, 2), (1, 1)])
+def test_a_head_is_captured_once_for_each_number_of_tokens(
+    pipeline: Pipeline, recorder: Recorder, num_iter: int, heads: int
+) -> None:
+    """K = L predicts one token in each iteration."""
+    assert marfast.warmup(pipeline, batch=3, num_iter=num_iter).graphs == num_iter + heads
+    drawing = [graph for graph in recorder.made if graph.generators]
+    assert len(drawing) == heads, "step noise is the head's"
+    images = pipeline.generate(LABELS, seed=4, num_iter=num_iter)
+    assert torch.equal(images, plain(seed=4, num_iter=num_iter))
+    assert sum(graph.replays for graph in drawing) == num_iter
+
+
+@by_one_backend
+def test_the_second_call_of_a_kind_is_captured(
+    pipeline: Pipeline, replays: Callable[[], int], recorder: Recorder
+) -> None:
+    calls: list[tuple[Any, dict[str, Any]]] = [
+        (LABELS, {"seed": 0, "cfg": 2.0}),
+        ([1], {"seed": 0, "cfg": 2.0}),
+        ([0, None, 9], {"seed": 1, "cfg": 3.0}),
+        (LABELS, {"seed": [1, 2, 3]}),
+        ([4, 4, 4], {"seed": [5, 6, 7]}),
+        (LABELS, {"seed": 3, "cfg": 2.5}),
+    ]
+    replayed = []
+    for labels, options in calls:
+        before = replays()
+        images = pipeline.generate(labels, **options)
+        assert torch.equal(images, plain(labels, **options))
+        replayed.append(replays() - before)
+    assert replayed == [0, 0, 10, 0, 10, 10]
+    assert len(recorder.made) == 2 * GRAPHS
+
+
+@by_one_backend
+def test_generators_are_left_as_by_the_plain_loop_by_a_capture_too(pipeline: Pipeline) -> None:
+    def run(model: Pipeline) -> list[Any]:
+        np.random.seed(1)
+        torch.manual_seed(1)
+        _GLOBAL.manual_seed(2)
+        images = [model.generate(LABELS, cfg=2.0).tolist() for _ in range(3)]
+        states = (torch.get_rng_state(), _GLOBAL.get_state())
+        return [np.random.get_state()[2], *(s.tolist() for s in states), images]
+
+    assert run(pipeline) == run(tiny_pipeline())
+
+
+@by_one_backend
+def test_it_can_be_turned_off(
+    pipeline: Pipeline, replays: Callable[[], int], recorder: Recorder
+) -> None:
+    with graphs.off():
+        for _ in range(3):
+            pipeline.generate(LABELS, seed=0)
+    assert not recorder.made
+    pipeline.generate(LABELS, seed=0)
+    pipeline.generate(LABELS, seed=0)
+    assert replays() == 10
+    with graphs.off():
+        assert torch.equal(pipeline.generate(LABELS, seed=1), plain(seed=1))
+    assert replays() == 10
+
+
+@by_one_backend
+def test_nothing_is_captured_while_ranges_are_seen_or_a_graph_is_captured(
+    pipeline: Pipeline, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.generate(LABELS, seed=0)
+    with profiling.timed() as seconds:
+        pipeline.generate(LABELS, seed=0)
+    assert "encoder" in seconds
+    monkeypatch.setattr(graphs, "is_capturing", lambda: True)
+    pipeline.generate(LABELS, seed=0)
+    assert not recorder.made
+
+
+@by_one_backend
+def test_while_a_loop_is_used_others_launch_kernel_by_kernel(
+    pipeline: Pipeline, replays: Callable[[], int]
+) -> None:
+    marfast.warmup(pipeline, batch=3)
+    inside: list[Tensor] = []
+
+    def progress(done: int, of: int) -> None:
+        if done == 2:
+            inside.append(pipeline.generate([5, 6, 7], seed=2))
+
+    images = pipeline.generate(LABELS, seed=1, progress=progress)
+    assert torch.equal(images, plain(seed=1))
+    assert torch.equal(inside[0], plain([5, 6, 7], seed=2))
+    assert replays() == 10
+
+
+@by_one_backend
+def test_it_works_after_a_capture_in_inference_mode(pipeline: Pipeline) -> None:
+    with torch.inference_mode():
+        for _ in range(2):
+            pipeline.generate(LABELS, seed=0)
+    assert torch.equal(pipeline.generate(LABELS, seed=1), plain(seed=1))
+
+
+@by_one_backend
 def test_a_replay_lies_in_its_iterations_range(pipeline: Pipeline) -> None:
     marfast.warmup(pipeline, batch=3)
     with profiling.timed() as seconds:
@@ -92,7 +203,7 @@ def test_guidance_may_change_without_another_capture(
     for options in ({"cfg": 4.0}, {"cfg": 3.0, "cfg_schedule": "constant"}):
         images = pipeline.generate(LABELS, seed=5, **options)  # type: ignore[arg-type]
         assert torch.equal(images, plain(seed=5, **options))
-    assert (replays(), len(recorder.made)) == (10, 5)
+    assert (replays(), len(recorder.made)) == (20, GRAPHS)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +224,9 @@ def test_parts_of_a_batch_have_graphs_each(
     pipeline: Pipeline, replays: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Pipeline, "largest_part", 2)
-    assert marfast.warmup(pipeline, batch=3).graphs == 10
+    assert marfast.warmup(pipeline, batch=3).graphs == 2 * GRAPHS
     assert torch.equal(pipeline.generate(LABELS, seed=8), plain(seed=8, part=2))
-    assert replays() == 10
+    assert replays() == 20
 
 
 def test_generators_are_left_as_by_the_plain_loop(
@@ -131,7 +242,7 @@ def test_generators_are_left_as_by_the_plain_loop(
 
     marfast.warmup(pipeline, batch=3, cfg=2.0)
     assert run(pipeline) == run(tiny_pipeline())
-    assert replays() == 5
+    assert replays() == 10
 
 
 def test_weights_written_in_place_are_followed_and_new_ones_run_the_plain_loop(
@@ -143,7 +254,7 @@ def test_weights_written_in_place_are_followed_and_new_ones_run_the_plain_loop(
             with torch.no_grad():
                 parameter.mul_(1.5)
         images, before = pipeline.generate(LABELS, seed=1), replays()
-        assert before == 5
+        assert before == 10
         other = tiny_pipeline()
         other.model.module.load_state_dict(pipeline.model.module.state_dict())
         assert torch.equal(images, other.generate(LABELS, seed=1))
@@ -168,6 +279,7 @@ def test_weights_that_were_cast_for_the_blocks_are_followed(recorder: Recorder) 
         assert not torch.equal(after, before)
 
 
+@by_one_backend
 def test_the_least_recently_used_are_dropped_when_memory_is_full(pipeline: Pipeline) -> None:
     pipeline.model.graphs.limit = 250  # two of 100
     for batch in (1, 2, 1, 3):
@@ -176,20 +288,46 @@ def test_the_least_recently_used_are_dropped_when_memory_is_full(pipeline: Pipel
     assert images == [1, 3]
 
 
+@by_one_backend
+def test_graphs_that_do_not_fit_together_do_not_take_turns(
+    pipeline: Pipeline, recorder: Recorder
+) -> None:
+    pipeline.model.graphs.limit = 150  # one of 100
+    for i in range(8):
+        labels = LABELS[: 1 + i % 2]
+        assert torch.equal(pipeline.generate(labels, seed=i), plain(labels, seed=i))
+    assert len(recorder.made) == 2 * GRAPHS
+    assert len(pipeline.model.graphs.kept) == 1
+
+
+@by_one_backend
+@pytest.mark.parametrize("asked", [True, False])
 @pytest.mark.parametrize(
-    ("limit", "fail", "reason"),
+    ("limit", "options", "reason"),
     [
-        (50, "", "it needs 100 bytes; graphs may hold 50"),
-        (1000, "operation not permitted when stream is capturing", "operation not permitted"),
+        (50, {}, "it needs 100 bytes or more; graphs may hold 50"),
+        (150, {"elsewhere": 60}, "it needs 160 bytes or more; graphs may hold 150"),
+        (1000, {"fail": "operation not permitted when stream is capturing"}, "not permitted when"),
     ],
 )
-def test_a_failed_capture_is_told_and_the_plain_loop_goes_on(
-    limit: int, fail: str, reason: str
+def test_a_failed_capture_is_told_once_and_the_plain_loop_goes_on(
+    limit: int, options: dict[str, Any], reason: str, asked: bool
 ) -> None:
-    pipeline = tiny_pipeline()
-    pipeline.model.graphs = Graphs(Recorder(fail=fail), limit)
-    with pytest.warns(UserWarning, match=reason):
-        report = marfast.warmup(pipeline, batch=3)
-    assert report.graphs == 0
-    assert reason in report.no_graphs
-    assert torch.equal(pipeline.generate(LABELS, seed=1), plain(seed=1))
+    pipeline, recorder = tiny_pipeline(), Recorder(**options)
+    pipeline.model.graphs = Graphs(recorder, limit)
+    if asked:
+        with pytest.warns(UserWarning, match=reason):
+            report = marfast.warmup(pipeline, batch=3)
+        assert report.graphs == 0
+        assert reason in report.no_graphs
+    else:
+        pipeline.generate(LABELS, seed=0)
+        with pytest.warns(RuntimeWarning, match=reason):
+            images = pipeline.generate(LABELS, seed=1)
+        assert torch.equal(images, plain(seed=1))
+    made = len(recorder.made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in (1, 2):
+            assert torch.equal(pipeline.generate(LABELS, seed=seed), plain(seed=seed))
+    assert len(recorder.made) == made
