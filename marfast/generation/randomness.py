@@ -10,6 +10,7 @@ state and keeps its own rows: the split never changes an image, and memory follo
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,8 +21,8 @@ from marfast.errors import ArgumentError
 from marfast.reference.mar import random_orders
 
 NOISE_MEMORY = 32 << 20
-"""Bytes of step noise that are drawn at a time, about: the noise of all steps may be far more than
-anything else that a generation holds."""
+"""Bytes of step noise that are drawn at a time, about, twice as many under guidance: the noise of
+all steps may be far more than anything else that a generation holds."""
 
 
 class Randomness(Protocol):
@@ -124,10 +125,15 @@ class BatchRandomness:
     def step_noise(self, tokens: int, channels: int, steps: int, guided: bool) -> Tensor:
         generator, kept = self.generators.device, self._kept(tokens)
         rows = self.batch * tokens * (2 if guided else 1)
-        sizes = (steps, len(self.rows) * tokens, channels)
-        noise = torch.empty(sizes, dtype=torch.float32, device=generator.device)
+        empty = partial(torch.empty, dtype=torch.float32, device=generator.device)
+        if len(self.rows) == self.batch:  # all that is drawn, or half of it, is kept
+            drawn = empty((steps, rows, channels))
+            for of_step in drawn:
+                of_step.normal_(generator=generator)
+            return drawn[:, kept]
+        noise, whole = empty((steps, len(self.rows) * tokens, channels)), empty((rows, channels))
         for of_step in noise:
-            of_step.copy_(_randn(rows, channels, generator)[kept])
+            of_step.copy_(whole.normal_(generator=generator)[kept])
         return noise
 
     def twin(self) -> "BatchRandomness":
