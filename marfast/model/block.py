@@ -147,8 +147,8 @@ class FastBlock:
         return self._verdicts.known()
 
     def bind(self, block: Any) -> BoundBlock:
-        """This block as it is now. Its own code runs where no op is asked for, where it is no plain
-        block, and where it turns out to compute something else."""
+        """This block as it is now. Its own code runs where the ops gain nothing, where it is no
+        plain block, and where it turns out to compute something else."""
         by_ops = (
             is_plain_block(block)
             and block.attn.qkv.weight.dtype == torch.float32

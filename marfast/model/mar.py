@@ -107,10 +107,6 @@ class FastMAR:
             self._encoder = _bind(kept.encoder, module.encoder_blocks)
             self._decoder = _bind(kept.decoder, module.decoder_blocks)
 
-    def read(self) -> list[Tensor]:
-        """What is read beside the module's own parameters."""
-        return self.head.weights
-
     def schedule(self, steps: int | str | None = None) -> Schedule:
         """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device.
 

@@ -46,8 +46,11 @@ def cpu_kernels_take(weight: Tensor) -> bool:
 
 def ops_take(weight: Tensor) -> bool:
     """Whether a transformer's block with such weights is to run by the ops, here and now: where the
-    CPU's kernels would, or where another backend is forced."""
-    return cpu_kernels_take(weight) or choice.forced() not in ("auto", "cpu", "reference")
+    CPU's kernels would, where another backend is forced, and on a GPU, by whichever backend: what
+    they read is cast once, where the block's own code under autocast casts it in each iteration."""
+    forced, on_gpu = choice.forced(), weight.device.type == "cuda"
+    another = forced not in ("auto", "cpu", "reference")
+    return another or (on_gpu and forced == "auto") or cpu_kernels_take(weight)
 
 
 Fingerprint = tuple[object, ...]

@@ -1,14 +1,17 @@
 """A transformer block through the ops against the block's own code."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import marfast
+from marfast.model import block as blocks
 from marfast.model.block import FastBlock, is_plain_block
-from marfast.model.packing import autocast
+from marfast.model.packing import autocast, ops_take
 from marfast.ops import BackendUnavailable, choice
 from marfast.ops.op import OPS
 from marfast.reference.transformer import Block
@@ -83,6 +86,54 @@ def test_new_weights_are_taken(block: Block, needs_native: None) -> None:
     after = kept.bind(block)(x, ROWS)
     assert (after - before).abs().max() > 0.01
     torch.testing.assert_close(after, block(x), rtol=1e-5, atol=1e-5)
+
+
+class Casts(TorchDispatchMode):
+    """Counts the copies of matrices in another dtype."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == torch.ops.aten._to_copy.default and args[0].dim() == 2:
+            self.count += args[0].shape[0] in (80, 240, 320)  # a weight's rows; x has 33
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("queries", [None, QUERIES], ids=["all", "some"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_on_a_gpu_weights_are_cast_once_and_bits_are_the_blocks_own(
+    block: Block, queries: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the ops' backend is PyTorch."""
+    monkeypatch.setattr(blocks, "ops_take", lambda weight: True)
+    x, kept = torch.randn(3, 11, 80), FastBlock()
+    with marfast.backend("reference"), autocast(x.device, dtype):
+        expected = block(x) if queries is None else block(x)[ROWS, queries]
+        fast = kept.bind(block)
+        assert fast.by_ops
+        with Casts() as casts:
+            for _ in range(3):
+                assert torch.equal(fast(x, ROWS, queries), expected)
+            assert casts.count == 0
+            again = kept.bind(block).weights
+            assert casts.count == 0
+            block(x)
+        assert casts.count == 4 * (dtype == torch.bfloat16), "its own code casts them each time"
+    assert [t.data_ptr() for t in again] == [t.data_ptr() for t in fast.weights]
+    assert {t.dtype for t in fast.weights} == {dtype}
+
+
+def test_blocks_run_by_the_ops_on_a_gpu_unless_the_reference_is_asked_for() -> None:
+    class OnGpu:
+        device = torch.device("cuda", 0)
+
+    weight: Any = OnGpu()
+    assert ops_take(weight)
+    with marfast.backend("torch"):
+        assert ops_take(weight)
+    with marfast.backend("reference"):
+        assert not ops_take(weight)
 
 
 class Scaled(nn.Module):
