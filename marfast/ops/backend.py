@@ -93,7 +93,8 @@ class Backend:
         def run(a: Args, *variant: str) -> Tensor:
             if not by_bindings:
                 check_memory(**a._asdict())
-            result: Tensor = file().run(a, *variant)
+            with cuda.on(a[0].device):  # launchers ask for the current one
+                result: Tensor = file().run(a, *variant)
             return result
 
         def variants(a: Args) -> Sequence[str]:

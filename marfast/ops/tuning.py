@@ -99,7 +99,8 @@ class Tuner:
                     best = min(map(_seconds, tried.values()), default=math.inf)
                     start = self.stopwatch.now()
                     try:
-                        trial = self._trial(call, candidate, best)
+                        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                            trial = self._trial(call, candidate, best)
                     except DeviceLost as lost:  # the next process will know
                         tried[candidate.label] = Trial(wrong=str(lost))
                         raise

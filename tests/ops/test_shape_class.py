@@ -1,0 +1,55 @@
+"""Which calls count as alike."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from marfast.ops.op import OPS
+from marfast.ops.shape_class import product_dtype, shape_class
+from tests.ops.heads import sample_inputs
+
+
+def test_it_names_dtype_shapes_and_options() -> None:
+    found = {name: shape_class(op.example_args()) for name, op in OPS.items()}
+    assert found["fused_linear"] == "float32 128x768 4096x768 4096 1024 1024 - True -"
+    a = OPS["ddpm_sample"].example_args(torch.bfloat16)
+    assert shape_class(a) == "bfloat16 3x16 8x3x16 8x64 28(96x256..192) 8x7 8 1 True -"
+
+
+def sampling(**sizes: Any) -> str:
+    return shape_class(OPS["ddpm_sample"].bind(*sample_inputs(**sizes)))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"tokens": 9},
+        {"tokens": 4},
+        {"guided": False},
+        {"width": 96},
+        {"depth": 3},
+        {"condition": 32},
+        {"dtype": torch.bfloat16},
+        {"steps": 9},
+    ],
+    ids=str,
+)
+def test_what_makes_another_class(other: dict[str, Any]) -> None:
+    usual = {"tokens": 7, "width": 64, "depth": 2, "condition": 24, "steps": 5}
+    assert sampling(**usual | other) != sampling(**usual)
+    assert sampling(**usual | {"tokens": 6}) == sampling(**usual)
+    assert sampling(**usual | {"steps": 8}) == sampling(**usual)
+
+
+def test_nothing_is_not_left_out() -> None:
+    assert shape_class([torch.zeros(0, 16), torch.zeros(9), torch.tensor(1.0), [], 2.5]) == (
+        "float32 0x16 16 0()"
+    )
+
+
+def test_half_precision_decides() -> None:
+    x, w = torch.zeros(2), torch.zeros(2, dtype=torch.float16)
+    assert product_dtype([x, [w, w], None, 3]) == torch.float16
+    assert product_dtype([x, [], True]) == torch.float32
+    assert product_dtype([x.double()]) == torch.float32
