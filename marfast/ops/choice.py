@@ -94,11 +94,12 @@ def tried(op: AnyOp, a: Any) -> dict[str, Trial]:
 def verdicts(op: AnyOp, a: Any) -> dict[str, str]:
     """Why each backend would not run the op with its bound arguments, the preferred first; empty
     where it could."""
-    table = {}
+    table, measured = {}, bool(tried(op, a))
     for name in ORDER:
         if (backend := op.backends.get(name)) is not None:
             ok, reason = backend.can_run(a)
-            table[name] = reason if not ok else "on request only" * backend.on_request
+            unasked = backend.on_request and not measured
+            table[name] = reason if not ok else "on request only" * unasked
     return table
 
 

@@ -89,6 +89,7 @@ def test_explain_prints_who_was_tried_how_right_and_how_fast(
     assert rows[1] == ["torch", "0.0e+00", "50"]
     assert rows[2][0] == "cuda"
     assert "is off by" in told
+    assert "cuda: it was measured" in told
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torch import Tensor
 from marfast.ops import runtime
 from marfast.ops.runtime import DTYPES, Verdict, short_dtype
 
-ON_REQUEST = True  # no measured result is committed yet
+ON_REQUEST = True  # or where it was measured to be the fastest
 
 INTERPRETED = (torch.float32, torch.float16)
 """What the interpreter computes rightly: it cuts bfloat16 off where it should round."""
