@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 
 from marfast.checkpoints.checkpoint import Checkpoint, ModelLike, PresetLike, find
 from marfast.checkpoints.read import METADATA
@@ -53,6 +51,8 @@ def convert(
     """
     if dtype not in DTYPES:
         raise ArgumentError("dtype", repr(dtype), f"allowed are {', '.join(DTYPES)}")
+    from safetensors import SafetensorError
+
     checkpoint = find(model, preset, weights)
     target = Path(os.path.realpath(out))
     try:
@@ -70,6 +70,8 @@ def convert(
 
 def _write(checkpoint: Checkpoint, target: Path, dtype: str, force: bool) -> int:
     """Bytes of the weights that were written."""
+    from safetensors.torch import save_file
+
     source, found = checkpoint.file, checkpoint.preset
     sweep(target.parent)
     source.check(found.architecture.build())

@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
 from torch import nn
 
 from marfast.checkpoints.meta import without_storage
-from marfast.checkpoints.validate import validated
+from marfast.checkpoints.validate import names, number, one_of, validated, whole
 from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
 from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
@@ -23,36 +22,35 @@ from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
 LARGEST_CONFIG = 1 << 20
 """Bytes of a config.json."""
 
-_STRICT = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 _RESPACING = re.compile("(ddim|( *0*[1-9][0-9]* *,)*) *0*[1-9][0-9]* *")
 
 
-def _check_steps(steps: int | str) -> int | str:
+def _steps(given: Any) -> int | str:
     allowed = (
         f'allowed are 2 to {NUM_TRAIN_TIMESTEPS}, or a respacing such as "ddim50" or "10,15,20"'
     )
-    if not _RESPACING.fullmatch(str(steps)):
+    count = type(given) is int and 2 <= given <= NUM_TRAIN_TIMESTEPS
+    if not count and not (isinstance(given, str) and _RESPACING.fullmatch(given)):
         raise ValueError(allowed)
     try:
-        kept = len(space_timesteps(NUM_TRAIN_TIMESTEPS, str(steps)))
+        kept = len(space_timesteps(NUM_TRAIN_TIMESTEPS, str(given)))
     except ValueError as error:
         raise ValueError(f"{allowed} ({error})") from None
     if kept < 2:
         raise ValueError(allowed)
+    steps: int | str = given
     return steps
 
 
-Size = Annotated[int, Field(ge=1, le=65536)]
-Short = Annotated[int, Field(ge=1, le=1024)]
-Scale = Annotated[float, Field(ge=0, le=1e4)]
-Steps = Annotated[int | str, AfterValidator(_check_steps)]
+Size = Annotated[int, whole(1, 65536)]
+Short = Annotated[int, whole(1, 1024)]
+Scale = Annotated[float, number(0, 1e4)]
+Flag = Annotated[bool, one_of(False, True)]
 
 
 @dataclass(frozen=True)
 class Architecture:
     """Constructor arguments of `reference.MAR`, as plain data."""
-
-    __pydantic_config__: ClassVar = _STRICT
 
     img_size: Size = 256
     vae_stride: Size = 16
@@ -64,8 +62,8 @@ class Architecture:
     decoder_embed_dim: Size = 1024
     decoder_depth: Short = 16
     decoder_num_heads: Size = 16
-    mlp_ratio: Annotated[float, Field(gt=0, le=1024)] = 4.0
-    norm_eps: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    mlp_ratio: Annotated[float, number(0, 1024, above=True)] = 4.0
+    norm_eps: Annotated[float, number(0, 1, above=True)] = 1e-6
     class_num: Size = 1000
     buffer_size: Size = 64
     diffloss_d: Short = 3
@@ -126,14 +124,12 @@ class Settings:
     """How to sample: autoregressive iterations, sampling steps (a count, or a respacing as
     `reference.space_timesteps` takes it), guidance scale and schedule, temperature, x_0 clipped."""
 
-    __pydantic_config__: ClassVar = _STRICT
-
-    num_iter: Annotated[int, Field(ge=1)] = 64
-    steps: Steps = 100
+    num_iter: Annotated[int, whole(1)] = 64
+    steps: Annotated[int | str, _steps] = 100
     cfg: Scale = 1.0
-    cfg_schedule: Literal["linear", "constant"] = "linear"
+    cfg_schedule: Annotated[Literal["linear", "constant"], one_of("linear", "constant")] = "linear"
     temperature: Scale = 1.0
-    clip_denoised: bool = False
+    clip_denoised: Flag = False
 
     def replace(self, seq_len: int, **changes: Any) -> "Settings":
         """A copy with the changes that are not None, for a model of `seq_len` tokens.
@@ -156,11 +152,9 @@ def _check_iterations(name: str, settings: Settings, seq_len: int) -> None:
 class Preset:
     """A kind of model: architecture, default settings and, where known, its classes' names."""
 
-    __pydantic_config__: ClassVar = _STRICT
-
-    architecture: Architecture
-    settings: Settings = field(default_factory=Settings)
-    classes: tuple[str, ...] = ()
+    architecture: Annotated[Architecture, partial(validated, Architecture)]
+    settings: Annotated[Settings, partial(validated, Settings)] = field(default_factory=Settings)
+    classes: Annotated[tuple[str, ...], names] = ()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Preset":
@@ -232,7 +226,7 @@ def parse_config(text: str | bytes, source: str) -> Preset:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{source}: not a JSON file ({error})") from None
     if not isinstance(data, dict):
-        raise CheckpointError(f"{source}: {reprlib.repr(data)}; Input should be an object")
+        raise CheckpointError(f"{source}: {reprlib.repr(data)}; allowed is an object")
     return preset_of(data, source)
 
 
