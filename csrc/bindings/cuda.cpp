@@ -137,8 +137,11 @@ void fill(Given& given, SiluSum& a) {
   given.dense(FIELD(condition), {a.period, a.width});
 }
 
-void check(const char* op, Status status) {
-  if (status) throw std::runtime_error(std::string(op) + ": the launch failed: " + status);
+void check(const std::string& what, Status status) {
+  if (status) throw std::runtime_error(what + ": " + status);
+}
+void check_launch(const char* op, Status status) {
+  check(std::string(op) + ": the launch failed", status);
 }
 
 Stream stream_of(Given& given) {
@@ -156,7 +159,7 @@ void def(py::module_& m, const char* name, Status (*launch)(const Args&, Stream)
     fill(given, a);
     given.finish();
     const Range range = range_of(name, a);
-    check(name, launch(a, stream));
+    check_launch(name, launch(a, stream));
     return py::none();
   });
 }
@@ -176,7 +179,7 @@ void def(py::module_& m, const char* name, Status (*launch)(const SampleTables&,
     for (; a.first < size; a.first += a.kSlots) {
       a.count = std::min(size - a.first, a.kSlots);
       for (int64_t i = 0; i < a.count; ++i) a.values[i] = weights[a.first + i].data;
-      check(name, launch(a, stream));
+      check_launch(name, launch(a, stream));
     }
     return py::none();
   });
@@ -192,9 +195,15 @@ PYBIND11_MODULE(MARFAST_CUDA_MODULE, m) {
     given.record(FIELD(plan));
     given.value(FIELD(dtype));
     given.finish();
-    return py::int_(resident_blocks(a));
+    int64_t blocks = 0;
+    check("resident_blocks", resident_blocks(a, blocks));
+    return py::int_(blocks);
   });
-  m.def("device_sizes", [] { return wire::record_of(device_sizes()); });
+  m.def("device_sizes", [] {
+    DeviceSizes sizes{};
+    check("device_sizes", device_sizes(sizes));
+    return wire::record_of(sizes);
+  });
 }
 
 }  // namespace

@@ -27,8 +27,8 @@ struct Launch {
     cooperative.id = cudaLaunchAttributeCooperative;
     cooperative.val.cooperative = 1;
     cudaLaunchConfig_t config{};
-    config.gridDim = dim3(shape.grid_x, shape.grid_y);
-    config.blockDim = dim3(shape.block);
+    config.gridDim = {shape.grid_x, shape.grid_y};
+    config.blockDim = {shape.block};
     config.dynamicSmemBytes = shape.shared;
     config.stream = stream;
     config.attrs = &cooperative;
@@ -37,9 +37,9 @@ struct Launch {
   }
 };
 
-// Asks instead of launching.
+// Asks instead of launching: how many blocks a multiprocessor holds.
 struct Resident {
-  int64_t* blocks;
+  int64_t& blocks;
 
   template <class Args>
   Status operator()(void (*kernel)(Args), const LaunchShape& shape, const Args&) const {
@@ -49,7 +49,7 @@ struct Resident {
       error = cudaOccupancyMaxActiveBlocksPerMultiprocessor(
           &each, kernel, static_cast<int>(shape.block), shape.shared);
     }
-    *blocks = error ? 0 : device_sizes().sms * each;
+    blocks = each;
     return named(error);
   }
 };
@@ -63,19 +63,28 @@ Launch on(Stream stream) { return {static_cast<cudaStream_t>(stream)}; }
 MARFAST_CUDA_LAUNCHERS(LAUNCHER)
 #undef LAUNCHER
 
-int64_t resident_blocks(const PersistentSample& a) {
-  int64_t blocks = 0;
-  ddpm_sample_by(a, Resident{&blocks});
-  return blocks;
+Status device_sizes(DeviceSizes& sizes) {
+  const struct {
+    cudaDeviceAttr attribute;
+    int64_t& size;
+  } asked[] = {{cudaDevAttrMultiProcessorCount, sizes.sms},
+               {cudaDevAttrMaxSharedMemoryPerBlockOptin, sizes.shared_bytes},
+               {cudaDevAttrL2CacheSize, sizes.l2_bytes}};
+  int device = 0, value = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  for (const auto& a : asked) {
+    if (!error) error = cudaDeviceGetAttribute(&value, a.attribute, device);
+    a.size = value;
+  }
+  return named(error);
 }
-DeviceSizes device_sizes() {
-  const cudaDeviceAttr attributes[] = {cudaDevAttrMultiProcessorCount,
-                                       cudaDevAttrMaxSharedMemoryPerBlockOptin,
-                                       cudaDevAttrL2CacheSize};
-  int device = 0, values[3] = {};
-  cudaGetDevice(&device);
-  for (int i = 0; i < 3; ++i) cudaDeviceGetAttribute(&values[i], attributes[i], device);
-  return {values[0], values[1], values[2]};
+
+Status resident_blocks(const PersistentSample& a, int64_t& blocks) {
+  DeviceSizes sizes{};
+  if (const Status failed = device_sizes(sizes)) return failed;
+  const Status failed = ddpm_sample_by(a, Resident{blocks});
+  blocks *= sizes.sms;
+  return failed;
 }
 
 }  // namespace marfast::cuda

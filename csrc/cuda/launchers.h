@@ -1,8 +1,8 @@
 #pragma once
 
 // One launcher an op: enqueues it on a stream, allocates nothing, waits for nothing, so that graphs
-// capture it. Each returns null, or what the launch failed with. csrc/cuda/kernels.cu defines them
-// for the GPU.
+// capture it. Each function here returns null, or what it failed with. csrc/cuda/kernels.cu defines
+// them.
 
 #include "cuda/ops.h"
 
@@ -26,13 +26,13 @@ using Status = const char*;
 MARFAST_CUDA_LAUNCHERS(LAUNCHER)
 #undef LAUNCHER
 
-// Of the current device: how many blocks of such a launch it holds at once, 0 on an error; and its
-// sizes.
-int64_t resident_blocks(const PersistentSample& a);
 struct DeviceSizes {
   int64_t sms, shared_bytes, l2_bytes;
 };
-DeviceSizes device_sizes();
+
+// Of the current device: its sizes, and how many blocks of such a launch it holds at once.
+Status device_sizes(DeviceSizes& sizes);
+Status resident_blocks(const PersistentSample& a, int64_t& blocks);
 
 template <class Visit>
 void fields(DeviceSizes& a, Visit visit) {

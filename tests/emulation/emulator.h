@@ -29,7 +29,7 @@ struct Site {
 // The first thing found wrong; it ends the launch.
 struct Report : std::exception {
   std::string kind;  // race, uninitialised, not_arrived, out_of_bounds, misaligned, divergence,
-                     // missing_lane, deadlock, trap, shared_memory
+                     // missing_lane, deadlock, trap, shared_memory, address_space, residency
   std::string file;
   int line = 0;
   unsigned block = 0, thread = 0;
@@ -42,6 +42,7 @@ enum class Schedule { forward, reverse, random };
 struct Launch {
   Dim3 grid, block;
   size_t shared_bytes = 0;
+  bool cooperative = false;  // all blocks resident: they may wait for each other
 };
 
 struct Options {
@@ -86,14 +87,15 @@ unsigned char* shared_memory();
 void bar_sync(int id, int threads, Site);
 using Collective = void (*)(void** lanes);
 void warp_collective(const char* name, uint32_t mask, void* lane, Collective, bool orders, Site);
-void access(const void*, int bytes, int alignment, bool write, Site);
+enum class Space { global, shared };
+void access(const void*, int bytes, Space, bool write, Site);
 void cp_async(void* shared, const void* global, int bytes, int valid, Site);
 void cp_async_commit(Site);
 void cp_async_wait(int groups, Site);
 void fence(Site);
 enum class Atomic { load, store, add };
 uint32_t atomic(Atomic, uint32_t*, uint32_t, bool acquire, bool release, const char* name, Site);
-void pause();
+void pause(Site);
 [[noreturn]] void trap(Site);
 unsigned lane();
 void load_matrix(uint32_t* registers, const void* row, int matrices, bool trans, Site);

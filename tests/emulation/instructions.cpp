@@ -155,8 +155,9 @@ void warp_collective(const char* name, uint32_t mask, void* mine, Collective col
   wake(lanes);
 }
 
-void access(const void* at, int bytes, int alignment, bool write, Site site) {
-  check(number(at), bytes, alignment, write, place(site));
+void access(const void* at, int bytes, Space space, bool write, Site site) {
+  check(number(at), bytes, bytes, write, place(site));
+  require(space, number(at), bytes, place(site));
 }
 
 void cp_async(void* shared, const void* global, int bytes, int valid, Site site) {
@@ -164,10 +165,12 @@ void cp_async(void* shared, const void* global, int bytes, int valid, Site site)
   if (number(global) % bytes)
     stop("misaligned", place(site),
          "cp.async's source needs alignment to " + std::to_string(bytes));
-  if (valid) check(number(global), valid, 1, false, place(site));
+  if (valid) {
+    check(number(global), valid, 1, false, place(site));
+    require(Space::global, number(global), valid, place(site));
+  }
   check(number(shared), bytes, bytes, true, place(site), Role::copy_issue);
-  if (!is_shared(number(shared), bytes))
-    stop("out_of_bounds", place(site), "cp.async's target isn't shared memory");
+  require(Space::shared, number(shared), bytes, place(site));
   std::memset(to, 0xff, bytes);
   current->copies.push_back(
       {to, static_cast<const unsigned char*>(global), bytes, valid, current->groups, site});
@@ -219,14 +222,18 @@ uint32_t atomic(Atomic kind, uint32_t* at, uint32_t value, bool acquire, bool re
   return before;
 }
 
-void pause() { yield(); }
+void pause(Site site) {
+  if (!grid->shape.cooperative && grid->blocks.size() > 1)
+    stop("residency", place(site), "waits, perhaps for a block that isn't resident");
+  yield();
+}
 
 void trap(Site site) { stop("trap", place(site), "the kernel gave up"); }
 
 void load_matrix(uint32_t* registers, const void* row, int matrices, bool trans, Site site) {
   Rows mine{{}, registers, matrices, trans};
   if (lane() < 8u * matrices) {
-    check(number(row), 16, 16, false, place(site));
+    access(row, 16, Space::shared, false, site);
     std::memcpy(mine.row, row, 16);
   }
   warp_collective("ldmatrix", ~0u, &mine, distribute, false, site);

@@ -178,6 +178,33 @@ __global__ void misaligned_copy(const Io a) {
   ptx::cp_async_16(shared(), a.in + 2);  // report: misaligned
 }
 
+__global__ void address_space_global_load_of_shared_memory(const Io a) {
+  shared()[threadIdx.x] = a.in[threadIdx.x];
+  ptx::bar_sync();
+  ptx::st_global_v4(a.out, ptx::ld_global_v4(shared()));  // report: address_space
+}
+
+__global__ void address_space_shared_store_to_global_memory(const Io a) {
+  ptx::st_shared_v4(a.out, {});  // report: address_space
+}
+
+__global__ void address_space_matrix_in_global_memory(const Io a) {
+  uint32_t r[2];
+  ptx::ldmatrix_x2(r, a.in + 4 * threadIdx.x);  // report: address_space
+}
+
+__global__ void address_space_copy_of_shared_memory(const Io a) {
+  shared()[threadIdx.x] = a.in[threadIdx.x];
+  ptx::cp_async_4(shared() + 64 + threadIdx.x, shared() + threadIdx.x);  // report: address_space
+}
+
+// Blocks wait for each other, but aren't launched so that all are resident.
+__global__ void residency_not_cooperative(const Io a) {
+  if (threadIdx.x != 0) return;
+  ptx::atom_add_release_gpu(a.count, 1);
+  while (ptx::ld_acquire_gpu(a.count) < gridDim.x) ptx::nanosleep(20);  // report: residency
+}
+
 __global__ void uninitialised_shared(const Io a) {
   a.out[threadIdx.x] = shared()[threadIdx.x];  // report: uninitialised
 }

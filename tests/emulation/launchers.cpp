@@ -1,4 +1,4 @@
-// csrc/cuda/launchers.h for the emulator. Each launch knows exactly the memory that its arguments
+// csrc/cuda/kernels.cu over the emulator. Each launch knows exactly the memory that its arguments
 // speak of: outputs as never written, inputs as written.
 
 #include "launchers.h"
@@ -38,18 +38,6 @@ class Memory {
   }
   std::vector<const void*> known_;
 };
-
-std::string failure;  // what the last launch was stopped for
-
-template <class Run>
-Status reported(Run run) {
-  try {
-    return run();
-  } catch (const emu::Report& report) {
-    failure = report.what();
-    return failure.c_str();
-  }
-}
 
 // What each launch's arguments speak of.
 
@@ -147,23 +135,25 @@ void know(Memory& memory, const PersistentSample& a) {
 }
 
 }  // namespace
-
-#define LAUNCHER(op, Args)                                        \
-  Status op(const Args& a, Stream) {                              \
-    Memory memory;                                                \
-    know(memory, a);                                              \
-    return reported([&] { return op##_by(a, emu::Emulated{}); }); \
-  }
-MARFAST_CUDA_LAUNCHERS(LAUNCHER)
-#undef LAUNCHER
-
-int64_t resident_blocks(const PersistentSample&) { return 4; }
-DeviceSizes device_sizes() { return {4, 64 << 10, 1 << 20}; }
-
 }  // namespace marfast::cuda
 
-// For the tests, by ctypes: 0 forward, 1 reverse, 2 random.
-extern "C" __attribute__((visibility("default"))) void marfast_emulation_schedule(int schedule,
-                                                                                  uint64_t seed) {
+// In kernels.cu they are a launch's, in the kernels before them a thread's.
+#undef blockDim
+#undef gridDim
+#include "driver.h"
+//
+#include "cuda/kernels.cu"
+
+// For the tests, by ctypes.
+#define EXPORTED extern "C" __attribute__((visibility("default")))
+// 0 forward, 1 reverse, 2 random
+EXPORTED void marfast_emulation_schedule(int schedule, uint64_t seed) {
   marfast::emulation::options() = {static_cast<marfast::emulation::Schedule>(schedule), seed};
 }
+EXPORTED void marfast_emulation_device(int there, int multiprocessors, int shared_bytes) {
+  marfast::emulation::driver = {};
+  marfast::emulation::driver.has_device = there;
+  marfast::emulation::driver.multiprocessors = multiprocessors;
+  marfast::emulation::driver.shared_bytes = shared_bytes;
+}
+EXPORTED void* marfast_emulation_latest_stream() { return marfast::emulation::driver.stream; }

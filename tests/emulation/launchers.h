@@ -18,7 +18,8 @@ struct Emulated {
   cuda::Status operator()(void (*kernel)(Args), const LaunchShape& shape, const Args& a) const {
     LaunchShape& most = launched[reinterpret_cast<void*>(kernel)];
     if (shape.shared >= most.shared) most = shape;
-    launch({{shape.grid_x, shape.grid_y}, {shape.block}, shape.shared}, kernel, a);
+    launch({{shape.grid_x, shape.grid_y}, {shape.block}, shape.shared, shape.cooperative}, kernel,
+           a);
     return nullptr;
   }
 };

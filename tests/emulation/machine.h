@@ -94,7 +94,7 @@ void meet(const std::vector<Thread*>&);
 enum class Role { plain, strong_access, copy_issue, copy_landing };
 void check(uintptr_t at, int bytes, int alignment, bool write, uint32_t where,
            Role role = Role::plain);
-bool is_shared(uintptr_t at, int bytes);
+void require(Space, uintptr_t at, int bytes, uint32_t where);
 void land(const Copy&);
 void add_region(const void* begin, size_t bytes, bool written, const char* name, int block);
 size_t count_regions();

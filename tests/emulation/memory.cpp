@@ -170,9 +170,12 @@ void check(uintptr_t at, int bytes, int alignment, bool write, uint32_t where, R
   }
 }
 
-bool is_shared(uintptr_t at, int bytes) {
+// Of an address that was checked.
+void require(Space space, uintptr_t at, int bytes, uint32_t where) {
   const Region* region = find(at, at + bytes);
-  return region && region->block >= 0;
+  if ((region && region->block >= 0) != (space == Space::shared))
+    stop("address_space", where,
+         space == Space::shared ? "takes shared memory" : "takes global memory");
 }
 
 void land(const Copy& copy) {

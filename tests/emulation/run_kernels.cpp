@@ -210,7 +210,7 @@ std::string grid_barrier(unsigned blocks) {
   Buffer<uint32_t> arrived(1, true);
   *arrived.data() = 0;
   const Rounds a{out.data(), arrived.data(), false, uint64_t{600} << 30};
-  emu::launch({{blocks}, {64}, 4}, barrier_rounds, a);
+  emu::launch({{blocks}, {64}, 4, true}, barrier_rounds, a);
   for (unsigned i = 0; i < 3 * blocks; ++i) {
     const unsigned block = i % blocks;
     float wanted = static_cast<float>(block);
@@ -226,7 +226,8 @@ std::string lost_block(unsigned blocks) {
   Buffer<uint32_t> arrived(1, true);
   *arrived.data() = 0;
   try {
-    emu::launch({{blocks}, {64}, 4}, barrier_rounds, Rounds{out.data(), arrived.data(), true, 0});
+    const Rounds a{out.data(), arrived.data(), true, 0};
+    emu::launch({{blocks}, {64}, 4, true}, barrier_rounds, a);
     return "the kernel ended";
   } catch (const emu::Report& report) {
     return report.kind == "trap" ? "ok" : report.what();

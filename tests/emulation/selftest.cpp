@@ -94,6 +94,7 @@ struct Case {
   unsigned blocks, threads;
   bool (*right)();
   size_t shared = 4096;
+  bool cooperative = true;
 };
 #define CASE(name, ...) {#name, name, __VA_ARGS__}
 
@@ -129,6 +130,11 @@ const Case cases[] = {
     CASE(out_of_bounds_shared, 1, 64, anything),
     CASE(misaligned_vector, 1, 64, anything),
     CASE(misaligned_copy, 1, 64, anything),
+    CASE(address_space_global_load_of_shared_memory, 1, 64, anything),
+    CASE(address_space_shared_store_to_global_memory, 1, 64, anything),
+    CASE(address_space_matrix_in_global_memory, 1, 32, anything),
+    CASE(address_space_copy_of_shared_memory, 1, 64, anything),
+    CASE(residency_not_cooperative, 2, 64, anything, 4096, false),
     CASE(uninitialised_shared, 1, 64, anything),
     CASE(divergence_at_barrier, 1, 64, anything),
     CASE(divergence_ended_thread, 1, 64, anything),
@@ -152,7 +158,7 @@ std::string run(const Case& which) {
   emu::add_memory(out, sizeof out, false, "out");
   emu::add_memory(counter, sizeof counter, true, "count");
   try {
-    emu::launch({{which.blocks}, {which.threads}, which.shared}, which.kernel,
+    emu::launch({{which.blocks}, {which.threads}, which.shared, which.cooperative}, which.kernel,
                 Io{out, in, counter});
   } catch (const emu::Report& report) {
     return report.what();

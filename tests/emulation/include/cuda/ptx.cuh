@@ -141,25 +141,39 @@ uint32_t cvt_rn_x2(float low, float high, T) {
 
 namespace detail {
 
-template <typename T>
+using emulation::Space;
+
+template <Space space, typename T>
 __attribute__((no_sanitize("thread"))) T load(const void* p, Site site) {
-  emulation::access(p, sizeof(T), sizeof(T), false, site);
+  emulation::access(p, sizeof(T), space, false, site);
   return *static_cast<const T*>(p);
 }
-template <typename T>
+template <Space space, typename T>
 __attribute__((no_sanitize("thread"))) void store(void* p, T value, Site site) {
-  emulation::access(p, sizeof(T), sizeof(T), true, site);
+  emulation::access(p, sizeof(T), space, true, site);
   *static_cast<T*>(p) = value;
 }
 
 }  // namespace detail
 
-inline Vec4 ld_global_v4(const void* p, MARFAST_SITE) { return detail::load<Vec4>(p, site); }
-inline Vec4 ld_global_cg_v4(const void* p, MARFAST_SITE) { return detail::load<Vec4>(p, site); }
-inline Vec4 ld_shared_v4(const void* p, MARFAST_SITE) { return detail::load<Vec4>(p, site); }
-inline float ld_global_cg(const float* p, MARFAST_SITE) { return detail::load<float>(p, site); }
-inline void st_global_v4(void* p, Vec4 value, MARFAST_SITE) { detail::store(p, value, site); }
-inline void st_shared_v4(void* p, Vec4 value, MARFAST_SITE) { detail::store(p, value, site); }
+inline Vec4 ld_global_v4(const void* p, MARFAST_SITE) {
+  return detail::load<detail::Space::global, Vec4>(p, site);
+}
+inline Vec4 ld_global_cg_v4(const void* p, MARFAST_SITE) {
+  return detail::load<detail::Space::global, Vec4>(p, site);
+}
+inline Vec4 ld_shared_v4(const void* p, MARFAST_SITE) {
+  return detail::load<detail::Space::shared, Vec4>(p, site);
+}
+inline float ld_global_cg(const float* p, MARFAST_SITE) {
+  return detail::load<detail::Space::global, float>(p, site);
+}
+inline void st_global_v4(void* p, Vec4 value, MARFAST_SITE) {
+  detail::store<detail::Space::global>(p, value, site);
+}
+inline void st_shared_v4(void* p, Vec4 value, MARFAST_SITE) {
+  detail::store<detail::Space::shared>(p, value, site);
+}
 
 inline void fence_gpu(MARFAST_SITE) { emulation::fence(site); }
 inline uint32_t atom_add_release_gpu(uint32_t* p, uint32_t value, MARFAST_SITE) {
@@ -180,7 +194,7 @@ inline uint32_t ld_relaxed_gpu(const uint32_t* p, MARFAST_SITE) {
 inline void st_release_gpu(uint32_t* p, uint32_t value, MARFAST_SITE) {
   emulation::atomic(emulation::Atomic::store, p, value, false, true, "st_release_gpu", site);
 }
-inline void nanosleep(uint32_t) { emulation::pause(); }
+inline void nanosleep(uint32_t, MARFAST_SITE) { emulation::pause(site); }
 inline uint64_t globaltimer() {
   return static_cast<uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
 }
