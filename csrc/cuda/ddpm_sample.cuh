@@ -229,7 +229,7 @@ class PersistentSampler {
     const Layer affine = b == a_.shape.depth ? Layer{} : weights_.norm(b);
     layer_norm_modulate_row(static_cast<int>(threadIdx.x % 32), a_.x + row * w, shift, shift + w,
                             elements(affine.weight), elements(affine.bias), w, kEps,
-                            [=](int64_t j, Lane y) { y.store(out + j); });
+                            [=](int64_t j, Lane y) { store_operand(y, out + j); });
   }
 
   __device__ void block(const float* modulation, int64_t b) {
@@ -250,7 +250,7 @@ class PersistentSampler {
           }
         },
         [&](int64_t r, int64_t j, Lane y) {
-          activate(y, a_.options).store(elements(a_.hidden) + r * w + j);
+          store_operand(activate(y, a_.options), elements(a_.hidden) + r * w + j);
         });
     barrier_.wait();
     const float* gate = modulation + 3 * w * b + 2 * w;
@@ -292,7 +292,7 @@ class PersistentSampler {
   __device__ void input(int64_t n) {
     const int64_t c = a_.shape.channels, w = a_.shape.width;
     for (int64_t j = threadIdx.x; j < round_up(c, 16); j += kSampleThreads) {
-      Lane(j < c ? a_.state[n * c + j] : 0.0f).store(tile_ + j);
+      store_operand(Lane(j < c ? a_.state[n * c + j] : 0.0f), tile_ + j);
     }
     const Layer layer = weights_.input();
     multiply(1, c, {elements(layer.weight), c, false}, layer.bias, {0, w},

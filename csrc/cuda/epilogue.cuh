@@ -2,7 +2,7 @@
 
 // What becomes of out[r][j] of a product: y = value + bias; y | act(y) | residual + gate y.
 
-#include "cuda/lane.cuh"
+#include "cuda/operand.cuh"
 #include "cuda/ops.h"
 #include "marfast/activation.h"
 
@@ -13,7 +13,8 @@ __device__ __forceinline__ void epilogue(const Epilogue& a, int64_t r, int64_t j
   if (r >= a.rows || j >= a.outputs) return;
   const Lane y = Lane(value) + Lane::load(static_cast<const T*>(a.bias) + j);
   if (a.activated) {
-    return activate(y, a.options).store(static_cast<T*>(a.out) + r * a.out_stride + j);
+    T* out = static_cast<T*>(a.out) + r * a.out_stride + j;
+    return store_operand(activate(y, a.options), out);
   }
   float* out = static_cast<float*>(a.out) + r * a.out_stride + j;
   if (!a.gate) return y.store(out);

@@ -2,12 +2,13 @@
 
 // layer_norm_modulate on a device: csrc/cpu/layer_norm_modulate.h's formula and order.
 //
-// A warp a row, four a block; sums as lane_sum.cuh says. Four passes over a row, all but the
-// first from cache. Bytes moved: x, shift, scale and out once, R w of their sizes; the floor is
-// that over the memory's bandwidth.
+// What is narrower than x enters a product (operand.cuh). A warp a row, four a block; sums as
+// lane_sum.cuh says. Four passes over a row, all but the first from cache. Bytes moved: x, shift,
+// scale and out once, R w of their sizes; the floor is that over the memory's bandwidth.
 
 #include "cuda/lane_sum.cuh"
 #include "cuda/launch_shape.h"
+#include "cuda/operand.cuh"
 #include "cuda/ops.h"
 
 namespace marfast::cuda {
@@ -43,12 +44,14 @@ __global__ void layer_norm_modulate(const NormModulate a) {
   const int64_t row = int64_t{blockIdx.x} * 4 + threadIdx.x / 32;
   if (row >= a.rows) return;
   Out* out = static_cast<Out*>(a.out) + row * a.width;
-  layer_norm_modulate_row(static_cast<int>(threadIdx.x % 32),
-                          static_cast<const In*>(a.x) + row * a.x_stride,
-                          static_cast<const In*>(a.shift) + row * a.shift_stride,
-                          static_cast<const In*>(a.scale) + row * a.scale_stride,
-                          static_cast<const Affine*>(a.weight), static_cast<const Affine*>(a.bias),
-                          a.width, a.eps, [=](int64_t j, Lane y) { y.store(out + j); });
+  layer_norm_modulate_row(
+      static_cast<int>(threadIdx.x % 32), static_cast<const In*>(a.x) + row * a.x_stride,
+      static_cast<const In*>(a.shift) + row * a.shift_stride,
+      static_cast<const In*>(a.scale) + row * a.scale_stride, static_cast<const Affine*>(a.weight),
+      static_cast<const Affine*>(a.bias), a.width, a.eps, [=](int64_t j, Lane y) {
+        if constexpr (sizeof(In) > sizeof(Out)) return store_operand(y, out + j);
+        y.store(out + j);
+      });
 }
 
 }  // namespace marfast::cuda

@@ -4,8 +4,8 @@
 // element, 256 a block. Bytes moved: R w (8 + s), or R w s where the terms stay in cache; over the
 // memory's bandwidth that is the floor.
 
-#include "cuda/lane.cuh"
 #include "cuda/launch_shape.h"
+#include "cuda/operand.cuh"
 #include "cuda/ops.h"
 #include "cuda/ptx.cuh"
 #include "marfast/silu.h"
@@ -22,7 +22,8 @@ __global__ void silu_sum(const SiluSum a) {
   if (i >= a.rows * a.width) return;
   const int64_t r = i / a.width, j = i % a.width;
   const Lane time(a.time[r / a.group * a.width + j]);
-  silu(time + Lane(a.condition[r % a.period * a.width + j])).store(static_cast<T*>(a.out) + i);
+  const Lane condition(a.condition[r % a.period * a.width + j]);
+  store_operand(silu(time + condition), static_cast<T*>(a.out) + i);
 }
 
 }  // namespace marfast::cuda

@@ -56,6 +56,7 @@ SOURCES = {
     "layer_norm_modulate.cuh": cases("layer_norm_modulate"),
     "linear_fp32.cuh": cases("linear"),
     "linear_mma.cuh": cases("linear"),
+    "operand.cuh": cases("layer_norm_modulate"),
     "silu_sum.cuh": cases("silu_sum"),
     "tile.cuh": cases("linear"),
     "grid_barrier.cuh": cases("grid_barrier"),

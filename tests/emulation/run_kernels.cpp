@@ -22,6 +22,12 @@ const char* failed(cuda::Status status) {
   return status ? status : emu::idle_blocks() ? "a block has nothing to do" : nullptr;
 }
 
+// A factor of a product stays in float16's range.
+template <class T>
+double factor(double value) {
+  return std::is_same_v<T, float16> ? std::fmin(65504, std::fmax(-65504, value)) : value;
+}
+
 // underflow: every product is -0, as are the bias and so each sum.
 enum class Epilogue { none, silu, gate, underflow };
 
@@ -80,6 +86,7 @@ template <class T>
 std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
   state = 5;
   Buffer<T> product(R, J, J), bias(1, J, J), narrow(R * (J + 2), false);
+  from_float(-1e6f, product.data());
   Buffer<float> gate(R, J, J + 3), residual(R, J, J + 1), out(R * (J + 2), false);
   const bool silu = epilogue == Epilogue::silu, gated = epilogue == Epilogue::gate;
   cuda::LinearEpilogue a{};
@@ -91,11 +98,11 @@ std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
   if (const char* error = failed(cuda::linear_epilogue_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r)
     for (int64_t j = 0; j < J; ++j) {
-      const double y = double{product[r * J + j]} + bias[j];
+      const double y = factor<T>(product[r * J + j]) + bias[j];
       const double got = silu ? narrow[r * (J + 2) + j] : out[r * (J + 2) + j];
       const double left = residual[r * (J + 1) + j], g = gate[r * (J + 3) + j];
       const double wanted = silu ? y / (1 + std::exp(-y)) : gated ? left + g * y : y;
-      const double bound = 1e-6 + (silu ? unit<T> : 0) * std::abs(wanted);
+      const double bound = 1e-6 + (silu ? unit<T> : 0x1p-23) * std::abs(wanted);
       if (!(std::abs(got - wanted) <= bound)) return differs("out", r * J + j, got, wanted);
     }
   return "ok";
@@ -139,11 +146,12 @@ std::string ddpm_step(int64_t N, int64_t C) {
 
 // float32: the same bits as the order in docs/numerics.md.
 template <class T, class Affine, class Out>
-std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
+std::string layer_norm_modulate(int64_t R, int64_t w, bool affine, float far = 1) {
   state = 11;
   Buffer<T> x(R, w, w + 1), shift(R, w, w + 2), scale(R, w, w + 3);
   Buffer<Affine> weight(1, w, w), bias(1, w, w);
   Buffer<Out> out(R * w, false);
+  for (T& value : shift.memory) from_float(far * to_float(value), &value);
   cuda::NormModulate a{};
   a.out = out.data(), a.x = x.data(), a.shift = shift.data(), a.scale = scale.data();
   a.weight = affine ? weight.data() : nullptr, a.bias = affine ? bias.data() : nullptr;
@@ -160,7 +168,8 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
     for (int64_t j = 0; j < w; ++j) {
       float y = (at(j) - mean) * rstd;
       if (affine) y = y * weight[j] + bias[j];
-      const double wanted = y * (1 + scale[r * (w + 3) + j]) + shift[r * (w + 2) + j];
+      double wanted = y * (1 + scale[r * (w + 3) + j]) + shift[r * (w + 2) + j];
+      if (sizeof(T) > sizeof(Out)) wanted = factor<Out>(wanted);
       const double bound = sizeof(Out) == 4 ? 0 : unit<Out> * std::abs(wanted) + 1e-30;
       if (!(std::abs(out[r * w + j] - wanted) <= bound))
         return differs("out", r * w + j, out[r * w + j], wanted);
@@ -170,15 +179,16 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine) {
 }
 
 template <class T>
-std::string silu_sum(int64_t steps, int64_t R, int64_t w) {
+std::string silu_sum(int64_t steps, int64_t R, int64_t w, float far = 1) {
   state = 13;
   Buffer<float> x(steps, w, w), y(R, w, w);
+  for (float& value : x.memory) value *= far;
   Buffer<T> out(steps * R * w, false);
   const cuda::SiluSum a{out.data(), x.data(), y.data(), steps * R, R, R, w, dtype<T>};
   if (const char* error = failed(cuda::silu_sum_by(a, emu::Emulated{}))) return error;
   for (int64_t i = 0; i < steps * R * w; ++i) {
     const double sum = double{x[i / w / R * w + i % w]} + y[i % (R * w)];
-    const double wanted = sum / (1 + std::exp(-sum));
+    const double wanted = factor<T>(sum / (1 + std::exp(-sum)));
     if (!(std::abs(out[i] - wanted) <= unit<T> * std::abs(wanted) + 1e-6))
       return differs("out", i, out[i], wanted);
   }
@@ -266,12 +276,16 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
                        [=] { return layer_norm_modulate<float, T, T>(rows, w, true); }});
         all.push_back({"layer_norm_modulate float, float to " + type,
                        [=] { return layer_norm_modulate<float, float, T>(rows, w, true); }});
+        all.push_back({"layer_norm_modulate far float to " + type,
+                       [=] { return layer_norm_modulate<float, float, T>(rows, w, true, 1e6f); }});
       }
   if constexpr (wanted("silu_sum"))
     for (const auto& [steps, rows, w] :
          {std::tuple{2, 0, 97}, {1, 1, 256}, {1, 1, 257}, {2, 3, 97}})
       all.push_back(
           {"silu_sum " + type, [s = steps, r = rows, w = w] { return silu_sum<T>(s, r, w); }});
+  if constexpr (wanted("silu_sum"))
+    all.push_back({"silu_sum far " + type, [] { return silu_sum<T>(2, 3, 97, 1e6f); }});
   if constexpr (sizeof(T) == 2 && wanted("linear_epilogue"))
     for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate})
       for (int64_t outputs : {5, 1024, 1027, 1300})

@@ -93,6 +93,25 @@ def test_denoise(rows: int, depth: int, dtype: torch.dtype) -> None:
     assert_right(ops.denoise, denoise_inputs(rows, **sizes, dtype=dtype), dtype)
 
 
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("emulated", ["forward"], indirect=True)
+def test_float16_stays_finite_past_its_range() -> None:
+    """As by Triton (docs/triton.md): an infinity would be NaN after the next LayerNorm."""
+    half, most = torch.float16, 65504
+    rows, width = 3, 32
+    x, gate = normal(2, rows, width)
+    zero, one = torch.zeros(rows, width), torch.ones(width)
+    far = torch.full((rows, width), -1e6)  # LN + modulate gives -65504, not -infinity
+    w1 = torch.full((width, width), -1 / width, dtype=half)
+    b1 = torch.full((width,), 4e4, dtype=half)  # SiLU(65504 + 40000)
+    w2 = torch.full((width, width), 2.0**-14, dtype=half)
+    actual = on_cuda(ops.adaln_mlp, x, far, zero, gate, one, 0 * one, w1, b1, w2, 0 * b1)
+    torch.testing.assert_close(actual, x + gate * (width * most * 2.0**-14))
+
+    args = denoise_inputs(3, width=32, dtype=half)
+    assert torch.isfinite(on_cuda(ops.denoise, 1e6 * args[0], *args[1:])).all()
+
+
 ATTENTION: list[dict[str, Any]] = [
     {"batch": 3, "length": 1, "head_dim": 64},
     {"batch": 1, "length": 5, "heads": 3, "head_dim": 8},

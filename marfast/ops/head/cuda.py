@@ -22,6 +22,14 @@ def dense(weight: Tensor) -> Tensor:
     return weight if weight.data_ptr() % 16 == 0 else weight.clone()
 
 
+def factor(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x as it enters a product; past float16's range it is the largest float16, as what kernels
+    store (csrc/cuda/operand.cuh)."""
+    if x.dtype != dtype == torch.float16:
+        x = x.clamp(-65504, 65504)
+    return x.to(dtype)
+
+
 class Launches:
     """Of layers that are `dense`."""
 
@@ -42,7 +50,7 @@ class Launches:
         if out is None:
             out = x.new_empty((len(x), len(layer.weight)), dtype=layer.weight.dtype)
         if norm is None:
-            x = rows_adjacent(x.to(layer.weight.dtype))
+            x = rows_adjacent(factor(x, layer.weight.dtype))
         else:
             x = launch_norm(x.new_empty(x.shape, dtype=layer.weight.dtype), x, norm)
         if self.own_products:
