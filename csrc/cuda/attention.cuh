@@ -45,7 +45,7 @@ template <int kCopy, class T, int kKeys, int kWidth>
 __device__ __forceinline__ void copy_rows(const Tile<T, kKeys, kWidth>& to, const Matrix<T>& from,
                                           int first) {
   if constexpr (kCopy < 16) {
-    to.template load<kCopy>(from, first, 0, 128);
+    to.template load<kCopy, 128>(from, first, 0);
   } else {  // whole copies or none
     constexpr int kEach = 16 / static_cast<int>(sizeof(T)), kAcross = kWidth / kEach;
     static_assert(kKeys * kAcross % 128 == 0, "every thread makes as many copies");

@@ -4,7 +4,8 @@
 // from 0; the blocks' sums added in order; then epilogue.cuh, which adds the bias.
 //
 // A block of 128 threads computes 64 outputs x 4 kRows rows. Thread t has the outputs t % 32 and
-// t % 32 + 32 of the rows t / 32 + 4 i. W and x pass through shared memory in two tiles of 32 of k.
+// t % 32 + 32 of the rows t / 32 + 4 i. W and x pass through shared memory in two tiles of 32 of k,
+// and are read there four of k at a time: eight rows' 16 bytes lie in different banks (tile.cuh).
 // Bytes moved: W once for each 4 kRows rows. Floor: the larger of 4 J K over bandwidth and 2 R J K
 // flops without tensor cores.
 
@@ -49,8 +50,9 @@ __global__ void __launch_bounds__(128, 2) linear_fp32(const LinearLayer a) {
   const int steps = ceil_div(a.inputs, kDepth);
   auto copy = [&](int step) {
     if (step < steps) {
-      weights_of(step % 2).template load<kCopy>(w, first_output, int64_t{step} * kDepth, 128);
-      rows_of(step % 2).template load<kCopy>(x, first_row, int64_t{step} * kDepth, 128);
+      const int64_t k = int64_t{step} * kDepth;
+      weights_of(step % 2).template load<kCopy, Tiles::kThreads>(w, first_output, k);
+      rows_of(step % 2).template load<kCopy, Tiles::kThreads>(x, first_row, k);
     }
     ptx::cp_async_commit_group();
   };
@@ -65,15 +67,24 @@ __global__ void __launch_bounds__(128, 2) linear_fp32(const LinearLayer a) {
     const auto rows = rows_of(step % 2);
     const int64_t left = a.inputs - int64_t{step} * kDepth;
     const int count = left < kDepth ? static_cast<int>(left) : kDepth;
-    for (int k = 0; k < count; ++k) {
-      const Lane first(*weights.at(lane, k)), second(*weights.at(lane + 32, k));
+    auto add = [&](int k, int products) {  // 4, or what is left of the last four
+      const ptx::Vec4 first = ptx::ld_shared_v4(weights.at(lane, k));
+      const ptx::Vec4 second = ptx::ld_shared_v4(weights.at(lane + 32, k));
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
-        const Lane value(*rows.at(warp + 4 * i, k));
-        chain[i][0] = fma(value, first, chain[i][0]);
-        chain[i][1] = fma(value, second, chain[i][1]);
+        const ptx::Vec4 values = ptx::ld_shared_v4(rows.at(warp + 4 * i, k));
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          if (e >= products) break;
+          const Lane value(from_bits(values.v[e]));
+          chain[i][0] = fma(value, Lane(from_bits(first.v[e])), chain[i][0]);
+          chain[i][1] = fma(value, Lane(from_bits(second.v[e])), chain[i][1]);
+        }
       }
-    }
+    };
+    int k = 0;
+    for (; k + 4 <= count; k += 4) add(k, 4);
+    if (k < count) add(k, count - k);
     if ((step + 1) % Tiles::kChain == 0 || step + 1 == steps) {
       const bool only = step < Tiles::kChain;  // the first block's sum is taken as it is
 #pragma unroll

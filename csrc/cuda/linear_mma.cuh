@@ -54,10 +54,9 @@ __global__ void __launch_bounds__(128, 2) linear_mma(const LinearLayer a) {
   const int steps = ceil_div(a.inputs, kDepth);
   auto copy = [&](int step) {
     if (step < steps) {
-      weights_of(step % kStages)
-          .template load<kCopy>(w, first_output, int64_t{step} * kDepth, Tiles::kThreads);
-      rows_of(step % kStages)
-          .template load<kCopy>(x, first_row, int64_t{step} * kDepth, Tiles::kThreads);
+      const int64_t k = int64_t{step} * kDepth;
+      weights_of(step % kStages).template load<kCopy, Tiles::kThreads>(w, first_output, k);
+      rows_of(step % kStages).template load<kCopy, Tiles::kThreads>(x, first_row, k);
     }
     ptx::cp_async_commit_group();
   };

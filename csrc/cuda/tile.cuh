@@ -26,17 +26,24 @@ struct Tile {
     return data + row * kPitch + column;
   }
 
-  // kCopy bytes at a time (16 or 4, by cp.async), or 2: element by element. Rows of `from` must be
-  // aligned to kCopy.
-  template <int kCopy>
-  __device__ __forceinline__ void load(const Matrix<T>& from, int64_t row, int64_t column,
-                                       int threads) const {
+  // By kThreads threads, each some rows of one column; kCopy bytes at a time (16 or 4, by
+  // cp.async), or 2: element by element. Rows of `from` must be aligned to kCopy.
+  template <int kCopy, int kThreads>
+  __device__ __forceinline__ void load(const Matrix<T>& from, int64_t row, int64_t column) const {
     constexpr int kEach = kCopy / static_cast<int>(sizeof(T)), kAcross = kDepth / kEach;
-    for (int i = threadIdx.x; i < kRows * kAcross; i += threads) {
-      const int r = i / kAcross, c = i % kAcross * kEach;
-      const int64_t left = row + r < from.rows ? from.columns - (column + c) : 0;
-      const int valid = left <= 0 ? 0 : left < kEach ? static_cast<int>(left) : kEach;
-      const T* source = valid ? from.data + (row + r) * from.stride + column + c : from.data;
+    constexpr int kDown = kThreads / kAcross;
+    static_assert(kThreads % kAcross == 0, "threads must keep their column from row to row");
+    const int first = threadIdx.x / kAcross, c = threadIdx.x % kAcross * kEach;
+    const int64_t left = from.columns - (column + c), rows = from.rows - row;
+    const int across = left <= 0 ? 0 : left < kEach ? static_cast<int>(left) : kEach;
+    const int down = rows < kRows ? static_cast<int>(rows) : kRows;
+    const T* next = from.data + (row + first) * from.stride + column + c;
+#pragma unroll(kCopy == 16 ? 8 : 4)
+    for (int i = 0; i < (kRows + kDown - 1) / kDown; ++i, next += kDown * from.stride) {
+      const int r = first + i * kDown;
+      if (kRows % kDown && r >= kRows) break;
+      const int valid = r < down ? across : 0;
+      const T* source = valid ? next : from.data;
       if constexpr (kCopy == 16) {
         ptx::cp_async_16(at(r, c), source, valid * static_cast<int>(sizeof(T)));
       } else if constexpr (kCopy == 4) {

@@ -108,8 +108,10 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
     "the same number": (
         "static constexpr int kPitch = kDepth + 17 / static_cast<int>(sizeof(T));",
         "const int count = left <= kDepth ? static_cast<int>(left) : kDepth;",
-        "const int valid = left <= 0 ? 0 : left <= kEach ? static_cast<int>(left) : kEach;",
-        "const int valid = left < 0 ? 0 : left < kEach ? static_cast<int>(left) : kEach;",
+        "const int across = left <= 0 ? 0 : left <= kEach ? static_cast<int>(left) : kEach;",
+        "const int across = left < 0 ? 0 : left < kEach ? static_cast<int>(left) : kEach;",
+        "const int down = rows <= kRows ? static_cast<int>(rows) : kRows;",
+        "for (; k + 4 < count; k += 4) add(k, 4);",
         "const Lane centred = mean - Lane::load(x + j);",  # it is squared
         "const int64_t end = (b + 1) * kBlock <= inputs ? (b + 1) * kBlock : inputs;",
         "const int64_t end = first + kOutputs <= a.outputs ? first + kOutputs : a.outputs;",
