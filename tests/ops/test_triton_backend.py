@@ -3,6 +3,7 @@
 import importlib.util
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,30 @@ def test_a_cpus_tensors_are_refused(name, monkeypatch):
     ok, reason = op.backends["triton"].can_run(op.example_args())
     assert not ok
     assert reason.endswith(" is on cpu")
+
+
+@pytest.mark.parametrize("name", sorted(name for name in OPS if "triton" in OPS[name].backends))
+def test_launches_go_to_the_arguments_device(name, monkeypatch):
+    """Triton launches on the current one, whichever that is."""
+    pytest.importorskip("triton")
+    second, entered, seen = torch.device("cuda", 1), [], []
+
+    class Device:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            entered.append(self.device)
+
+        def __exit__(self, *_):
+            entered.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", Device)
+    file = importlib.import_module(f"marfast.ops.{name}.triton")
+    monkeypatch.setattr(file, "run", lambda a: seen.extend(entered))
+    a = OPS[name].example_args()
+    OPS[name].backends["triton"].run(a._replace(**{a._fields[0]: SimpleNamespace(device=second)}))
+    assert (seen, entered) == ([second], [])
 
 
 def test_without_triton_the_reason_says_so(monkeypatch):
