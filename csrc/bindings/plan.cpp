@@ -55,6 +55,7 @@ void def_plan(pybind11::module_& m) {
       HeadShape shape;
       DType dtype;
       int64_t rows, steps, modulation_budget;
+      bool persistent;
     } a{};
     given.record(FIELD(gpu));
     given.record(FIELD(shape));
@@ -62,9 +63,11 @@ void def_plan(pybind11::module_& m) {
     given.value(FIELD(rows));
     given.value(FIELD(steps));
     given.value(FIELD(modulation_budget));
+    given.value(FIELD(persistent));
     given.finish();
-    return wire::record_of(
-        cuda::head_plan(a.gpu, a.shape, a.dtype, a.rows, a.steps, a.modulation_budget));
+    given.expect(a.gpu.sms > 0, "gpu", "has no multiprocessors");
+    return wire::record_of(cuda::head_plan(a.gpu, a.shape, a.dtype, a.rows, a.steps,
+                                           a.modulation_budget, a.persistent));
   });
 }
 

@@ -12,22 +12,25 @@
 // Each CTA normalises its rows itself, which passes x, shift and scale (12 bytes a number) to all Q
 // of them; or their owner does, for one more barrier a block, and 2 or 4 bytes a number pass
 // (`normalise_once`).
-// The plan with the smallest predicted time wins, among tall and those persistent ones that use at
+// The plan with the smallest estimated time wins, among tall and those persistent ones that use at
 // least 80 % of the SMs.
 //
 // Shares are even to one row and one output, which makes any number of SMs useful: 1024 outputs on
 // 114 SMs are 9 or 8 a CTA. An m16 tile of which 9 rows count wastes tensor-core time, which is not
 // what limits few rows; many rows have few column shares, of 16 outputs and more.
 //
-// Times are predictions of a model, not measurements:
-//   persistent step = (2 d or 3 d, + 1) barriers + rows through L2
-//                     + max(products, streamed weights) + each token's end by one CTA
+// Times are estimates, from reading what sm_90 is given to do. None was measured; they are there to
+// choose by:
+//   persistent step = (2 d or 3 d, + 1) barriers + LayerNorms, whose loads wait for each other
+//                     + rows through L2 + max(products, streamed weights)
+//                     + each token's end by one CTA
 //   tall step       = launches + elementwise bytes + products in whole waves of tiles
 //   both            + the modulation as one tall product, S R (3 d + 2) w^2 multiply-adds
 // The floor counts each resource alone: weights once (or once a step, where shared memory can't
 // hold them), multiply-adds at the peak, barriers.
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 
 #include "cuda/ops.h"
@@ -47,15 +50,15 @@ struct GpuProfile {
   double mma_share;    // of half_rate that mma.sync reaches
   double float_rate;   // flops outside tensor cores
   double barrier_time;
-  double launch_time;  // of a kernel in a graph
+  double launch_time;  // of a kernel in a graph, until the next can begin
 };
 
-// H200: PERFORMANCE figures of the design. Others: their data sheets, scaled as the H200's are.
+// From data sheets, scaled.
 constexpr GpuProfile kGpuProfiles[] = {
-    {"A100", 108, 163 << 10, 40 << 20, 1.40e12, 3.5e12, 2.5e14, 0.95, 1.6e13, 1.3e-6, 1.5e-6},
-    {"H100 PCIe", 114, 227 << 10, 50 << 20, 1.80e12, 4.5e12, 6.0e14, 0.62, 4.1e13, 1.1e-6, 1.25e-6},
-    {"H100 SXM", 132, 227 << 10, 50 << 20, 3.00e12, 5.5e12, 7.9e14, 0.62, 5.4e13, 1.1e-6, 1.25e-6},
-    {"H200", 132, 227 << 10, 60 << 20, 4.30e12, 5.5e12, 7.9e14, 0.62, 5.4e13, 1.1e-6, 1.25e-6},
+    {"A100", 108, 163 << 10, 40 << 20, 1.40e12, 3.5e12, 2.5e14, 0.95, 1.6e13, 1.8e-6, 3.0e-6},
+    {"H100 PCIe", 114, 227 << 10, 50 << 20, 1.80e12, 4.5e12, 6.0e14, 0.62, 4.1e13, 1.5e-6, 2.5e-6},
+    {"H100 SXM", 132, 227 << 10, 50 << 20, 3.00e12, 5.5e12, 7.9e14, 0.62, 5.4e13, 1.5e-6, 2.5e-6},
+    {"H200", 132, 227 << 10, 60 << 20, 4.30e12, 5.5e12, 7.9e14, 0.62, 5.4e13, 1.5e-6, 2.5e-6},
 };
 
 enum class Regime : int32_t { persistent = 0, tall = 1 };
@@ -69,7 +72,7 @@ struct HeadPlan : PersistentPlan {  // in the tall regime all 0
   double bytes;              // of a sample, through memory and L2
   double flops;              // of a sample
   double barriers;           // of a sample
-  double time;               // predicted, seconds
+  double time;               // estimated, seconds
   double floor;              // seconds
 };
 
@@ -115,24 +118,28 @@ class Planner {
     chunk_ = std::clamp<int64_t>(modulation_budget / std::max<int64_t>(1, modulation), 1, steps);
     modulation_bytes_ = chunk_ * modulation;
     peak_ = dtype == DType::f32 ? gpu.float_rate : gpu.half_rate;
+    rate_ = dtype == DType::f32 ? gpu.float_rate * kFloatShare : gpu.half_rate;
     const double w = static_cast<double>(width_), r = static_cast<double>(rows);
     const double adaln = 2.0 * r * (3.0 * depth_ + 2.0) * w * w;  // flops of a step
     step_flops_ = 2.0 * r * (2.0 * depth_ * w * w + w * (outputs_ + shape.channels));
     // M is written once and read once; its product is tall in all chunks but the smallest.
-    modulation_time_ = steps * std::max(adaln / peak_, 2.0 * modulation / gpu.memory_rate);
+    modulation_time_ = steps * std::max(adaln / rate_, 2.0 * modulation / gpu.memory_rate);
     adaln_flops_ = steps * adaln;
   }
 
-  HeadPlan best() const {
+  // `must_persist`: the best persistent one, however little it uses; tall where none fits.
+  HeadPlan best(bool must_persist) const {
     HeadPlan best = tall();
+    const double enough = must_persist ? 0.0 : kEnough;
+    double least = must_persist ? HUGE_VAL : best.time;
     const int64_t groups = std::min(rows_, gpu_.sms);
     for (int64_t p = 1; p <= groups; ++p) {
       for (int64_t tile = 8; tile <= 128; tile *= 2) {
         for (const bool once : {false, true}) {
           HeadPlan plan{};
-          if (persistent(p, tile, once, &plan) && plan.utilisation >= kEnough &&
-              plan.time < best.time) {
+          if (persistent(p, tile, once, &plan) && plan.utilisation >= enough && plan.time < least) {
             best = plan;
+            least = plan.time;
           }
         }
         if (tile >= divide_up(rows_, p)) break;
@@ -150,6 +157,8 @@ class Planner {
     const int64_t free = gpu_.shared_bytes - layout.size(0);
     if (free < 0) return false;
     const int64_t slots = std::min(products, free / layout.weights);
+    // Unstaged, a lane reads a row of W of its own: as float32, 32 cache lines a load.
+    if (dtype_ == DType::f32 && slots == 0) return false;
     HeadPlan& a = *plan;
     a = common(Regime::persistent);
     a.row_groups = row_groups;
@@ -174,15 +183,21 @@ class Planner {
     const double rate = weight_rate();
     const int64_t padded_rows = dtype_ == DType::f32 ? rows : round_up(rows, 8);
     const int64_t padded_columns = dtype_ == DType::f32 ? columns : round_up(columns, 16);
-    const double product_peak = dtype_ == DType::f32 ? peak_ : peak_ * gpu_.mma_share;
-    const double products_time =
-        2.0 * products * padded_rows * padded_columns * w * gpu_.sms / product_peak;
     const double passes = static_cast<double>(tiles * products);
+    const int64_t chains = divide_up(width_, product_block(dtype_)) * row_tile * columns;
+    const double products_time = dtype_ == DType::f32
+                                     ? passes * divide_up(chains, kThreads) * kChainTime
+                                     : 2.0 * products * padded_rows * padded_columns * w *
+                                           gpu_.sms / (peak_ * gpu_.mma_share);
     const double barriers = (once ? 3.0 : 2.0) * depth_ + 1.0;
+    const bool near = modulation_bytes_ <= 0.8 * gpu_.l2_bytes;
+    const double norms_time = depth_ *
+                              divide_up(once ? divide_up(rows_, row_groups * q) : rows, kWarps) *
+                              (w / 32.0) * (near ? kNearTime : kFarTime);
     a.bytes += steps_ * (through + streamed);
     a.barriers = steps_ * barriers;
     a.time = modulation_time_ +
-             steps_ * (barriers * gpu_.barrier_time + passes * kPassTime +
+             steps_ * (barriers * gpu_.barrier_time + norms_time + passes * kPassTime +
                        divide_up(rows_, row_groups * q) * kTokenTime + through / gpu_.l2_rate +
                        std::max(products_time, streamed / rate));
     return true;
@@ -205,8 +220,14 @@ class Planner {
 
  private:
   static constexpr double kEnough = 0.8;
-  static constexpr double kPassTime = 0.5e-6;   // a row tile's latency: load, LayerNorm, fold
-  static constexpr double kTokenTime = 2.0e-6;  // final layer, update and next input, by one CTA
+  static constexpr int64_t kThreads = 256, kWarps = 8;  // of a CTA; a warp normalises a row
+  static constexpr double kNearTime = 0.2e-6;           // LayerNorm's wait for 32 numbers: of L2
+  static constexpr double kFarTime = 0.6e-6;            // of memory
+  static constexpr double kChainTime = 2.3e-6;          // float32: a chain of 256 of k
+  static constexpr double kPassTime = 1.0e-6;  // a row tile's latency in a product: load, mma, fold
+  static constexpr double kTokenTime = 14e-6;  // final layer, update and next input, by one CTA
+  static constexpr double kFloatShare = 0.55;  // of the peak, that our own products reach
+  static constexpr double kFloatLatency = 5.5e-9;  // of one k in such a product
 
   HeadPlan common(Regime regime) const {
     HeadPlan a{};
@@ -233,8 +254,15 @@ class Planner {
     return std::max({reads, flops, steps_ * (2.0 * depth_ + 1.0) * gpu_.barrier_time});
   }
 
-  // One product of the library's, which is taken to choose the best of these tiles and splits of k.
+  // One product: float32 our own (linear_fp32.cuh), else the library's, which is taken to choose
+  // the best of these tiles and splits of k.
   double product_time(double* busy) const {
+    const double weights = width_ * width_ * element_bytes(dtype_) / weight_rate();
+    if (dtype_ == DType::f32) {
+      const int64_t padded = round_up(rows_, 32);
+      *busy = static_cast<double>(rows_) / padded;
+      return std::max({width_ * kFloatLatency, 2.0 * padded * width_ * width_ / rate_, weights});
+    }
     constexpr int64_t kTiles[][2] = {{64, 64}, {64, 128}, {128, 128}, {128, 256}};
     double best = 0.0;
     for (const auto& tile : kTiles) {
@@ -244,7 +272,7 @@ class Planner {
         // Small tiles read more for each product: 64 x 64 reaches half of the peak.
         const double reach = tile[0] * tile[1] / (tile[0] * tile[1] + 4096.0);
         const double work = 2.0 * tile[0] * tile[1] * width_ / split;
-        const double time = waves * work * gpu_.sms / (peak_ * reach) +
+        const double time = waves * work * gpu_.sms / (rate_ * reach) +
                             (split > 1 ? 8.0 * rows_ * width_ * split / gpu_.l2_rate : 0.0);
         if (best == 0.0 || time < best) {
           best = time;
@@ -252,7 +280,7 @@ class Planner {
         }
       }
     }
-    return std::max(best, width_ * width_ * element_bytes(dtype_) / weight_rate());
+    return std::max(best, weights);
   }
 
   const GpuProfile gpu_;
@@ -260,12 +288,12 @@ class Planner {
   const DType dtype_;
   const int64_t rows_, steps_;
   int64_t width_, depth_, outputs_, chunk_, modulation_bytes_;
-  double peak_, step_flops_, adaln_flops_, modulation_time_;
+  double peak_, rate_, step_flops_, adaln_flops_, modulation_time_;
 };
 
 inline HeadPlan head_plan(const GpuProfile& gpu, const HeadShape& shape, DType dtype, int64_t rows,
-                          int64_t steps, int64_t modulation_budget) {
-  return Planner(gpu, shape, dtype, rows, steps, modulation_budget).best();
+                          int64_t steps, int64_t modulation_budget, bool persistent) {
+  return Planner(gpu, shape, dtype, rows, steps, modulation_budget).best(persistent);
 }
 
 }  // namespace marfast::cuda

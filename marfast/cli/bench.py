@@ -69,13 +69,6 @@ def bench(
         str | None, typer.Option(metavar="FOLDER", help="Write pictures (PNG).")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
-    predicted: Annotated[
-        bool,
-        typer.Option(
-            "--predict",
-            help="Of heads: what the plan predicts for GPUs in bfloat16, instead of measuring.",
-        ),
-    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Time marfast beside plain PyTorch, autocast and, on request, torch.compile and the original.
@@ -99,13 +92,10 @@ def bench(
     asked = measuring.Asked(
         workloads, preset, row_counts, batches, iterations, steps=steps, timed=timed
     )
-    folder = None if plot is None else measuring.check_pictures(plot, asked, predicted, force)
+    folder = None if plot is None else measuring.check_pictures(plot, asked, force)
     output = measuring.Output(file, folder, force, as_json)
     for name in workloads:
         measuring.check_workload(name, asked)
-    if predicted:
-        measuring.predict_heads(asked, output)
-        return
     how = measuring.how(rounds, device, with_compile, original)
     status = measuring.run(asked, how, output)
     if status:

@@ -1,33 +1,10 @@
 """What `marfast bench` prints."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from marfast.bench import predict
 from marfast.bench.results import Row
 from marfast.bench.timing import AT_MOST_BUSY
 from marfast.cli.console import echo, print_table
-
-
-def print_predictions(entries: Sequence[Mapping[str, Any]]) -> None:
-    """A line for each head, GPU and number of rows."""
-    columns = ("head", "GPU", "R", "regime", "row x column groups", "SMs at work")
-    print_table((*columns, "ms a step", "floor"), map(_predicted_cells, entries))
-    echo(f"{predict.NOTE}: csrc/cuda/plan.h's model of each device, bfloat16")
-
-
-def _predicted_cells(entry: Mapping[str, Any]) -> tuple[object, ...]:
-    groups = f"{entry['row_groups']} x {entry['column_groups']}" if entry["row_groups"] else ""
-    return (
-        entry["head"],
-        entry["gpu"],
-        entry["rows"],
-        entry["regime"],
-        groups,
-        f"{100 * entry['utilisation']:.0f} %",
-        f"{1e3 * entry['time'] / entry['steps']:.3g}",
-        f"{1e3 * entry['floor'] / entry['steps']:.3g}",
-    )
 
 
 def print_rows(rows: Sequence[Row]) -> None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marfast import startup
-from marfast.bench import floors, heads, images, measure, plots, predict
+from marfast.bench import floors, heads, images, measure, plots
 from marfast.bench.head_rows import head_floors, measure_head
 from marfast.bench.image_rows import ImageWorkload, measure_images, varied_settings
 from marfast.bench.results import Row, commit, write_rows
 from marfast.checkpoints import Architecture, Preset, Settings, find, get_preset
 from marfast.cli.bench import OF_THE_PAPER
-from marfast.cli.bench_tables import print_predictions, print_rows
+from marfast.cli.bench_tables import print_rows
 from marfast.cli.console import echo, print_json, progress_bar
 from marfast.cli.errors import Failed, bad, one_line, reported_as
 from marfast.cli.target import check_folder
@@ -93,15 +93,13 @@ def run(asked: Asked, how: measure.Options, output: Output) -> int:
     return status
 
 
-def check_pictures(plot: str, asked: Asked, predicted: bool, force: bool) -> Path:
+def check_pictures(plot: str, asked: Asked, force: bool) -> Path:
     """The folder for them, if they can be drawn and written."""
     try:
         plots.require()
     except ImportError as error:
         raise bad("--plot", str(error)) from None
-    names = ["predicted.png"]
-    if not predicted:
-        names = [file for name in asked.workloads for file in plots.file_names(name).values()]
+    names = [file for name in asked.workloads for file in plots.file_names(name).values()]
     return check_folder("--plot", plot, names, force)
 
 
@@ -156,18 +154,3 @@ def _image_workload(name: str, asked: Asked) -> ImageWorkload:
         module, settings = pipeline.model.module, pipeline.settings
     batch = 64 if kind == "throughput" else 1
     return ImageWorkload(name, module, architecture, settings, batch, asked.timed)
-
-
-def predict_heads(asked: Asked, output: Output) -> None:
-    """What the plan says of heads on GPUs, printed and drawn."""
-    names = [f"MAR-{name.removeprefix('head-').upper()}" for name in asked.workloads]
-    if not set(names) <= set(predict.HEADS):
-        raise bad("--predict", "it is for head-b, head-l and head-h")
-    entries = predict.table(names, asked.rows, steps=asked.steps or 25)
-    if output.pictures is not None:
-        with reported_as("--plot"):
-            predict.plot(entries, output.pictures / "predicted.png", force=output.force)
-    if output.as_json:
-        print_json(entries)
-    else:
-        print_predictions(entries)

@@ -151,7 +151,6 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-b", "--plot=there.json"], "there.json is not a folder"),
         (["head-b", "--plot=pictures"], "head-b.png exists; --force replaces it"),
         (["head-b", "--plot=/proc/x"], "can't write to /proc"),
-        (["head-b", "--predict", "--plot=/proc/x"], "can't write to /proc"),
         (["fashion-mnist", "--device=cuda"], "there is no CUDA device here"),
         (["head-b", "--device=tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
         (["head-b", "--original=/nowhere"], "no such directory"),
@@ -206,16 +205,3 @@ def test_pictures_of_a_model_in_a_file_stay_in_their_folder() -> None:
         for file in file_names(name).values():
             assert Path(file).name == file
             assert file.isprintable()
-
-
-def test_a_prediction_measures_nothing_and_says_so(needs_native: None, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    result = invoke("bench", "head-b", "head-h", "--predict", "--rows=2,256", f"--plot={tmp_path}")
-    assert result.exit_code == 0, result.stderr
-    assert "prediction, not measured" in result.stdout
-    assert (tmp_path / "predicted.png").stat().st_size > 10_000
-    entries = json.loads(invoke("bench", "head-b", "--predict", "--rows=2", "--json").stdout)
-    assert {entry["note"] for entry in entries} == {"prediction, not measured"}
-    assert [entry["gpu"] for entry in entries] == ["A100", "H100 PCIe", "H100 SXM", "H200"]
-    refused = invoke("bench", "image-b", "--predict")
-    assert (refused.exit_code, "head-b" in refused.stderr) == (2, True)

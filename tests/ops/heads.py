@@ -9,6 +9,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from marfast.ops.head import HeadShape
 from marfast.reference import create_diffusion
 
+HEADS = {
+    "MAR-B": HeadShape(16, 768, 1024, 6, 256),
+    "MAR-L": HeadShape(16, 1024, 1280, 8, 256),
+    "MAR-H": HeadShape(16, 1280, 1536, 12, 256),
+}
+"""The paper's."""
+
 
 def sample_inputs(
     tokens: int = 3,

@@ -7,12 +7,9 @@ import torch
 
 from marfast.ops.ddpm_sample.plan import bent, gpu_profiles, head_plan
 from marfast.ops.head import HeadShape
+from tests.ops.heads import HEADS
 
-MARS = {
-    "B": HeadShape(16, 768, 1024, 6, 256),
-    "L": HeadShape(16, 1024, 1280, 8, 256),
-    "H": HeadShape(16, 1280, 1536, 12, 256),
-}
+MARS = {name[-1]: shape for name, shape in HEADS.items()}
 ROWS = [*range(1, 200), *range(200, 4097, 41), 4096]
 GPUS = ("A100", "H100 PCIe", "H100 SXM", "H200")
 
@@ -75,11 +72,26 @@ def test_bent_plans_are_persistent_and_have_fewer_barriers_where_those_are_slow(
 @pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, GPUS)])
 def test_few_rows_are_persistent_on_at_least_nine_tenths_of_the_sms(name, gpu):
     for rows in (1, 2, 4, 8):
-        plan = head_plan(rows, MARS[name], gpu_profiles()[gpu])
+        plan = head_plan(rows, MARS[name], gpu_profiles()[gpu], persistent=True)
         assert plan.regime == "persistent"
         assert plan.utilisation > 0.9
-    b = head_plan(2, MARS["B"], gpu_profiles()["H200"])
+    b = head_plan(2, MARS["B"], gpu_profiles()["H200"], persistent=True)
     assert (b.stationary, b.columns, b.column_groups) == (12, 8, 132)
+
+
+@pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, (*GPUS, "sm_86"))])
+def test_float32_persists_for_few_rows_and_staged_weights_alone(name, gpu):
+    for rows in (*range(17, 200, 9), 512, 4096):
+        assert head_plan(rows, MARS[name], profile_of(gpu), torch.float32).regime == "tall"
+    for rows in (1, 2, 8, 64):
+        forced = head_plan(rows, MARS[name], profile_of(gpu), torch.float32, persistent=True)
+        assert forced.staged or forced.stationary == 2 * MARS[name].depth or forced.regime == "tall"
+    assert head_plan(2, MARS["B"], gpu_profiles()["H200"], torch.float32).regime == "persistent"
+
+
+def test_where_no_persistent_plan_fits():
+    tiny = gpu_profiles()["A100"]._replace(shared_bytes=8 << 10)
+    assert head_plan(2, MARS["B"], tiny, persistent=True).regime == "tall"
 
 
 def test_narrow_and_wide_heads_have_a_plan():

@@ -80,7 +80,7 @@ def regime(
     profile = plan.bent(plan.profile_of(device), variant)
     chosen = plan.head_plan(rows, shape, profile, dtype, steps)
     if chosen.regime == "tall":
-        return None, f"{rows} rows are predicted to be faster by tall products"
+        return None, f"tall products should take less for {rows} rows, by an estimate"
     with cuda.on(device):
         resident = cuda.module().resident_blocks(shape=shape, dtype=dtype, plan=chosen)
     if resident < (blocks := chosen.row_groups * chosen.column_groups):

@@ -1,6 +1,6 @@
-"""How `ddpm_sample` would run on a GPU, and in what time: arithmetic (csrc/cuda/plan.h), no GPU.
+"""How `ddpm_sample` runs on a GPU: arithmetic (csrc/cuda/plan.h), no GPU.
 
-Every time is a prediction of a model of the device, not a measurement.
+Every time is an estimate, to choose by; none was measured.
 """
 
 import functools
@@ -33,7 +33,7 @@ class HeadPlan(NamedTuple):
     """One call of `ddpm_sample` on one GPU.
 
     `utilisation` is the work over the SMs times the most work that one of them has. `time` and
-    `floor` are predicted seconds, for all steps; `bytes`, `flops` and `barriers` are what they are
+    `floor` are estimated seconds, for all steps; `bytes`, `flops` and `barriers` are what they are
     made of. In the tall regime the tiles are the library's, and the sizes of a CTA are 0.
     """
 
@@ -69,8 +69,11 @@ def head_plan(
     dtype: torch.dtype = torch.bfloat16,
     steps: int = 100,
     modulation_budget: int = MODULATION_BUDGET,
+    persistent: bool = False,
 ) -> HeadPlan:
-    """The plan for R rows (2N under guidance) of a head, and its predicted time.
+    """The plan for R rows (2N under guidance) of a head with the least estimated time.
+
+    persistent: of this regime, whatever the other would take; tall where none fits.
 
     Raises:
         ValueError: fewer than one row or step, or a width that is no multiple of 32 up to 2048.
@@ -92,6 +95,7 @@ def head_plan(
         rows=rows,
         steps=steps,
         modulation_budget=modulation_budget,
+        persistent=persistent,
     )
     return HeadPlan(**plan)
 
