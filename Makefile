@@ -3,12 +3,14 @@
 #   TORCH=torch==2.6.0    another torch requirement
 #   JOBS=2                how many processes run the tests
 #   COVERAGE=             run them faster, without
+#   OUT=outputs/gpu       where test-gpu writes
 
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 JOBS ?= 2
 COVERAGE ?= --cov --cov-report=term
+OUT ?= outputs/gpu
 TRITON := triton==3.6.0
 
 VENV := .venv
@@ -38,8 +40,9 @@ test-emulation: $(VENV)/dev  ## Emulate the GPU kernels at MAR-B's real geometry
 	MARFAST_TEST_EMULATION=1 $(BIN)/python -m pytest tests/emulation
 	$(BIN)/python -m tests.emulation.mutation
 
-test-gpu: $(VENV)/dev  ## On a machine with a GPU: build, tests, sanitizers, benchmarks, one JSON.
-	$(BIN)/python -m tests.gpu.session
+# In the Python that is there: it needs torch, triton, numpy and pytest, and no network.
+test-gpu:  ## On a machine with a GPU: build, right or wrong, times, profilers, to OUT (PYTHON=..., OPTIONS="--budget 390").
+	$(PYTHON) -m tests.gpu.session --out $(OUT) $(OPTIONS)
 
 bench: $(VENV)/dev  ## Time the ops and a small generation beside plain PyTorch.
 	$(BIN)/python -m pytest benchmarks --benchmark-only

@@ -1,21 +1,33 @@
 """Every op's example, and more of `attention` and `ddpm_sample`, through every GPU backend, beside
-the reference: what compute-sanitizer runs.
+the reference.
 
-python -m tests.gpu.known_answers
+    python -m tests.gpu.known_answers --out FILE       a process for each op and backend: one that
+                                                       loses its device costs its own rows alone
+    python -m tests.gpu.known_answers --here [--op OP] [--backends NAMES] [--small]
+                                                       in this process, as sanitizers need it
 """
 
+import argparse
 import itertools
+import json
 import math
+import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from marfast.bench.results import Row
 from marfast.ops import self_check
-from marfast.ops.op import OPS, Draw, Example
+from marfast.ops.op import OPS, Backend, Draw, Example, Op
+from tests.gpu.rows import Rows
 from tests.ops.heads import sample_inputs
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -59,31 +71,100 @@ MORE: dict[str, dict[str, Example]] = {
 """By op and name: what its example doesn't reach."""
 
 
-def outcomes(device: torch.device) -> Iterator[tuple[str, str]]:
-    """Each case's name, and why it is wrong or can't run; empty where it is right."""
+WRONG = 5
+"""Exit status where an answer is wrong."""
+
+BACKENDS = ("torch", "cuda", "triton")
+"""Of a GPU; those of this version."""
+
+
+def jobs(names: Sequence[str] = BACKENDS) -> Iterator[tuple[Op[Any], Backend]]:
+    """Every op by every such backend that it has."""
     for op in OPS.values():
-        for name in self_check.BACKENDS:
-            backend = op.backends.get(name)
-            examples = {"": None, **MORE.get(op.name, {})} if backend else {}
-            for (more, example), dtype in itertools.product(examples.items(), DTYPES):
-                assert backend is not None
-                a = op.example_args(dtype, device, example=example)
-                ok, reason = backend.can_run(a)
-                case = f"{op.name} {name} {str(dtype)[6:]}{more and ', '}{more}"
-                if not ok:
-                    yield case, f"can't run: {reason}"
-                    continue
-                yield case, self_check.check(op, backend, dtype, device, example)
+        for name in names:
+            if name in op.backends:
+                yield op, op.backends[name]
+
+
+def outcomes(
+    op: Op[Any], backend: Backend, device: torch.device, small: bool = False
+) -> Iterator[tuple[str, str]]:
+    """Each case's name, and why it is wrong or can't run; empty where it is right. `small`: the
+    op's own example alone."""
+    examples = {"": None, **({} if small else MORE.get(op.name, {}))}
+    for (more, example), dtype in itertools.product(examples.items(), DTYPES):
+        case = f"{op.name} {backend.name} {str(dtype)[6:]}{more and ', '}{more}"
+        try:
+            ok, reason = backend.can_run(op.example_args(dtype, device, example=example))
+            said = self_check.check(op, backend, dtype, device, example)
+        except RuntimeError as error:  # of a device that is lost every later one, too
+            ok, said = True, str(error)
+        yield case, said if ok else f"can't run: {reason}"
+
+
+def row_of(said: str) -> Row:
+    if not said:
+        return {"right": True}
+    return {"right": None, "said": said} if said.startswith("can't run") else {"failed": said}
+
+
+def print_rows(op: str | None, names: Sequence[str], small: bool) -> int:
+    """A line of JSON a case; how many are wrong."""
+    wrong = 0
+    for one, backend in jobs(names):
+        if op in (None, one.name):
+            for case, said in outcomes(one, backend, torch.device("cuda"), small):
+                row = row_of(said)
+                wrong += "failed" in row
+                print(json.dumps({"case": case, **row}), flush=True)
+    return wrong
+
+
+def ask(rows: Rows, op: str, backend: str, seconds: float) -> None:
+    """A process for one op and backend; its rows are kept as they come."""
+    command = (sys.executable, "-m", __spec__.name, "--here", f"--op={op}", f"--backends={backend}")
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+        assert process.stdout is not None
+        timer = threading.Timer(seconds, process.kill)
+        timer.start()
+        for line in process.stdout:
+            row = json.loads(line)
+            rows.keep(row.pop("case"), row)
+        status = process.wait()
+        timer.cancel()
+        errors.seek(0)
+        if status not in (0, WRONG):
+            said = f"exit status {status}: {errors.read()[-400:]}"
+            rows.keep(f"{op} {backend}, the rest", {"failed": said})
 
 
 def main() -> None:
-    wrong = ran = 0
-    for case, reason in outcomes(torch.device("cuda")):
-        ran += not reason.startswith("can't run")
-        wrong += bool(reason) and not reason.startswith("can't run")
-        print(f"{case}: {reason or 'right'}", flush=True)
-    torch.cuda.synchronize()
-    sys.exit(wrong > 0 or ran == 0)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--here", action="store_true")
+    parser.add_argument("--op")
+    parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--seconds", type=float, default=90, help="for an op and backend")
+    options = parser.parse_args()
+    names = options.backends.split(",")
+    if options.here:
+        sys.exit(WRONG if print_rows(options.op, names, options.small) else 0)
+    rows = Rows(options.out)
+    with ThreadPoolExecutor(options.workers) as pool:
+        asked = [
+            pool.submit(ask, rows, op.name, backend.name, options.seconds)
+            for op, backend in jobs(names)
+        ]
+    for one in asked:
+        one.result()
+    for case in rows.failures():
+        print(f"{case}: {rows.rows[case]['failed']}")
+    right = sum(row.get("right") is True for row in rows.rows.values())
+    print(f"{right} right, {len(rows.failures())} failed, of {len(rows.rows)} cases")
+    sys.exit(bool(rows.failures()) or right == 0)
 
 
 if __name__ == "__main__":

@@ -1,44 +1,34 @@
 """All that has to be done on a machine with a GPU, in one go and without network: `make test-gpu`.
 
-    python -m tests.gpu.session [--seconds 540] [--out FILE]
+    python -m tests.gpu.session --out DIR [--budget SECONDS] [--only STEP ...] [--skip STEP ...]
 
-Builds the CUDA kernels, runs the tests that need a GPU, the known answers under compute-sanitizer,
-and the benchmarks. Each step ends as passed, failed or not run, with the reason; the steps and what
-they printed last go to benchmarks/results/gpu-session.json. Exit status: 0 if all passed, 1 if one
-failed, 3 if none failed and one was not run.
+Builds the CUDA kernels for the GPU that is there, finds out which backends are right, times them,
+and runs profilers and sanitizers (tests/gpu/steps.py). A step has a time limit and ends as passed,
+failed or not run, with the reason. All results go to DIR: session.json says how the steps ended,
+log.txt has what they printed, and what they measured is written after every row, so that a session
+that is cut off loses one. Exit status: 0 if all passed, 1 if one failed, 3 if none failed and one
+was not run.
 """
 
 import argparse
-import os
-import shutil
-import subprocess
+import signal
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
-
 from marfast.bench.results import commit, write_rows
+from tests.gpu.processes import run
+from tests.gpu.rows import LOST
+from tests.gpu.steps import Step, steps
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
-TAIL = 4000  # characters of what a step printed
+TAIL = 2000  # characters of what a step printed
 NOT_RUN = 3
+RESTARTS = 8  # of a step whose process dies, or its device
 
 
 @dataclass(frozen=True)
-class Step:
-    """A command, and what the machine must have for it."""
-
-    name: str
-    command: tuple[str, ...]
-    needs: tuple[str, ...] = ("a CUDA device",)
-    environment: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass
 class Outcome:
     """How a step ended."""
 
@@ -49,88 +39,61 @@ class Outcome:
     printed: str
 
 
-def steps(python: str = sys.executable) -> list[Step]:
-    """In order; a step may need what an earlier one built."""
-    install = ("-m", "pip", "install", "--no-build-isolation", "--no-deps", "--editable", ".")
-    build = (("MARFAST_BUILD_CUDA", "1"),)
-    answers = (python, "-m", "tests.gpu.known_answers")
-    sanitizers = [
-        Step(
-            f"compute-sanitizer {tool}",
-            ("compute-sanitizer", f"--tool={tool}", "--error-exitcode=9", *answers),
-            ("a CUDA device", "compute-sanitizer"),
+def outcome(step: Step, left: float, log: Path) -> Outcome:
+    """Of the step, within its time and what is left."""
+    if lacking := step.missing():
+        return Outcome(
+            step.name, "not run", f"there is no {lacking.removeprefix('a ')} here", 0, ""
         )
-        for tool in ("memcheck", "racecheck", "synccheck")
-    ]
-    bench = (python, "-m", "marfast", "bench", "head-b", "--device=cuda", "--rows=2,8,32,128,512")
-    attention = (python, "-m", "benchmarks.studies.attention")
-    return [
-        Step("build", (python, *install), ("nvcc",), build),
-        Step("known answers", answers),
-        Step("tests", (python, "-m", "pytest", "-m", "gpu", "-q")),
-        *sanitizers,
-        Step("benchmarks", (*bench, "--compile", "--force", f"--out={RESULTS / 'head-gpu.json'}")),
-        Step("benchmarks of attention", (*attention, f"--out={RESULTS / 'attention-gpu.json'}")),
-    ]
-
-
-def missing(step: Step) -> str:
-    """What this machine lacks for it."""
-    for need in step.needs:
-        here = torch.cuda.is_available() if need == "a CUDA device" else shutil.which(need)
-        if not here:
-            return f"there is no {need.removeprefix('a ')} here"
-    return ""
-
-
-def run(step: Step, seconds: float) -> Outcome:
-    """The step, or why it is not run."""
-    if reason := missing(step):
-        return Outcome(step.name, "not run", reason, 0.0, "")
-    if seconds <= 0:
-        return Outcome(step.name, "not run", "the time was up", 0.0, "")
-    start = time.perf_counter()
-    try:
-        done = subprocess.run(
-            step.command,
-            cwd=ROOT,
-            env={**os.environ, **dict(step.environment)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=seconds,
-        )
-        printed, status = done.stdout, done.returncode
-        reason = f"exit status {status}" if status else ""
-    except subprocess.TimeoutExpired as error:
-        printed = (error.stdout or b"").decode(errors="replace")
-        reason = f"it took more than the {seconds:.0f} s that were left"
-    took = round(time.perf_counter() - start, 1)
-    return Outcome(step.name, "failed" if reason else "passed", reason, took, printed[-TAIL:])
+    if left < 1:
+        return Outcome(step.name, "not run", "the time was up", 0, "")
+    seconds, took = min(step.seconds, left), 0.0
+    for _ in range(1 + RESTARTS * step.resumes):
+        ended = run(step.command, seconds - took, log, step.environment)
+        took += ended.seconds
+        died = ended.status is not None and (ended.status == LOST or ended.status < 0)
+        if not died or took + 1 > seconds:
+            break
+    status = "failed" if ended.reason else "passed"
+    return Outcome(step.name, status, ended.reason, round(took, 1), ended.printed[-TAIL:])
 
 
 def session(
-    planned: list[Step], seconds: float, out: Path, tell: Callable[[str], None] = print
+    planned: list[Step], budget: float, out: Path, tell: Callable[[str], None] = print
 ) -> int:
     """Runs the steps within so many seconds, writes how they ended; the exit status."""
     start = time.perf_counter()
+    out.mkdir(parents=True, exist_ok=True)
     ended: list[Outcome] = []
     for step in planned:
-        ended.append(run(step, seconds - (time.perf_counter() - start)))
+        left = budget - (time.perf_counter() - start)
+        ended.append(outcome(step, left, out / "log.txt"))
         last = ended[-1]
         reason = f", {last.reason}" if last.reason else ""
         tell(f"{last.step}: {last.status}{reason}, {last.seconds:.0f} s")
-        write_rows(out, [asdict(outcome) for outcome in ended], force=True, commit=commit())
-    states = {outcome.status for outcome in ended}
+        rows = [asdict(one) for one in ended]
+        write_rows(out / "session.json", rows, force=True, commit=commit())
+    states = {one.status for one in ended}
     return 1 if "failed" in states else NOT_RUN if "not run" in states else 0
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=540)
-    parser.add_argument("--out", type=Path, default=RESULTS / "gpu-session.json")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--budget", type=float, default=1800, metavar="SECONDS")
+    parser.add_argument("--only", action="append", metavar="STEP", help="several times for several")
+    parser.add_argument("--skip", action="append", default=[], metavar="STEP")
     options = parser.parse_args()
-    sys.exit(session(steps(), options.seconds, options.out))
+    known = steps(options.out.resolve())
+    names = [step.name for step in known]
+    for name in [*(options.only or []), *options.skip]:
+        if name not in names:
+            parser.error(f"{name!r} is no step; known are {', '.join(names)}")
+    asked = set(options.only or names) - set(options.skip)
+    # ended from outside, it ends its step's processes, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    planned = [step for step in known if step.name in asked]
+    sys.exit(session(planned, options.budget, options.out))
 
 
 if __name__ == "__main__":
