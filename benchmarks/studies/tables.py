@@ -22,6 +22,7 @@ MACHINES = {
     "avx2": "Two AMD EPYC cores with AVX2 alone",
 }
 OTHERS = ("original", "eager", "compile", "autocast")
+DTYPES = ("float32", "bfloat16")
 UNITS = {"step": "a step", "sample": "a sample", "batch": "a batch", "image": "an image"}
 HEADS = {"head-b": "MAR-B", "head-l": "MAR-L", "head-h": "MAR-H"}
 
@@ -171,6 +172,35 @@ def kernels(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
+def by_torch() -> str:
+    """The backend `torch` beside what it stands in for."""
+    document = read("head-torch")
+    assert document is not None
+    lines = ["| head | R | who | ms a step | against eager | against autocast |"]
+    lines.append(f"|{' --- |' * 6}")
+    for row in document["rows"]:
+        if not row["who"].startswith("cpu"):
+            ratios = (f"{row['ratio_to'][other]:.1f}x" for other in ("eager", "autocast"))
+            cells = (HEADS[row["workload"]], str(row["rows"]), row["who"], milliseconds(row))
+            lines.append(f"| {' | '.join((*cells, *ratios))} |")
+    return "\n".join(lines) + "\n"
+
+
+def device_work() -> str:
+    """Operations, copies and waits of each backend."""
+    document = read("device-work")
+    assert document is not None
+    lines = ["| who | a step, float32 | bfloat16 | an iteration, float32 | copies a step | waits |"]
+    lines.append(f"|{' --- |' * 6}")
+    for row in document["rows"]:
+        steps, iteration = row["step"], row["iteration"] or {}
+        cells = [row["who"], *(str(steps.get(d, {}).get("operations", "")) for d in DTYPES)]
+        cells += [f"{iteration['operations']:,}" if iteration else ""]
+        cells += [str(steps["float32"][kind]) for kind in ("copies", "waits")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
 def quality() -> str:
     """Fashion-MNIST by the classifier: the original's images, ours, real ones."""
     from benchmarks.studies.quality.measure import real_accuracy, real_frechet_distance
@@ -249,9 +279,12 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "head": lambda: scaling(loop=False),
     "loop": lambda: scaling(loop=True),
     "roofline": lambda: "\n".join((pictures("roofline"), tables((("roofline", kernels),)))),
+    "by_torch": by_torch,
+    "device_work": device_work,
     "quality": quality,
 }
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("performance", "quality")))
+PAGE_NAMES = ("performance", "quality", "gpu_without_a_gpu")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGE_NAMES))
 
 
 def rewritten(page: str) -> str:

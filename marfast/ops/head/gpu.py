@@ -31,6 +31,9 @@ from marfast.reference.timesteps import timestep_embedding
 MODULATION_BUDGET = 1 << 30
 """Bytes that the modulation may take; past it, it is computed for fewer steps or rows at a time."""
 
+CPU_BUDGET = 1 << 26
+"""The most on a CPU, where products are at their full rate from some hundred rows on."""
+
 
 class Launches(Protocol):
     """A backend's kernels, as the head needs them."""
@@ -203,4 +206,6 @@ def sample(a: Args, head_of: Callable[[int], Head]) -> Tensor:
 def pairs_in_budget(weights: HeadWeights) -> int:
     """How many pairs of a step and a row have their modulation within the budget: at least 1."""
     numbers = (3 * len(weights.blocks) + 2) * len(weights.input.weight)
-    return max(1, MODULATION_BUDGET // (4 * numbers))
+    on_cpu = weights.input.weight.device.type == "cpu"
+    budget = min(MODULATION_BUDGET, CPU_BUDGET) if on_cpu else MODULATION_BUDGET
+    return max(1, budget // (4 * numbers))
