@@ -13,11 +13,18 @@ import torch
 from torch import nn
 
 from marfast.model.own import OWN_CLASS, STATE
+from marfast.ops import transforms
 
 if TYPE_CHECKING:
     from marfast.drop_in.methods import FastMethod
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+is_exporting: Callable[[], bool] = getattr(
+    torch.compiler,
+    "is_exporting",  # torch 2.7; before, outside of what is compiled, export alone says it compiles
+    torch.compiler.is_compiling,
+)
 
 
 def install(part: nn.Module, methods: Iterable["FastMethod"]) -> None:
@@ -54,6 +61,9 @@ def uncompiled(function: Function) -> Function:
         return disabled[0](*args, **kwargs)
 
     call._torchdynamo_disable = True  # type: ignore[attr-defined]
+    call._torchdynamo_disable_msg = (  # type: ignore[attr-defined]
+        "marfast's code is not compiled; marfast.restore(model) gives the model's own code back"
+    )
     return call  # type: ignore[return-value]
 
 
@@ -82,10 +92,11 @@ def _revive(names: tuple[str, ...], function: Callable[..., Any], arguments: Any
 
 def _stand_in(own: type[Any], name: str) -> Callable[..., Any]:
     """The method in the class: the fast one where it is there and may run."""
+    method = getattr(own, name)
 
-    @functools.wraps(getattr(own, name))
-    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        theirs = functools.partial(_on_this_machine, getattr(own, name), self)
+    @uncompiled
+    def run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        theirs = functools.partial(_on_this_machine, method, self)
         fast = self.__dict__.get(STATE, {}).get(name)
         if fast is None or self.training or _is_someone_elses():
             return theirs(*args, **kwargs)
@@ -93,17 +104,18 @@ def _stand_in(own: type[Any], name: str) -> Callable[..., Any]:
             return theirs(*args, **kwargs)
         return fast(self, theirs, *args, **kwargs)
 
-    return uncompiled(call)
+    @functools.wraps(method)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if is_exporting():  # which may read what it finds, and go no way that can't be read
+            return method(self, *args, **kwargs)
+        return run(self, *args, **kwargs)
+
+    return call
 
 
 def _is_someone_elses() -> bool:
     """Whether the call is traced, or transformed by torch.func or forward-mode derivatives."""
-    return bool(
-        torch.compiler.is_exporting()
-        or torch._C._get_tracing_state() is not None
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch.autograd.forward_ad._current_level >= 0
-    )
+    return bool(torch._C._get_tracing_state() is not None or transforms.anywhere())
 
 
 def _on_this_machine(own: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -31,13 +31,13 @@ from typing import Any, Generic, NamedTuple, ParamSpec
 import torch
 from torch import Tensor
 from torch._library.autograd import Info, make_autograd_impl
-from torch.autograd import forward_ad
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from marfast.errors import ArgumentError
 from marfast.ops import choice, flops
 from marfast.ops.backend import Args, Backend, Draw, Example
 from marfast.ops.runtime import check_memory
+from marfast.ops.transforms import transforms
 
 __all__ = [
     "OPS",
@@ -91,6 +91,7 @@ class Op(Generic[P]):
         recording = Info(self._backward, _keep_inputs) if differentiable else Info(None, None)
         self._record = make_autograd_impl(self._overload, recording)
         _LIBRARY.impl(self.name, self._run_autograd, "Autograd", with_keyset=True)
+        _LIBRARY.impl(self.name, self._run_transformed, "FuncTorchBatched")  # torch.vmap
         self._check_values: Callable[[Args], None] | None = None
         self.shortened: Callable[[Args], Args] = lambda a: a
         OPS[self.name] = self
@@ -141,18 +142,22 @@ class Op(Generic[P]):
 
     def _run_autograd(self, keys: Any, *args: Any) -> Tensor:
         """What the dispatcher calls first. A formula for backward alone would drop tangents."""
-        if forward_ad._current_level >= 0 and any(map(_has_tangent, tree_leaves(args))):
-            # dense, for torch's own formulas can't do without everywhere
-            a = self.bind(*tree_map_only(Tensor, Tensor.contiguous, args))
-            self._check(a)
-            return self._reference(a)
+        if transforms(args):
+            return self._run_transformed(*args)
         result: Tensor
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+        if torch.is_grad_enabled() and any_requires_grad(*args):
             result = self._record(keys, *args)
         else:
             with torch._C._AutoDispatchBelowAutograd():
                 result = self._overload.redispatch(keys & torch._C._after_autograd_keyset, *args)
         return result
+
+    def _run_transformed(self, *args: Any) -> Tensor:
+        """By torch's own operators, each of which can be transformed."""
+        # dense, for torch's own formulas can't do without everywhere
+        a = self.bind(*tree_map_only(Tensor, Tensor.contiguous, args))
+        self._check(a)
+        return self._reference(a)
 
     def _run(self, *args: Any) -> Tensor:
         a = self.bind(*args)  # with the defaults, which torch's dispatcher leaves out
@@ -211,8 +216,15 @@ def op(
     return stated
 
 
-def _has_tangent(value: Any) -> bool:
-    return isinstance(value, Tensor) and forward_ad.unpack_dual(value).tangent is not None
+def _looked_through(*args: Any) -> bool:
+    return any(isinstance(v, Tensor) and v.requires_grad for v in tree_leaves(args))
+
+
+any_requires_grad: Callable[..., bool] = getattr(
+    torch._C,
+    "_any_requires_grad",  # not in torch 2.6
+    _looked_through,
+)
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

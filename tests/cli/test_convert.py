@@ -1,7 +1,6 @@
 """`marfast convert`, and `marfast info --model`."""
 
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +81,7 @@ def test_bad_input_is_one_line(
 
 def test_an_interrupted_run_says_so(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any, **__: Any) -> None:
-        signal.raise_signal(signal.SIGINT)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(conversion, "convert", interrupted)
     result = invoke("convert", "fashion-mnist", "out")

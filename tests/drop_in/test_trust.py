@@ -326,23 +326,3 @@ def test_one_whose_parts_are_all_left_is_told_and_works() -> None:
     prune.l1_unstructured(head.cond_embed, "weight", 0.3)
     with pytest.warns(RuntimeWarning, match=r"nothing was made fast: head\.forward: .*it lacks"):
         assert marfast.accelerate(pruned_head) is pruned_head
-
-
-@pytest.mark.parametrize("transform", ["jvp", "vmap", "forward_ad"])
-def test_transforms_run_the_modules_own_code(transform: str) -> None:
-    head = make().diffloss.net
-    x, t, c = torch.randn(3, 16), torch.arange(3), torch.randn(3, head.cond_embed.in_features)
-
-    def result() -> Tensor:
-        if transform == "jvp":
-            return torch.func.jvp(lambda x: head(x, t, c), (x,), (torch.ones_like(x),))[1]
-        if transform == "vmap":
-            return torch.vmap(lambda x: head(x, t, c))(x[None])
-        with torch.autograd.forward_ad.dual_level():
-            dual = torch.autograd.forward_ad.make_dual(x, torch.ones_like(x))
-            return torch.autograd.forward_ad.unpack_dual(head(dual, t, c)).tangent
-
-    with torch.no_grad():
-        expected = result()
-        marfast.accelerate(head)
-        torch.testing.assert_close(result(), expected)

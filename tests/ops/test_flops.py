@@ -12,7 +12,7 @@ from marfast import ops
 from marfast.ops.op import OPS
 
 LATE = """
-import sys, marfast
+import sys, marfast.ops
 name = "torch.utils.flop_counter"
 assert name not in sys.modules and "triton" not in sys.modules
 finders = len(sys.meta_path)

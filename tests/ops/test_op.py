@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 
 from marfast import ops
+from marfast.ops import op as op_module
 from marfast.ops.choice import ORDER, BackendUnavailable
 from marfast.ops.op import OPS, Args, Backend, Op
 from marfast.ops.runtime import cpu
+from tests.ops.heads import sample_inputs
 
 OTHERS = [name for name in ORDER if name != "reference"]
 
@@ -160,6 +162,17 @@ def test_checks_run_before_any_backend(probe):
             call(torch.ones(1), -1.0)
     with pytest.raises(ValueError, match=r"y is -1\.0"):
         op(torch.ones(1, device="meta"), -1.0)
+
+
+def test_gradients_are_recorded_where_torch_is_old(monkeypatch):
+    """As with torch 2.6, which can't be asked at once."""
+    monkeypatch.setattr(op_module, "any_requires_grad", op_module._looked_through)
+    x, weights = torch.randn(3, 16), sample_inputs()[3]
+    assert not ops.layer_norm_modulate(x, x, x).requires_grad
+    assert ops.layer_norm_modulate(x, x, x.clone().requires_grad_()).requires_grad
+    args = (x, torch.arange(3), torch.randn(3, 24))
+    assert not ops.denoise(*args, weights).requires_grad
+    assert ops.denoise(*args, [*weights[:-1], weights[-1].clone().requires_grad_()]).requires_grad
 
 
 def test_a_tensor_passed_twice_gets_both_gradients():

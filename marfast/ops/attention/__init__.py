@@ -6,11 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from marfast.errors import ArgumentError
-from marfast.ops import checks
+from marfast.ops import checks, transforms
 from marfast.ops.op import Args, Draw, op
 from marfast.ops.runtime import DTYPES, check_memory, short_dtype
 from marfast.reference import transformer
@@ -80,7 +79,7 @@ def _fake(a: Args) -> Tensor:
 
 @attention.reference
 def _reference(a: Args) -> Tensor:
-    if forward_ad._current_level >= 0:  # torch's fused kernels have no forward-mode formula
+    if transforms.anywhere():  # torch's fused kernels have a formula for backward alone
         with sdpa_kernel(SDPBackend.MATH):
             return at_positions(a, transformer.attention)
     return at_positions(a, transformer.attention)
