@@ -59,9 +59,10 @@ void fill(Given& given, DdpmSample& a) {
   given.rows(ROWS(step_noise), {a.steps, a.tokens, s.channels});
   given.dense(FIELD(condition), {rows_of(a.options, a.tokens), s.condition});
   given.buffer(FIELD(packed), PackedHead(s, a.weight_dtype, nullptr).size());
-  given.dense(FIELD(schedule), {a.steps, 7});
+  fill_coefficients(given, FIELD(schedule), {a.steps, kCoefficients});
   given.dense(FIELD(time_embedding), {a.steps, s.frequencies});
-  given.dense(FIELD(guidance), {1});
+  given.dense(FIELD(guidance), {a.steps});
+  if (given.has("x0")) given.dense(FIELD(x0), {a.tokens, s.channels});
   given.buffer(FIELD(workspace), SampleWorkspace(a).size);
 }
 

@@ -111,8 +111,9 @@ void fill(Given& given, PersistentSample& a) {
   given.dense(FIELD(out), {a.tokens, c});
   given.dense(FIELD(before), {a.tokens, c});
   given.rows(ROWS(step_noise), {a.steps, a.tokens, c});
-  given.dense(FIELD(schedule), {a.steps, 7});
-  given.dense(FIELD(guidance), {1});
+  fill_coefficients(given, FIELD(schedule), {a.steps, kCoefficients});
+  given.dense(FIELD(guidance), {a.steps});
+  if (given.has("x0")) given.dense(FIELD(x0), {a.tokens, c});
   given.dense(FIELD(modulation), {a.steps, r, (3 * d + 2) * w});
   int64_t* table = nullptr;
   given.dense("table", table, {table_size(weights)});

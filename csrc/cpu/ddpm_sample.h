@@ -67,8 +67,9 @@ class Sampler {
     update.x = at_.state[s % 2] + token * c;
     update.model_output = output;
     update.noise = a_.step_noise + s * a_.step_noise_stride + token * c;
-    update.coefficients = a_.schedule + 7 * s;
-    update.guidance = a_.guidance;
+    update.coefficients = a_.schedule + s;
+    update.guidance = a_.guidance + s;
+    update.x0 = a_.x0 ? a_.x0 + token * c : nullptr;
     update.tokens = 1;
     update.channels = c;
     update.model_output_stride = between;

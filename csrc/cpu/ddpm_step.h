@@ -1,20 +1,20 @@
 #pragma once
 
-// ddpm_step: one guided DDPM step of N tokens of C channels, in float32.
+// ddpm_step: one guided sampling step of N tokens of C channels, in float32.
 //
-//   c = coefficients: [0] sqrt(1/abar)  [1] sqrt(1/abar - 1)  [2], [3] posterior mean of x0, of x
-//                     [4] log beta      [5] log posterior variance, clipped   [6] 0 at t = 0, else
-//                     1
+//   c = coefficients, a row of the sampler's table
 //   eps   = eps_u + guidance (eps_c - eps_u) when guided, else the row's own; v of the first N rows
+//   x0    = c.p x - c.q eps, clamped to [-1, 1] on request; NaN stays NaN
 //   f     = (v + 1) / 2
-//   sigma = exp(0.5 (f c4 + (1 - f) c5))
-//   x0    = c0 x - c1 eps, clamped to [-1, 1] on request; NaN stays NaN
-//   out   = (c2 x0 + c3 x) + ((c6 sigma) noise) temperature
+//   sigma = c.noise exp(0.5 (f c.log_beta + (1 - f) c.log_posterior)), or c.noise alone
+//   mean  = c.x0 x0 + c.x x, and c.previous x0' after them where x0', the step before's, is given
+//   out   = mean + (sigma noise) temperature
 //
 // Every product and sum is rounded on its own, in the order written; no FMA outside exp.
 // Lanes run across channels of one token, a token's last vector is partial. Nothing is reduced.
-// Bytes moved: N C (12 + 2 s), or N C (12 + 3 s) when guided, s = sizeof(model_output's dtype):
-// each is touched once, so the floor is that over the memory's bandwidth; at C = 16 exp dominates.
+// Bytes moved: N C (12 + 2 s), or N C (12 + 3 s) when guided, s = sizeof(model_output's dtype), s
+// less without v, 8 more with x0': each is touched once, so the floor is that over the memory's
+// bandwidth; at C = 16 exp dominates.
 
 #include "marfast/exp.h"
 #include "marfast/ops.h"
@@ -23,17 +23,17 @@ namespace marfast {
 
 template <class V, class T>
 void ddpm_step_rows(const DdpmStep& a) {
-  const V c0(a.coefficients[0]), c1(a.coefficients[1]), c2(a.coefficients[2]);
-  const V c3(a.coefficients[3]), c4(a.coefficients[4]), c5(a.coefficients[5]);
-  const V c6(a.coefficients[6]), temperature(a.options.temperature);
-  const V guidance(a.options.guided ? a.guidance[0] : 0.0f), one(1.0f), half(0.5f);
+  const StepCoefficients c = *a.coefficients;
+  const V guidance(a.options.guided ? a.guidance[0] : 0.0f), temperature(a.options.temperature);
+  const V one(1.0f), half(0.5f);
 
   for (int64_t row = 0; row < a.tokens; ++row) {
     const float* x_row = a.x + row * a.x_stride;              // [C]
     const float* noise_row = a.noise + row * a.noise_stride;  // [C]
     const T* eps_row = static_cast<const T*>(a.model_output) + row * a.model_output_stride;
-    const T* v_row = eps_row + a.channels;                             // [C]
+    const T* v_row = eps_row + a.channels;                             // [C], of a learned range
     const T* uncond_row = eps_row + a.tokens * a.model_output_stride;  // [C], when guided
+    float* x0_row = a.x0 ? a.x0 + row * a.channels : nullptr;          // [C]
     float* out_row = a.out + row * a.channels;                         // [C]
 
     for (int64_t j = 0; j < a.channels; j += V::lanes) {
@@ -44,14 +44,20 @@ void ddpm_step_rows(const DdpmStep& a) {
         const V uncond = V::load(uncond_row + j, count);
         eps = uncond + guidance * (eps - uncond);
       }
-      const V fraction = (V::load(v_row + j, count) + one) * half;
-      const V log_variance = fraction * c4 + (one - fraction) * c5;
-      const V sigma = exp(half * log_variance);
-
-      V x0 = c0 * x - c1 * eps;
+      V x0 = V(c.p) * x - V(c.q) * eps;
       if (a.options.clip_denoised) x0 = min(one, max(V(-1.0f), x0));
-      const V mean = c2 * x0 + c3 * x;
-      const V noise = c6 * sigma * V::load(noise_row + j, count) * temperature;
+      V mean = V(c.x0) * x0 + V(c.x) * x;
+      if (x0_row) {
+        mean = mean + V(c.previous) * V::load(x0_row + j, count);
+        x0.store(x0_row + j, count);
+      }
+      V sigma(c.noise);
+      if (a.options.learned_range) {
+        const V fraction = (V::load(v_row + j, count) + one) * half;
+        const V log_variance = fraction * V(c.log_beta) + (one - fraction) * V(c.log_posterior);
+        sigma = sigma * exp(half * log_variance);
+      }
+      const V noise = sigma * V::load(noise_row + j, count) * temperature;
       (mean + noise).store(out_row + j, count);
     }
   }

@@ -315,10 +315,10 @@ class PersistentSampler {
       Lane eps(output_[j]);
       if (a_.options.guided) {
         const Lane uncond(output_[2 * c + j]);
-        eps = uncond + Lane(a_.guidance[0]) * (eps - uncond);
+        eps = uncond + Lane(a_.guidance[s]) * (eps - uncond);
       }
-      ddpm_update(Lane(a_.state[n * c + j]), eps, Lane(output_[c + j]), Lane(noise[j]),
-                  a_.schedule + 7 * s, a_.options)
+      ddpm_update(Lane(a_.state[n * c + j]), eps, output_ + c + j, Lane(noise[j]),
+                  a_.x0 ? a_.x0 + n * c + j : nullptr, a_.schedule[s], a_.options)
           .store(to + n * c + j);
     }
     if (!last_step_) input(n);

@@ -13,17 +13,25 @@
 
 namespace marfast::cuda {
 
-// One channel; c = coefficients [7].
-__device__ __forceinline__ Lane ddpm_update(Lane x, Lane eps, Lane v, Lane noise, const float* c,
-                                            const HeadOptions& options) {
+// One channel: eps and v at its place of a row of outputs, x0 (or null) at its own.
+template <class T>
+__device__ __forceinline__ Lane ddpm_update(Lane x, Lane eps, const T* v, Lane noise, float* x0_at,
+                                            StepCoefficients c, const HeadOptions& options) {
   const Lane one(1.0f), half(0.5f);
-  const Lane fraction = (v + one) * half;
-  const Lane log_variance = fraction * Lane(c[4]) + (one - fraction) * Lane(c[5]);
-  const Lane sigma = exp(half * log_variance);
-  Lane x0 = Lane(c[0]) * x - Lane(c[1]) * eps;
+  Lane x0 = Lane(c.p) * x - Lane(c.q) * eps;
   if (options.clip_denoised) x0 = min(one, max(Lane(-1.0f), x0));
-  return (Lane(c[2]) * x0 + Lane(c[3]) * x) +
-         Lane(c[6]) * sigma * noise * Lane(options.temperature);
+  Lane mean = Lane(c.x0) * x0 + Lane(c.x) * x;
+  if (x0_at) {
+    mean = mean + Lane(c.previous) * Lane(*x0_at);
+    x0.store(x0_at);
+  }
+  Lane sigma(c.noise);
+  if (options.learned_range) {
+    const Lane fraction = (Lane::load(v) + one) * half;
+    sigma = sigma *
+            exp(half * (fraction * Lane(c.log_beta) + (one - fraction) * Lane(c.log_posterior)));
+  }
+  return mean + sigma * noise * Lane(options.temperature);
 }
 
 inline LaunchShape shape_of(const DdpmStep& a) {
@@ -41,8 +49,9 @@ __global__ void ddpm_step(const DdpmStep a) {
     const Lane uncond = Lane::load(row + a.tokens * a.model_output_stride + j);
     eps = uncond + Lane(a.guidance[0]) * (eps - uncond);
   }
-  ddpm_update(Lane(a.x[n * a.x_stride + j]), eps, Lane::load(row + a.channels + j),
-              Lane(a.noise[n * a.noise_stride + j]), a.coefficients, a.options)
+  ddpm_update(Lane(a.x[n * a.x_stride + j]), eps, row + a.channels + j,
+              Lane(a.noise[n * a.noise_stride + j]), a.x0 ? a.x0 + i : nullptr, *a.coefficients,
+              a.options)
       .store(a.out + i);
 }
 

@@ -99,12 +99,12 @@ void fields(PersistentPlan& a, Visit visit) {
 
 // Consecutive steps of ddpm_sample, by the persistent kernel.
 struct PersistentSample {
-  float* out;                  // [N, C]: the state after them
-  const float* before;         // [N, C]: the state before them
-  const float* step_noise;     // [S, N, C]
-  const float* schedule;       // [S, 7]
-  const float* guidance;       // [1], read only when guided
-  const float* modulation;     // [S, R, (3 d + 2) w]
+  float* out;                        // [N, C]: the state after them
+  const float* before;               // [N, C]: the state before them
+  const float* step_noise;           // [S, N, C]
+  const StepCoefficients* schedule;  // [S]
+  const float* guidance;             // [S], read only when guided
+  const float* modulation;           // [S, R, (3 d + 2) w]
   const void* const* weights;  // on the device: HeadWeights, of dtype, dense, the 2 d products' at
                                // multiples of 16 bytes
   float* x;                    // [R, w] to work in, as the next three
@@ -112,6 +112,7 @@ struct PersistentSample {
   void* normed;                // [R, w] of dtype
   void* hidden;                // [R, w] of dtype
   uint32_t* barrier;           // [1], 0
+  float* x0;                   // [N, C], as ddpm_step's
   HeadShape shape;
   PersistentPlan plan;
   HeadOptions options;

@@ -17,7 +17,7 @@ from marfast.checkpoints.meta import without_storage
 from marfast.checkpoints.validate import names, number, one_of, validated, whole
 from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
-from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, space_timesteps
+from marfast.reference.respacing import NUM_TRAIN_TIMESTEPS, space_timesteps
 
 LARGEST_CONFIG = 1 << 20
 """Bytes of a config.json."""

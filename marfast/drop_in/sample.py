@@ -14,7 +14,8 @@ from marfast.model.head import FastHead, has_parameters_of_a_head, is_hooked
 from marfast.model.own import methods_set_on
 from marfast.model.packing import autocast, in_float32
 from marfast.model.trial import trial_of
-from marfast.reference.diffusion import HeadOptions, sampling_schedule
+from marfast.reference.diffusion import HeadOptions
+from marfast.reference.samplers import sampling_schedule
 
 _PROCESS = ("betas", "timestep_map", "posterior_mean_coef1", "posterior_log_variance_clipped")
 

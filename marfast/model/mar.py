@@ -17,7 +17,8 @@ from marfast.model.block import BoundBlock, FastBlock
 from marfast.model.head import BoundHead, FastHead
 from marfast.model.packing import autocast
 from marfast.ops.runtime import DTYPES, check_memory
-from marfast.reference.diffusion import HeadOptions, create_diffusion, sampling_schedule
+from marfast.reference.diffusion import HeadOptions, create_diffusion
+from marfast.reference.samplers import sampling_schedule
 
 Schedule = tuple[Tensor, Tensor]
 
@@ -108,7 +109,7 @@ class FastMAR:
             self._decoder = _bind(kept.decoder, module.decoder_blocks)
 
     def schedule(self, steps: int | str | None = None) -> Schedule:
-        """Coefficients [S, 7] and timesteps [S] of the sampler, on the model's device.
+        """Coefficients [S, 8] and timesteps [S] of the sampler, on the model's device.
 
         steps: a count or a respacing; None takes the process that the module was built with.
         """

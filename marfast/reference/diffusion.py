@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-NUM_TRAIN_TIMESTEPS = 1000
+from marfast.reference.respacing import NUM_TRAIN_TIMESTEPS, space_timesteps
+from marfast.reference.samplers import Coefficients, sampling_schedule
 
 Model = Callable[..., Tensor]
 
@@ -33,41 +34,6 @@ def cosine_betas(num_timesteps: int, max_beta: float = 0.999) -> npt.NDArray[np.
             for i in range(num_timesteps)
         ]
     )
-
-
-def space_timesteps(num_timesteps: int, respacing: str | Iterable[int]) -> set[int]:
-    """Which of `num_timesteps` timesteps a respaced process keeps.
-
-    `respacing` is a count per equal section of the process ("100", "10,15,20" or a list of ints),
-    or "ddimN": N steps at the constant stride of DDIM. Raises ValueError when that can't be done.
-    """
-    if isinstance(respacing, str) and respacing.startswith("ddim"):
-        wanted = int(respacing.removeprefix("ddim"))
-        for stride in range(1, num_timesteps):
-            steps = range(0, num_timesteps, stride)
-            if len(steps) == wanted:
-                return set(steps)
-        raise ValueError(
-            f"respacing: {respacing!r}, but no constant stride gives {wanted} "
-            f"of {num_timesteps} timesteps"
-        )
-    counts = [int(c) for c in respacing.split(",")] if isinstance(respacing, str) else [*respacing]
-    size, extra = divmod(num_timesteps, len(counts))
-    kept: list[int] = []
-    start = 0
-    for section, count in enumerate(counts):
-        length = size + (section < extra)
-        if count > length:
-            raise ValueError(
-                f"respacing: {respacing!r} asks for {count} of a section of {length} timesteps"
-            )
-        stride_ = 1.0 if count <= 1 else (length - 1) / (count - 1)
-        position = 0.0  # accumulated, not multiplied: rounding decides which timesteps are kept
-        for _ in range(count):
-            kept.append(start + round(position))
-            position += stride_
-        start += length
-    return set(kept)
 
 
 def guided_epsilon(eps: Tensor, scale: float | Tensor) -> Tensor:
@@ -91,6 +57,8 @@ class HeadOptions(NamedTuple):
     """Scales the noise of each step."""
     clip_denoised: bool = False
     """Clamp x_0 to [−1, 1] in each step: for models whose tokens lie there."""
+    learned_range: bool = True
+    """The head says σ, too, within a range; else its table does."""
 
 
 def ddpm_step(
@@ -101,26 +69,34 @@ def ddpm_step(
     guidance: Tensor,
     options: HeadOptions,
 ) -> Tensor:
-    """One denoising step x_t -> x_{t−1} of N tokens.
+    """One denoising step x_t -> x_{t−1} of N tokens: the update of marfast/reference/samplers.py.
 
-    x, noise [N, C]; model_output [R, 2C], the head's ε and v, R = N, or 2N if guided (v of the
-    conditional rows counts); coefficients [7], a row of `sampling_schedule`; guidance [1], read if
-    guided -> [N, C].
+    x [N, C], or [2, N, C]: x and the x_0 of the step before, for a sampler that reads it; noise
+    [N, C]; model_output [R, 2C], the head's ε and v (or [R, C], ε alone, where the table has σ),
+    R = N, or 2N if guided (v of the conditional rows counts); coefficients [8], a row of a table;
+    guidance [1], read if guided -> [N, C]; or [2, N, C]: that, and this step's x_0.
     Computed in x's dtype.
     """
-    recip, recipm1, mean_x0, mean_x, log_beta, posterior_log_var, noise_scale = (
-        coefficients.unbind()
-    )
-    eps, v = model_output.to(x.dtype).chunk(2, dim=1)
+    now, previous = x if x.dim() == 3 else (x, None)
+    row = Coefficients(*coefficients.unbind())
+    channels = now.shape[1]
+    output = model_output.to(x.dtype)
+    eps, v = output[:, :channels], output[:, channels:]
     if options.guided:
         eps = guided_epsilon(eps, guidance.to(x.dtype))
-        v = v[: x.shape[0]]
-    log_variance = learned_range_log_variance(v, log_beta, posterior_log_var)
-    x0 = recip * x - recipm1 * eps
+        v = v[: now.shape[0]]
+    x0 = row.p * now - row.q * eps
     if options.clip_denoised:
         x0 = x0.clamp(-1, 1)
-    mean = mean_x0 * x0 + mean_x * x
-    return mean + noise_scale * torch.exp(0.5 * log_variance) * noise * options.temperature
+    mean = row.x0 * x0 + row.x * now
+    if previous is not None:
+        mean = mean + row.previous * previous
+    sigma = row.noise
+    if options.learned_range:
+        log_variance = learned_range_log_variance(v, row.log_beta, row.log_posterior)
+        sigma = sigma * torch.exp(0.5 * log_variance)
+    after = mean + sigma * noise * options.temperature
+    return after if previous is None else torch.stack([after, x0])
 
 
 def normal_kl(mean1: Tensor, log_var1: Tensor, mean2: Tensor, log_var2: Tensor) -> Tensor:
@@ -152,34 +128,6 @@ def discretized_gaussian_log_likelihood(x: Tensor, mean: Tensor, log_scale: Tens
 
 def _bits(nats: Tensor) -> Tensor:
     return nats.mean(dim=1) / math.log(2.0)
-
-
-def sampling_schedule(process: Any) -> tuple[Tensor, Tensor]:
-    """What the S sampling steps need, in the order in which they run (t = S−1 … 0).
-
-    `process` is a `GaussianDiffusion`, or what has its attributes (LTH14/mar's `SpacedDiffusion`).
-    Returns coefficients [S, 7] float32: √(1/ᾱ), √(1/ᾱ − 1), the posterior mean's factors of x_0
-    and of x_t, log β, log β̃, and 1 (0 at t = 0, where no noise is added); and the training
-    timesteps [S] int64. Raises ValueError for fewer than 2 steps.
-    """
-    steps = len(process.betas)
-    if steps < 2:
-        raise ValueError(
-            f"sampling steps: {steps}, but the learned-range variance needs β̃ at t = 1: "
-            "allowed are 2 and more"
-        )
-    columns = (
-        process.sqrt_recip_alphas_cumprod,
-        process.sqrt_recipm1_alphas_cumprod,
-        process.posterior_mean_coef1,
-        process.posterior_mean_coef2,
-        np.log(process.betas),
-        process.posterior_log_variance_clipped,
-        (np.arange(steps) != 0).astype(np.float64),
-    )
-    coefficients = torch.from_numpy(np.stack(columns, axis=1)[::-1].copy()).float()
-    timesteps = torch.tensor(process.timestep_map[::-1], dtype=torch.int64, device="cpu")
-    return coefficients, timesteps
 
 
 class GaussianDiffusion:

@@ -106,15 +106,19 @@ def ddpm_sample(
 ) -> Tensor:
     """The whole denoising loop (MAR algorithm 1's inner loop) of N tokens.
 
-    noise [N, C], step_noise [S, N, C], cond [R, D] (R = N, or 2N if guided, conditional rows
-    first), schedule [S, 7] and timesteps [S] as `GaussianDiffusion.sampling_schedule` gives them,
-    guidance [1] -> [N, C].
+    noise [N, C] (or [2, N, C] of a multistep sampler, as `ddpm_step` has it), step_noise [S, N, C],
+    cond [R, D] (R = N, or 2N if guided, conditional rows first), schedule [S, 8] and timesteps [S]
+    of a `samplers.Table`, guidance [1], or [S] of each step -> noise's shape.
     """
     x = noise
-    for coefficients, t, noise_t in zip(schedule, timesteps, step_noise, strict=True):
-        rows = x.repeat(2, 1) if options.guided else x
+    scales = guidance.expand(len(schedule))[:, None]
+    for coefficients, t, noise_t, scale in zip(
+        schedule, timesteps, step_noise, scales, strict=True
+    ):
+        now = x[0] if x.dim() == 3 else x
+        rows = now.repeat(2, 1) if options.guided else now
         output = denoise(rows, t.expand(rows.shape[0]), cond, weights, options)
-        x = ddpm_step(x, output, noise_t, coefficients, guidance, options)
+        x = ddpm_step(x, output, noise_t, coefficients, scale, options)
     return x
 
 

@@ -54,7 +54,7 @@ def outcome(case: Case, implementation: Implementation) -> Result:
 
 def reference() -> Implementation:
     """marfast's own definition."""
-    from marfast.reference import diffusion, head, mar, timesteps, vae
+    from marfast.reference import diffusion, head, mar, respacing, timesteps, vae
 
     return Implementation(
         mar=mar.MAR,
@@ -63,7 +63,7 @@ def reference() -> Implementation:
         time_embedder=head.TimestepEmbedder,
         timestep_embedding=timesteps.timestep_embedding,
         create_diffusion=diffusion.create_diffusion,
-        space_timesteps=diffusion.space_timesteps,
+        space_timesteps=respacing.space_timesteps,
         factories={"base": mar.mar_base, "large": mar.mar_large, "huge": mar.mar_huge},
         autoencoder=vae.AutoencoderKL,
     )

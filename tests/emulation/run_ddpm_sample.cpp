@@ -12,6 +12,7 @@ namespace {
 struct Sizes {
   int64_t channels, width, depth, tokens, steps;
   bool guided, clip;
+  bool multistep = false;  // with x0 of the step before, and sigma by the table
 };
 
 // The inputs of one call, and what plain loops make of them.
@@ -19,7 +20,7 @@ template <class T>
 struct Head {
   const Sizes s;
   const int64_t rows, modulated;
-  Buffer<float> in, noise, schedule, guidance, modulation;
+  Buffer<float> in, noise, schedule, guidance, x0, modulation;
   std::vector<std::unique_ptr<Buffer<T>>> buffers;  // time's and the condition's are not read
   std::vector<const void*> tensors;
 
@@ -29,8 +30,9 @@ struct Head {
         modulated((3 * s.depth + 2) * s.width),
         in((state = 3, s.tokens), s.channels, s.channels),
         noise(s.steps, s.tokens * s.channels, s.tokens * s.channels + 5),
-        schedule(s.steps, 7, 7),
-        guidance(1, 1, 1),
+        schedule(s.steps, kCoefficients, kCoefficients),
+        guidance(1, s.steps, s.steps),
+        x0(s.tokens, s.channels, s.channels),
         modulation(s.steps * rows, modulated, modulated) {
     const int64_t w = s.width, c = s.channels;
     auto add = [&](int64_t outputs, int64_t inputs) {
@@ -49,6 +51,9 @@ struct Head {
     add(2 * c, w), add(2 * c, 1);
   }
 
+  const StepCoefficients* rows_of_schedule() {
+    return reinterpret_cast<const StepCoefficients*>(schedule.data());
+  }
   HeadWeights weights() const { return HeadWeights(tensors.data(), s.depth); }
   static float at(const void* tensor, int64_t i) {
     return to_float(static_cast<const T*>(tensor)[i]);
@@ -116,23 +121,27 @@ struct Head {
   std::vector<float> expected() {
     const int64_t c = s.channels;
     std::vector<float> now(in.data(), in.data() + s.tokens * c);
+    std::vector<float> before(x0.data(), x0.data() + s.tokens * c);
     for (int64_t step = 0; step < s.steps; ++step) {
       std::vector<float> next;
-      const float* k = schedule.data() + 7 * step;
+      const StepCoefficients& k = rows_of_schedule()[step];
       for (int64_t n = 0; n < s.tokens; ++n) {
         const std::vector<float> y = pass(step, n, &now[n * c]);
         const std::vector<float> u =
             s.guided ? pass(step, s.tokens + n, &now[n * c]) : std::vector<float>();
         for (int64_t j = 0; j < c; ++j) {
-          const float eps = s.guided ? u[j] + guidance[0] * (y[j] - u[j]) : y[j];
+          const float eps = s.guided ? u[j] + guidance[step] * (y[j] - u[j]) : y[j];
           const float fraction = (y[c + j] + 1.0f) * 0.5f;
-          const float log_variance = fraction * k[4] + (1.0f - fraction) * k[5];
-          const float sigma = exp(Lane(0.5f * log_variance)).value;
-          float x0 = k[0] * now[n * c + j] - k[1] * eps;
+          const float log_variance = fraction * k.log_beta + (1.0f - fraction) * k.log_posterior;
+          const float learned = exp(Lane(0.5f * log_variance)).value;
+          const float sigma = s.multistep ? k.noise : k.noise * learned;
+          float x0 = k.p * now[n * c + j] - k.q * eps;
           if (s.clip) x0 = std::min(1.0f, std::max(-1.0f, x0));
-          const float mean = k[2] * x0 + k[3] * now[n * c + j];
+          float mean = k.x0 * x0 + k.x * now[n * c + j];
+          if (s.multistep) mean = mean + k.previous * before[n * c + j];
+          before[n * c + j] = x0;
           const float drawn = noise[step * (s.tokens * c + 5) + n * c + j];
-          next.push_back(mean + k[6] * sigma * drawn * 0.75f);
+          next.push_back(mean + sigma * drawn * 0.75f);
         }
       }
       now = next;
@@ -156,13 +165,14 @@ std::string sample(const Sizes& sizes, const cuda::PersistentPlan& plan) {
 
   cuda::PersistentSample a{};
   a.out = out.data(), a.before = head.in.data(), a.step_noise = head.noise.data();
-  a.schedule = head.schedule.data(), a.guidance = head.guidance.data();
+  a.schedule = head.rows_of_schedule(), a.guidance = head.guidance.data();
+  if (sizes.multistep) a.x0 = head.x0.data();
   a.modulation = head.modulation.data(), a.weights = table.data();
   a.x = x.data(), a.state = own.data(), a.normed = normed.data(), a.hidden = hidden.data();
   a.barrier = barrier.data();
   a.shape = {sizes.channels, 1, sizes.width, sizes.depth, 1};
   a.tokens = sizes.tokens, a.steps = sizes.steps, a.step_noise_stride = n + 5;
-  a.plan = plan, a.options = {sizes.guided, 0.75f, sizes.clip};
+  a.plan = plan, a.options = {sizes.guided, 0.75f, sizes.clip, !sizes.multistep};
   a.dtype = dtype<T>, a.limit_ns = 2'000'000'000;
   if (const char* error = cuda::ddpm_sample_by(a, emu::Emulated{})) return error;
   float largest = 0;
@@ -187,6 +197,7 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   add({16, 96, 1, 41, 2, false, false}, "four tiles of a warp", {1, 3, 64, 32, 2, true, false});
   add({20, 288, 1, 1, 2, true, false}, "blocks of k", {1, 6, 8, 48, 0, true, true});
   add({64, 32, 1, 1, 2, true, true}, "more channels than width", {1, 2, 8, 16, 2, true, false});
+  add({5, 64, 1, 3, 3, true, true, true}, "multistep", {2, 2, 8, 32, 1, true, false});
   add({3, 32, 1, 2, 1, false, true}, "one step, idle blocks", {2, 5, 8, 7, 1, true, false});
 }
 

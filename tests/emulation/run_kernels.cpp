@@ -108,22 +108,27 @@ std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
   return "ok";
 }
 
-template <class T, bool kGuided, bool kClip>
+// kMultistep: with x0 of the step before, and sigma by the table.
+template <class T, bool kGuided, bool kClip, bool kMultistep>
 std::string ddpm_step(int64_t N, int64_t C) {
   state = 9;
   const int64_t R = kGuided ? 2 * N : N;
-  Buffer<float> x(N, C, C + 1), noise(N, C, C + 2), coefficients(1, 7, 7), guidance(1, 1, 1);
+  Buffer<float> x(N, C, C + 1), noise(N, C, C + 2), guidance(1, 1, 1);
+  Buffer<float> coefficients(1, kCoefficients, kCoefficients), previous(N, C, C);
+  const std::vector<float> before(previous.data(), previous.data() + N * C);
   Buffer<T> model_output(R, 2 * C, 2 * C + 3);
   Buffer<float> out(N * C, false);
   if (N == 3) from_float(NAN, model_output.data() + 2 * C + 4);  // stays, clamped or not
   DdpmStep a{};
   a.out = out.data(), a.x = x.data(), a.model_output = model_output.data();
-  a.noise = noise.data(), a.coefficients = coefficients.data(), a.guidance = guidance.data();
+  a.noise = noise.data(), a.guidance = guidance.data();
+  a.coefficients = reinterpret_cast<const StepCoefficients*>(coefficients.data());
+  if (kMultistep) a.x0 = previous.data();
   a.tokens = N, a.channels = C;
   a.x_stride = C + 1, a.model_output_stride = 2 * C + 3, a.noise_stride = C + 2;
-  a.model_output_dtype = dtype<T>, a.options = {kGuided, 0.75f, kClip};
+  a.model_output_dtype = dtype<T>, a.options = {kGuided, 0.75f, kClip, !kMultistep};
   if (const char* error = failed(cuda::ddpm_step_by(a, emu::Emulated{}))) return error;
-  const auto c = [&](int i) { return double{coefficients[i]}; };
+  const StepCoefficients& c = *a.coefficients;
   for (int64_t n = 0; n < N; ++n)
     for (int64_t j = 0; j < C; ++j) {
       double eps = model_output[n * (2 * C + 3) + j];
@@ -133,10 +138,15 @@ std::string ddpm_step(int64_t N, int64_t C) {
         eps = uncond + guidance[0] * (eps - uncond);
       }
       const double fraction = (v + 1) / 2, at = x[n * (C + 1) + j];
-      const double sigma = std::exp((fraction * c(4) + (1 - fraction) * c(5)) / 2);
-      double x0 = c(0) * at - c(1) * eps;
+      const double learned =
+          std::exp((fraction * c.log_beta + (1 - fraction) * c.log_posterior) / 2);
+      const double sigma = c.noise * (kMultistep ? 1 : learned);
+      double x0 = double{c.p} * at - double{c.q} * eps;
       if (kClip) x0 = std::min(1.0, std::max(-1.0, x0));
-      const double wanted = c(2) * x0 + c(3) * at + c(6) * sigma * noise[n * (C + 2) + j] * 0.75;
+      double wanted = c.x0 * x0 + c.x * at + sigma * noise[n * (C + 2) + j] * 0.75;
+      if (kMultistep) wanted += double{c.previous} * before[n * C + j];
+      if (kMultistep && !std::isnan(eps) && !(std::abs(previous[n * C + j] - x0) <= 1e-6))
+        return differs("x0", n * C + j, previous[n * C + j], x0);
       if (std::isnan(eps) ? !std::isnan(out[n * C + j])
                           : !(std::abs(out[n * C + j] - wanted) <= 1e-6))
         return differs("out", n * C + j, out[n * C + j], wanted);
@@ -264,8 +274,11 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   if constexpr (wanted("ddpm_step"))
     for (int64_t n : {0, 1, 3, 90, 256, 257}) {
       const int64_t c = n > 90 ? 1 : 3;
-      all.push_back({"ddpm_step " + type, [=] { return ddpm_step<T, false, true>(n, c); }});
-      all.push_back({"ddpm_step guided " + type, [=] { return ddpm_step<T, true, false>(n, c); }});
+      all.push_back({"ddpm_step " + type, [=] { return ddpm_step<T, false, true, false>(n, c); }});
+      all.push_back(
+          {"ddpm_step guided " + type, [=] { return ddpm_step<T, true, false, false>(n, c); }});
+      all.push_back(
+          {"ddpm_step multistep " + type, [=] { return ddpm_step<T, true, true, true>(n, c); }});
     }
   if constexpr (wanted("layer_norm_modulate"))
     for (int64_t w : {1, 33, 67, 130})

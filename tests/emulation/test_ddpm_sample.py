@@ -18,7 +18,7 @@ from tests.emulation import build
 from tests.emulation.module import on_cuda
 from tests.gpu.regimes import REGIMES, in_regime
 from tests.helpers import assert_as_accurate
-from tests.ops.heads import OnOneDevice, sample_inputs
+from tests.ops.heads import OnOneDevice, sample_inputs, sampler_inputs
 
 pytestmark = pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
 CPU = torch.device("cpu")
@@ -64,6 +64,21 @@ def test_the_plan_is_asked_for_widths_that_the_kernel_takes(width, persistent):
     shape = HeadShape(16, 24, width, 2, 256)
     chosen, reason = sampler.regime(shape, torch.float32, CPU, 2, 4)
     assert (chosen is not None, "multiples of 32" in reason) == (persistent, not persistent)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("emulated", ["random"], indirect=True)
+@pytest.mark.parametrize("sampler_name", ["ddim", "dpm++2m-sde"])
+@pytest.mark.parametrize("tall", [False, True], ids=["persistent", "tall"])
+def test_other_samplers_have_the_portable_bits_too(sampler_name, tall, monkeypatch):
+    """With two tokens at a time, and two steps."""
+    monkeypatch.setattr(gpu, "MODULATION_BUDGET", 4 * 2 * 8 * 64 * 4 * 2)
+    if tall:
+        by_tall(monkeypatch)
+    args = sampler_inputs(sampler_name, tokens=3, width=64, steps=4)
+    with cpu.cpu_isa("portable"), ops.backend("cpu"):
+        expected = ops.ddpm_sample(*args)
+    assert torch.equal(on_cuda(ops.ddpm_sample, *args), expected)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from marfast.ops import choice
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu, cuda
 from tests.helpers import assert_as_accurate
-from tests.ops.heads import denoise_inputs
+from tests.ops.heads import denoise_inputs, step_inputs
 from tests.ops.test_attention import inputs, written_out
 
 from . import build
@@ -69,9 +69,10 @@ def test_layer_norm_modulate(rows: int, width: int, dtype: torch.dtype) -> None:
 def test_ddpm_step(tokens: int, guided: bool, dtype: torch.dtype) -> None:
     x, noise = normal(2, tokens, 3)
     model_output = normal(tokens * (1 + guided), 6, seed=1).tanh().to(dtype)
-    coefficients = torch.tensor([1.1, 0.4, 0.3, 0.6, -2.0, -3.0, 1.0])
+    coefficients = torch.tensor([1.1, 0.4, 0.3, 0.6, -2.0, -3.0, 1.0, 0.2])
     args = (x, model_output, noise, coefficients, torch.tensor([2.5]), 0.9)
     assert_right(ops.ddpm_step, args, torch.float32)
+    assert_right(ops.ddpm_step, step_inputs(tokens, 3, dtype), torch.float32)
 
 
 @pytest.mark.usefixtures("emulated")

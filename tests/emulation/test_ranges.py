@@ -26,7 +26,7 @@ with choice.backend("cuda"):
     weights = [torch.ones(sizes) for sizes in HeadShape(3, 5, 16, 2, 8).expected()]
     ops.denoise(torch.ones(3, 3), torch.ones(3), torch.ones(3, 5), weights)
     x, noise, output = torch.ones(4, 3), torch.ones(4, 3), torch.ones(8, 6)
-    ops.ddpm_step(x, output, noise, torch.ones(7), torch.ones(1))
+    ops.ddpm_step(x, output, noise, torch.ones(8), torch.ones(1))
     ops.layer_norm_modulate(*torch.ones(3, 5, 16))
 """
 

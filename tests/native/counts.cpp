@@ -29,14 +29,15 @@ int main(int argc, char** argv) {
   DdpmSample a{};
   a.shape = {c, 768, number(1), number(2), 256};
   a.tokens = rows / 2;
-  a.options = {true, 1.0f, false};
+  a.options = {true, 1.0f, false, true};
   a.steps = a.step_end = a.chunk = steps;
   a.step_noise_stride = a.tokens * c;
   a.weight_dtype = std::strcmp(argv[5], "bf16") == 0 ? DType::bf16 : DType::f32;
   a.threads = 1;
   const auto noise = values(a.tokens * c), step_noise = values(steps * a.tokens * c);
-  const auto condition = values(rows * a.shape.condition), guidance = values(1);
-  const auto embedding = values(steps * a.shape.frequencies), schedule = values(steps * 7);
+  const auto condition = values(rows * a.shape.condition), guidance = values(steps);
+  const auto embedding = values(steps * a.shape.frequencies),
+             schedule = values(steps * kCoefficients);
   const auto packed = values(PackedHead(a.shape, a.weight_dtype, nullptr).size());
   auto workspace = values(SampleWorkspace(a).size), out = values(a.tokens * c);
   a.out = out.data();
@@ -44,7 +45,7 @@ int main(int argc, char** argv) {
   a.step_noise = step_noise.data();
   a.condition = condition.data();
   a.packed = packed.data();
-  a.schedule = schedule.data();
+  a.schedule = reinterpret_cast<const StepCoefficients*>(schedule.data());
   a.time_embedding = embedding.data();
   a.guidance = guidance.data();
   a.workspace = workspace.data();

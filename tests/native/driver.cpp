@@ -92,14 +92,15 @@ Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int6
   const int64_t n = guided ? rows / 2 : rows, steps = 3, chunk = 2, c = s.channels;
   const Floats packed = packed_head(random, s, dtype), noise = random.draw(n * c);
   const Floats step_noise = random.draw(steps * n * c), condition = random.draw(rows * s.condition);
-  const Floats schedule = random.draw(steps * 7, 0.5f);
-  const Floats embedding = random.draw(steps * s.frequencies), guidance = random.draw(1);
+  const Floats schedule = random.draw(steps * kCoefficients, 0.5f);
+  const Floats embedding = random.draw(steps * s.frequencies), guidance = random.draw(steps);
   DdpmSample a{};
   a.shape = s;
   a.tokens = n;
   a.steps = steps;
   a.chunk = chunk;
-  a.options = {guided, 0.9f, true};
+  a.options = {guided, 0.9f, true, rows % 4 != 0};
+  const Floats x0 = random.draw(n * c);
   const Floats workspace = nans(SampleWorkspace(a).size);
   Floats out = nans(n * c);
   a.out = *out;
@@ -107,7 +108,8 @@ Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int6
   a.step_noise = *step_noise;
   a.condition = *condition;
   a.packed = *packed;
-  a.schedule = *schedule;
+  a.schedule = reinterpret_cast<const StepCoefficients*>(*schedule);
+  a.x0 = rows % 3 ? nullptr : *x0;
   a.time_embedding = *embedding;
   a.guidance = *guidance;
   a.workspace = *workspace;
@@ -126,21 +128,23 @@ Floats ddpm_step(const Kernels& kernels, DType, const HeadShape& s, int64_t rows
   const bool guided = rows % 2 == 0;
   const int64_t n = guided ? rows / 2 : rows, c = s.channels;
   const Floats x = random.draw(n * c), model_output = random.draw(rows * 2 * c);
-  const Floats noise = random.draw(n * c), coefficients = random.draw(7), guidance = random.draw(1);
+  const Floats noise = random.draw(n * c), guidance = random.draw(1), x0 = random.draw(n * c);
+  const Floats coefficients = random.draw(kCoefficients);
   Floats out = nans(n * c);
   run(kernels.ddpm_step, DdpmStep{*out,
                                   *x,
                                   *model_output,
                                   *noise,
-                                  *coefficients,
+                                  reinterpret_cast<const StepCoefficients*>(*coefficients),
                                   *guidance,
+                                  rows % 3 ? nullptr : *x0,
                                   n,
                                   c,
                                   c,
                                   2 * c,
                                   c,
                                   DType::f32,
-                                  {guided, 0.9f, true}});
+                                  {guided, 0.9f, true, rows % 4 != 0}});
   return out;
 }
 

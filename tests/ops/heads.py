@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from marfast.ops.head import HeadShape
-from marfast.reference import create_diffusion
+from marfast.reference import GaussianDiffusion, create_diffusion
+from marfast.reference.respacing import sampling_timesteps
+from marfast.reference.samplers import table_of
 
 HEADS = {
     "MAR-B": HeadShape(16, 768, 1024, 6, 256),
@@ -50,6 +52,30 @@ def sample_inputs(
         0.9,
         clip,
     )
+
+
+def sampler_inputs(
+    sampler: str, *, steps: int = 6, eta: float = 0.0, **sizes: Any
+) -> tuple[Any, ...]:
+    """All arguments of `ddpm_sample`, with this sampler's table and a guidance scale for each step;
+    a multistep one starts from an x_0 that its first step must not use."""
+    noise, step_noise, cond, weights, _, _, _, *options = sample_inputs(steps=steps, **sizes)
+    process = GaussianDiffusion(sampling_timesteps(steps, sampler))
+    table = table_of(process, sampler, eta)
+    if table.multistep:
+        noise = torch.stack([noise, torch.full_like(noise, 7.0)])
+    rest = (torch.linspace(1.5, 2.5, steps), *options, None, table.learned_range)
+    return noise, step_noise, cond, weights, table.coefficients, table.timesteps, *rest
+
+
+def step_inputs(tokens: int = 3, channels: int = 16, dtype: torch.dtype = torch.float32, seed=0):
+    """All arguments of `ddpm_step` for a multistep sampler, guided; dtype is model_output's."""
+    generator = torch.Generator().manual_seed(seed)
+    state = torch.randn(2, tokens, channels, generator=generator)
+    output = torch.randn(2 * tokens, channels, generator=generator).to(dtype)
+    table = table_of(create_diffusion("8"), "dpm++2m-sde")
+    noise, rest = state.flip(0)[0].cos(), (torch.tensor([2.5]), 0.9, True, False)
+    return state, output, noise, table.coefficients[3], *rest
 
 
 def denoise_inputs(rows: int = 5, **sizes: Any) -> tuple[Any, ...]:

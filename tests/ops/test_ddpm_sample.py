@@ -293,7 +293,12 @@ ERRORS = [
     (with_weight(14, torch.zeros(120, 41)), ValueError, "weights[14] has shape [120, 41]"),
     (with_weight(2, torch.zeros(40, 40).double()), TypeError, "weights[2] has dtype float64"),
     (replaced(4, torch.zeros(4, 6)), ValueError, "schedule has shape [4, 6]"),
-    (replaced(5, torch.zeros(4)), TypeError, "timesteps has dtype float32"),
+    (replaced(5, torch.zeros(4).half()), TypeError, "timesteps has dtype float16"),
+    (
+        replaced(0, torch.zeros(3, 3, 16)),
+        ValueError,
+        "noise has shape [3, 3, 16]; it must be [2, N",
+    ),
     (replaced(5, torch.tensor(1)), ValueError, "timesteps has shape []; it must be [S]"),
     (replaced(2, torch.tensor(1.0)), ValueError, "cond has 0 rows"),
     (inputs(condition=0), ValueError, "allowed are sizes from 1"),

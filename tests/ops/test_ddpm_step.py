@@ -11,6 +11,7 @@ from marfast import ops
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
 from marfast.reference import diffusion
+from marfast.reference.samplers import COLUMNS, Coefficients
 from marfast.verifying.compare import ulp_distance
 from tests.helpers import assert_bitwise_equal, on_every_isa
 
@@ -36,10 +37,15 @@ def inputs(
     rows = 2 * tokens if guided else tokens
     x, noise = torch.randn(2, tokens, channels, generator=generator)
     model_output = torch.randn(rows, 2 * channels, generator=generator).to(dtype)
-    process = diffusion.GaussianDiffusion(diffusion.space_timesteps(1000, "100"))
-    coefficients, _ = process.sampling_schedule()
+    coefficients, _ = diffusion.create_diffusion("100").sampling_schedule()
     step = int(torch.randint(100, (), generator=generator))
     return x, model_output, noise, coefficients[step], torch.tensor([2.9])
+
+
+def row(**factors: float) -> Tensor:
+    """A step's coefficients, all others 0."""
+    zeros = Coefficients(*[0.0] * COLUMNS)
+    return torch.tensor(zeros._replace(**factors))
 
 
 def sigma_of(model_output: Tensor, coefficients: Tensor, tokens: int) -> Tensor:
@@ -48,7 +54,7 @@ def sigma_of(model_output: Tensor, coefficients: Tensor, tokens: int) -> Tensor:
     conditional = model_output[:tokens].clone()
     conditional[:, :channels] = 0
     coefficients = coefficients.clone()
-    coefficients[6] = 1
+    coefficients[Coefficients._fields.index("noise")] = 1
     zeros = torch.zeros(tokens, channels)
     return ops.ddpm_step(zeros, conditional, zeros + 1, coefficients, torch.ones(1))
 
@@ -80,7 +86,7 @@ def test_bit_equal_to_the_reference_given_sigma(
 def test_sigma_is_within_one_ulp_over_the_whole_range(isa):
     # log σ² from -220 to 190: σ from 0 through the subnormals to infinity.
     v = torch.linspace(-441, 379, 1_000_003).reshape(1, -1)
-    coefficients = torch.tensor([0, 0, 0, 0, 1, 0, 1.0])
+    coefficients = row(log_beta=1, noise=1)
     model_output = torch.cat([torch.zeros_like(v), v], dim=1)
     with cpu.cpu_isa(isa), ops.backend("cpu"):
         sigma = sigma_of(model_output, coefficients, 1)
@@ -95,7 +101,7 @@ def test_sigma_is_within_one_ulp_over_the_whole_range(isa):
 
 def test_sigma_at_the_special_values(isa):
     v = torch.tensor([[float("nan"), float("inf"), -float("inf"), -417.0, -415.0, 0.0]])
-    coefficients = torch.tensor([0, 0, 0, 0, 1, 0, 1.0])
+    coefficients = row(log_beta=1, noise=1)
     with cpu.cpu_isa(isa), ops.backend("cpu"):
         sigma = sigma_of(torch.cat([v * 0, v], dim=1), coefficients, 1)[0]
     fraction = (v + 1) / 2
@@ -109,7 +115,7 @@ def test_sigma_at_the_special_values(isa):
 
 def test_infinite_log_variance_gives_zero_or_infinity(isa):
     for log_variance, expected in ((-float("inf"), 0.0), (float("inf"), float("inf"))):
-        coefficients = torch.tensor([0, 0, 0, 0, log_variance, log_variance, 1.0])
+        coefficients = row(log_beta=log_variance, log_posterior=log_variance, noise=1)
         with cpu.cpu_isa(isa), ops.backend("cpu"):
             sigma = sigma_of(torch.zeros(1, 2), coefficients, 1)
         assert sigma.item() == expected
@@ -118,7 +124,7 @@ def test_infinite_log_variance_gives_zero_or_infinity(isa):
 @pytest.mark.usefixtures("needs_native")
 def test_sigma_has_the_portable_bits_on_every_instruction_set():
     v = torch.linspace(-500, 400, 300_007).reshape(1, -1)
-    coefficients = torch.tensor([0, 0, 0, 0, 1, 0, 1.0])
+    coefficients = row(log_beta=1, noise=1)
     model_output = torch.cat([torch.zeros_like(v), v], dim=1)
     results = on_every_isa(sigma_of, model_output, coefficients, 1)
     for isa, actual in results.items():
@@ -130,7 +136,7 @@ def test_every_half_value_is_read_exactly(isa, dtype):
     every = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype).reshape(16, -1)
     model_output = torch.cat([every, torch.zeros_like(every)], dim=1)
     zeros = torch.zeros(every.shape)
-    coefficients = torch.tensor([0, -1, 1, 0, 0, 0, 0.0])  # out = ε
+    coefficients = row(q=-1, x0=1)  # out = ε
     with cpu.cpu_isa(isa), ops.backend("cpu"):
         actual = ops.ddpm_step(zeros, model_output, zeros, coefficients, torch.ones(1))
     expected = every.float() + 0  # 0 - (-ε) turns -0 into 0
@@ -202,7 +208,8 @@ def replaced(place: int, tensor: Any) -> tuple[Any, ...]:
 
 ERRORS = [
     (replaced(0, torch.zeros(4, 16).half()), TypeError, "x has dtype float16; it must be float32"),
-    (replaced(0, torch.zeros(4, 2, 8)), ValueError, "x has shape [4, 2, 8]; it must be [N, C]"),
+    (replaced(0, torch.zeros(4, 2, 8)), ValueError, "x has shape [4, 2, 8]; it must be [2, N, C]"),
+    (replaced(0, torch.zeros(4)), ValueError, "x has shape [4]; it must be [N, C]"),
     (replaced(1, torch.zeros(5, 32)), ValueError, "model_output has 5 rows; it must have N = 4"),
     (replaced(1, torch.zeros(8, 16)), ValueError, "model_output has shape [8, 16]; it must be"),
     (replaced(1, torch.zeros(())), ValueError, "model_output has 0 rows"),
@@ -210,8 +217,8 @@ ERRORS = [
     (replaced(2, torch.zeros(4, 15)), ValueError, "noise has shape [4, 15]; it must be [N, C]"),
     (replaced(2, torch.zeros(4, 16).bfloat16()), TypeError, "noise has dtype bfloat16; it must"),
     (replaced(2, torch.zeros(4, 16, device="meta")), ValueError, "noise is on meta; it must be"),
-    (replaced(3, torch.zeros(6)), ValueError, "coefficients has shape [6]; it must be [7] = [7]"),
-    (replaced(3, torch.zeros(7).double()), TypeError, "coefficients has dtype float64; it must"),
+    (replaced(3, torch.zeros(6)), ValueError, "coefficients has shape [6]; it must be [8] = [8]"),
+    (replaced(3, torch.zeros(8).double()), TypeError, "coefficients has dtype float64; it must"),
     (replaced(4, torch.ones(())), ValueError, "guidance has shape []; it must be [1] = [1]"),
 ]
 

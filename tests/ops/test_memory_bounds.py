@@ -52,8 +52,9 @@ for isa, dtype, width, at_start in itertools.product(C.isas(), dtypes, WIDTHS, (
     C.ddpm_step(
         **given,
         model_output=fenced(outputs, at_start),
-        coefficients=fenced(torch.ones(7), at_start),
+        coefficients=fenced(torch.ones(8), at_start),
         guidance=fenced(torch.ones(1), at_start),
+        x0=None if options.guided else fenced(torch.ones(3, width), at_start),
         options=options,
     )
 
@@ -81,11 +82,12 @@ for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (F
         "noise": torch.randn(tokens, channels),
         "step_noise": torch.randn(steps, tokens, channels),
         "condition": torch.randn(rows, shape.condition),
-        "schedule": torch.rand(steps, 7),
+        "schedule": torch.rand(steps, 8),
         "time_embedding": torch.rand(steps, shape.frequencies),
-        "guidance": torch.ones(1),
+        "guidance": torch.ones(steps),
     }
     inputs = {name: fenced(tensor, at_start) for name, tensor in inputs.items()}
+    inputs["x0"] = fenced(torch.randn(tokens, channels), at_start) if steps == 2 else None
     size = C.ddpm_sample_workspace(
         shape=shape, options=options, tokens=tokens, steps=steps, chunk=chunk
     )

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from marfast.reference import create_diffusion, space_timesteps
-from marfast.reference.diffusion import NUM_TRAIN_TIMESTEPS, HeadOptions, ddpm_step
+from marfast.reference.diffusion import HeadOptions, ddpm_step
+from marfast.reference.respacing import NUM_TRAIN_TIMESTEPS
+from marfast.reference.samplers import Coefficients
 from marfast.verifying.case import numbers
 from tests.helpers import assert_bitwise_equal
 
@@ -66,13 +68,12 @@ def test_one_step_is_refused_where_sampling_starts() -> None:
 def test_the_sampling_schedule_runs_backwards() -> None:
     process = create_diffusion("10,15,20")
     coefficients, timesteps = process.sampling_schedule()
-    assert coefficients.shape == (45, 7)
+    assert coefficients.shape == (45, 8)
     assert coefficients.dtype == torch.float32
     assert timesteps.tolist() == process.timestep_map[::-1]
-    assert coefficients[:, 6].tolist() == [1.0] * 44 + [0.0]
-    assert_bitwise_equal(
-        coefficients[:, 3], torch.from_numpy(process.posterior_mean_coef2).float().flip(0)
-    )
+    columns = Coefficients(*coefficients.unbind(1))
+    assert columns.noise.tolist() == [1.0] * 44 + [0.0]
+    assert_bitwise_equal(columns.x, torch.from_numpy(process.posterior_mean_coef2).float().flip(0))
 
 
 @pytest.mark.parametrize("clip", [False, True])

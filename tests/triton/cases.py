@@ -15,7 +15,7 @@ from tests.ops import (
     test_group_norm_silu,
     test_layer_norm_modulate,
 )
-from tests.ops.heads import denoise_inputs, sample_inputs
+from tests.ops.heads import denoise_inputs, sample_inputs, sampler_inputs, step_inputs
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -106,6 +106,9 @@ HOSTILE = [
     _case(*NORM, 2, 6, 33, 33, 3, dense=True),
     *(_case(*STEP, *s) for s in ((0, 16), (1, 1), (2, 3), (3, 16), (17, 64), (129, 16), (2, 0))),
     _case(*STEP, 5, 17, guided=False),
+    *(_case("ddpm_step", step_inputs, *s) for s in ((0, 16), (3, 17), (129, 16))),
+    _case("ddpm_sample", sampler_inputs, sampler="dpm++2m-sde", steps=3, width=17, depth=1),
+    _case("ddpm_sample", sampler_inputs, sampler="ddim", steps=2, width=17, depth=1),
 ]
 """No rows, one, and as many as end inside a tile; odd widths; every layout that is taken."""
 

@@ -71,7 +71,7 @@ def test_a_whole_schedule_compiles_the_sampler_once_a_tile(batch, compilations):
         inputs = (empty(tokens, 16), empty(STEPS, tokens, 16), empty(2 * tokens, 768))
         timesteps = torch.zeros(STEPS, dtype=torch.int64)
         with recorded(SM_90) as found:
-            run("ddpm_sample", *inputs, weights, empty(STEPS, 7), timesteps, empty(1))
+            run("ddpm_sample", *inputs, weights, empty(STEPS, 8), timesteps, empty(1))
         first = of_tile.setdefault(tiles.linear(2 * tokens, HALF, HALF), set(found))
         assert set(found) == first, f"{tokens} tokens"
     assert len(set().union(*of_tile.values())) == compilations

@@ -37,6 +37,7 @@ struct HeadOptions {
   bool guided;  // R = 2N rows, conditional ones first, else R = N
   float temperature;
   bool clip_denoised;
+  bool learned_range;  // sigma is the head's, within a range, else the table's
 };
 
 template <class Visit>
@@ -44,17 +45,30 @@ void fields(HeadOptions& a, Visit visit) {
   visit(FIELD(guided));
   visit(FIELD(temperature));
   visit(FIELD(clip_denoised));
+  visit(FIELD(learned_range));
 }
 
+// A step's row of a sampler's table (marfast/reference/samplers.py): what each factor multiplies.
+struct StepCoefficients {
+  float p, q;  // x_0 = p x - q eps
+  float x0, x;
+  float log_beta, log_posterior;  // log sigma^2 at the ends of the learned range
+  float noise;                    // sigma, or a factor of the learned one
+  float previous;                 // x_0 of the step before
+};
+
+constexpr int64_t kCoefficients = sizeof(StepCoefficients) / sizeof(float);
+
 struct DdpmStep {
-  float* out;                 // [N, C]
-  const float* x;             // [N, C]
-  const void* model_output;   // [R, 2C] of model_output_dtype: eps, then v
-  const float* noise;         // [N, C]
-  const float* coefficients;  // [7], see csrc/cpu/ddpm_step.h
-  const float* guidance;      // [1], read only when guided
-  int64_t tokens;             // N
-  int64_t channels;           // C
+  float* out;                            // [N, C]
+  const float* x;                        // [N, C]
+  const void* model_output;              // [R, 2C] of model_output_dtype: eps, then v; or [R, C]
+  const float* noise;                    // [N, C]
+  const StepCoefficients* coefficients;  // see csrc/cpu/ddpm_step.h
+  const float* guidance;                 // [1], read only when guided
+  float* x0;         // [N, C], x_0 of the step before, replaced by this one's; or null: not needed
+  int64_t tokens;    // N
+  int64_t channels;  // C
   int64_t x_stride;
   int64_t model_output_stride;
   int64_t noise_stride;
@@ -159,15 +173,16 @@ struct Denoise {
 // Steps step_begin ... step_end - 1 of the sampling loop. The first call must begin at 0, the next
 // where the last ended; `workspace` keeps what passes between them.
 struct DdpmSample {
-  float* out;                   // [N, C], written when step_end = S
-  const float* noise;           // [N, C]
-  const float* step_noise;      // [S, N, C]
-  const float* condition;       // [R, D]
-  const float* packed;          // pack_head's buffer
-  const float* schedule;        // [S, 7], ddpm_step's coefficients
-  const float* time_embedding;  // [S, frequencies]
-  const float* guidance;        // [1], read only when guided
-  float* workspace;             // of ddpm_sample_workspace floats
+  float* out;                        // [N, C], written when step_end = S
+  const float* noise;                // [N, C]
+  const float* step_noise;           // [S, N, C]
+  const float* condition;            // [R, D]
+  const float* packed;               // pack_head's buffer
+  const StepCoefficients* schedule;  // [S]
+  const float* time_embedding;       // [S, frequencies]
+  const float* guidance;             // [S], read only when guided
+  float* x0;                         // [N, C], as ddpm_step's, from call to call
+  float* workspace;                  // of ddpm_sample_workspace floats
   HeadShape shape;
   int64_t tokens;  // N
   int64_t steps;   // S

@@ -11,6 +11,7 @@ from marfast.ops.head import HeadShape, options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.reference import diffusion, head
 from marfast.reference.diffusion import HeadOptions
+from marfast.reference.samplers import COLUMNS
 
 
 @op(backends=("cuda", "triton", "cpu", "torch"), differentiable=False)
@@ -25,26 +26,31 @@ def ddpm_sample(
     temperature: float = 1.0,
     clip_denoised: bool = False,
     packed: Tensor | None = None,
+    learned_range: bool = True,
 ) -> Tensor:
-    """N tokens from their condition vectors: the S denoising steps of the per-token head.
+    """N tokens from their condition vectors: the S denoising steps of the per-token head, by the
+    sampler whose table is given.
 
     Args:
-        noise: [N, C] float32, the initial noise.
+        noise: [N, C] float32, the initial noise; or [2, N, C], x and the x_0 of the step before,
+            for a multistep sampler (before the first step any numbers).
         step_noise: [S, N, C] float32, each step's noise.
         cond: [R, D] float32, the condition vectors z; R = N, or 2N under guidance (conditional rows
             first).
         weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order; noise's dtype, bfloat16 or
             float16. With bfloat16, what enters a product is rounded to it, too; all else (sums,
             LayerNorm, SiLU, the residual stream, the update) stays float32.
-        schedule: [S, 7] float32, and
-        timesteps: [S] int64, as `reference.GaussianDiffusion.sampling_schedule` gives them.
-        guidance: [1] float32, the guidance scale; read only when R = 2N.
+        schedule: [S, 8] float32, and
+        timesteps: [S] int64 (float32 of a flow), a `samplers.Table`'s, or DDPM's as
+            `reference.GaussianDiffusion.sampling_schedule` gives them.
+        guidance: [1] float32, the guidance scale, or [S], of each step; read only when R = 2N.
         temperature: scales the step noise.
         clip_denoised: clamp x_0 to [-1, 1] in each step.
         packed: `ops.pack_head(weights)`, to save packing them in each call.
+        learned_range: σ is the head's, within the table's range; else the table's.
 
     Returns:
-        [N, C] float32. docs/numerics.md has the order of operations.
+        As noise, after the last step. docs/numerics.md has the order of operations.
 
     Raises:
         TypeError: a dtype that is not allowed.
@@ -55,13 +61,14 @@ def ddpm_sample(
 
 
 def options(a: Args) -> HeadOptions:
-    return options_of(a, guided=len(a.cond) != len(a.noise))
+    return options_of(a, guided=len(a.cond) != a.noise.shape[-2])
 
 
 @ddpm_sample.check
 def _check(a: Args) -> None:
     shape, noise = HeadShape.of(a.weights), a.noise
-    tokens, channels = checks.first("noise", noise, "N, C", (torch.float32, torch.float64))
+    state = "2, N, C" if noise.dim() == 3 else "N, C"
+    *_, tokens, _ = checks.first("noise", noise, state, (torch.float32, torch.float64))
     if a.timesteps.dim() != 1 or len(a.timesteps) == 0:
         raise ValueError(
             f"timesteps has shape {list(a.timesteps.shape)}; it must be [S], at least one step"
@@ -73,14 +80,17 @@ def _check(a: Args) -> None:
             f"or 2N = {2 * tokens} under guidance"
         )
     for name, letters, sizes, dtype in (
-        ("noise", "N, C", (tokens, shape.channels), noise.dtype),
-        ("step_noise", "S, N, C", (steps, tokens, channels), noise.dtype),
+        ("noise", state, (2, tokens, shape.channels)[3 - noise.dim() :], noise.dtype),
+        ("step_noise", "S, N, C", (steps, tokens, shape.channels), noise.dtype),
         ("cond", "R, D", (rows, shape.condition), noise.dtype),
-        ("schedule", "S, 7", (steps, 7), noise.dtype),
-        ("timesteps", "S", (steps,), torch.int64),
-        ("guidance", "1", (1,), noise.dtype),
+        ("schedule", f"S, {COLUMNS}", (steps, COLUMNS), noise.dtype),
     ):
         checks.like(name, getattr(a, name), letters, sizes, (dtype,), noise, "noise")
+    times = (torch.int64, noise.dtype)
+    checks.like("timesteps", a.timesteps, "S", (steps,), times, noise, "noise")
+    scales = "S" if steps > 1 and a.guidance.shape == (steps,) else "1"
+    sizes = (steps,) if scales == "S" else (1,)
+    checks.like("guidance", a.guidance, scales, sizes, (noise.dtype,), noise, "noise")
     checks.packed(a.packed, noise, "noise")
     first, allowed = a.weights[0], (noise.dtype, torch.bfloat16, torch.float16)
     checks.like("weights[0]", first, "outputs, inputs", first.shape, allowed, noise, "noise")
@@ -121,8 +131,9 @@ def _example(draw: Draw) -> dict[str, Any]:
     weights'."""
     tokens, steps = 3, 5
     shape = HeadShape(16, condition=64, width=96, depth=2, frequencies=256)
-    process = diffusion.GaussianDiffusion(diffusion.space_timesteps(1000, str(2 * steps)))
-    schedule, timesteps = (table[steps:] for table in process.sampling_schedule())
+    schedule, timesteps = (
+        table[steps:] for table in diffusion.create_diffusion(str(2 * steps)).sampling_schedule()
+    )
     return {
         "noise": draw.normal(tokens, shape.channels),
         "step_noise": draw.normal(steps, tokens, shape.channels),

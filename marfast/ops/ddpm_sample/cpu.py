@@ -6,6 +6,7 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.ops.ddpm_sample import options as options_of
+from marfast.ops.ddpm_step import result_for, rows_of
 from marfast.ops.head import HeadShape
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args
@@ -26,7 +27,8 @@ def run(a: Args) -> Tensor:
     check_memory(schedule=a.schedule, timesteps=a.timesteps)
     packed = packed_head(a.weights, shape, a.packed)
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
-    noise, schedule = a.noise.contiguous(), a.schedule.contiguous()
+    (noise, _), schedule = rows_of(a.noise.contiguous()), a.schedule.contiguous()
+    guidance = a.guidance.expand(len(schedule)).contiguous()
     embedding = time_embedding(tuple(a.timesteps.tolist()), shape.frequencies)
     tokens, steps = len(noise), len(schedule)
     rows = 2 if options.guided else 1  # of a token
@@ -35,7 +37,8 @@ def run(a: Args) -> Tensor:
     chunk = -(-steps // chunks)
     sizes = {"tokens": group, "steps": steps, "chunk": chunk}
     workspace = cpu.empty(extension.ddpm_sample_workspace(shape=shape, options=options, **sizes))
-    out: Tensor = noise.new_empty(noise.shape)
+    result = result_for(a.noise)
+    out, x0 = rows_of(result)
     for first in range(0, tokens, group):
         members = slice(first, min(tokens, first + group))
         condition = torch.cat([part[members] for part in a.cond.split(tokens)])
@@ -50,7 +53,8 @@ def run(a: Args) -> Tensor:
                     packed=packed,
                     schedule=schedule,
                     time_embedding=embedding,
-                    guidance=a.guidance,
+                    guidance=guidance,
+                    x0=None if x0 is None else x0[members],
                     workspace=workspace,
                     shape=shape,
                     options=options,
@@ -60,4 +64,4 @@ def run(a: Args) -> Tensor:
                     weight_dtype=cpu.packed_dtype(a.weights[0].dtype),
                     threads=cpu.threads(),
                 )
-    return out
+    return result

@@ -114,6 +114,7 @@ class PersistentHead(gpu.Head):
             step_noise=steps.noise,
             schedule=steps.schedule,
             guidance=steps.guidance,
+            x0=steps.x0,
             modulation=steps.modulation,
             table=table,
             x=state.new_empty((rows, self.width)),

@@ -1,5 +1,6 @@
-"""`ddpm_step`: guidance, learned-range variance, posterior mean and noise in one pass."""
+"""`ddpm_step`: guidance, x_0, mean and noise of one sampling step in one pass, for any sampler."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -10,10 +11,11 @@ from marfast.ops.head import options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.reference import diffusion
 from marfast.reference.diffusion import HeadOptions
+from marfast.reference.samplers import COLUMNS
 
 
 class Step(NamedTuple):
-    """What one step reads, as the op's arguments; x may be the first N rows of what it fills."""
+    """What one step reads, as kernels take it; x may be the first N rows of what it fills."""
 
     x: Tensor
     model_output: Tensor
@@ -21,6 +23,8 @@ class Step(NamedTuple):
     coefficients: Tensor
     guidance: Tensor
     options: HeadOptions
+    x0: Tensor | None = None
+    """[N, C], dense: x_0 of the step before, which this step's replaces; None: not needed."""
 
 
 @op(backends=("cuda", "triton", "cpu"))
@@ -32,38 +36,73 @@ def ddpm_step(
     guidance: Tensor,
     temperature: float = 1.0,
     clip_denoised: bool = False,
+    learned_range: bool = True,
 ) -> Tensor:
-    """One guided denoising step of N tokens: x_t -> x_{t-1}.
+    """One guided denoising step of N tokens, x_t -> x_{t-1}, of the sampler whose table it reads.
 
     Args:
-        x: [N, C] float32 (float64: plain PyTorch only).
-        model_output: [R, 2C], the head's ε and v; R = N, or 2N under guidance (conditional rows
-            first). x's dtype, bfloat16 or float16.
+        x: [N, C] float32 (float64: plain PyTorch only); or [2, N, C], x and the x_0 of the step
+            before, for a multistep sampler.
+        model_output: [R, 2C], the head's output (ε, or what p and q take) and v; or [R, C], no v,
+            where the range isn't learned. R = N, or 2N under guidance (conditional rows first). x's
+            dtype, bfloat16 or float16.
         noise: [N, C], x's dtype.
-        coefficients: [7], x's dtype: one row of `GaussianDiffusion.sampling_schedule`.
+        coefficients: [8], x's dtype: one row of a table of `marfast.reference.samplers`.
         guidance: [1], x's dtype: ε_u + guidance (ε_c - ε_u); read only when R = 2N.
         temperature: scales the noise.
         clip_denoised: clamp x_0 to [-1, 1].
+        learned_range: σ is exp of v's share between the table's log β and log β̃, as DDPM has it;
+            else the table's own.
 
     Returns:
-        [N, C], x's dtype. docs/numerics.md has the order of operations.
+        [N, C], x's dtype; or [2, N, C]: that, and this step's x_0. docs/numerics.md has the order
+        of operations.
 
     Raises:
         TypeError: a dtype that is not allowed.
         ValueError: a shape or device that is not allowed.
 
-    Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), as MAR (arXiv 2406.11838) samples its tokens.
+    Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), as MAR (arXiv 2406.11838) samples its tokens;
+    docs/samplers.md has the others.
     """
 
 
+def rows_of(x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """x [N, C] itself, and the x_0 of the step before where it is [2, N, C]."""
+    return (x[0], x[1]) if x.dim() == 3 else (x, None)
+
+
 def step_of(a: Args) -> Step:
-    options = options_of(a, guided=a.model_output.shape[0] != a.x.shape[0])
-    return Step(a.x, a.model_output, a.noise, a.coefficients, a.guidance, options)
+    """As kernels take it; what is to hold x_0 is the caller's to give."""
+    x, _ = rows_of(a.x)
+    options = options_of(a, guided=a.model_output.shape[0] != len(x))
+    output = a.model_output if options.learned_range else a.model_output[:, : x.shape[1]]
+    return Step(x, output, a.noise, a.coefficients, a.guidance, options)
+
+
+def result_for(x: Tensor) -> Tensor:
+    """Memory as x's, to be filled; it has the x_0 of the step before, which kernels replace."""
+    out = x.new_empty(x.shape)
+    if x.dim() == 3:
+        out[1] = x[1]
+    return out
+
+
+def filled(a: Args, launch: Callable[[Tensor, Step], None]) -> Tensor:
+    """The op's result, by what fills `out` [N, C] and replaces the step's x_0."""
+    result = result_for(a.x)
+    out, x0 = rows_of(result)
+    launch(out, step_of(a)._replace(x0=x0))
+    return result
 
 
 @ddpm_step.check
 def _check(a: Args) -> None:
-    tokens, channels = checks.first("x", a.x, "N, C", (torch.float32, torch.float64))
+    letters, allowed = "N, C", (torch.float32, torch.float64)
+    if a.x.dim() == 3:
+        letters = "2, N, C"
+        checks.like("x", a.x, letters, (2, *a.x.shape[1:]), (a.x.dtype,), a.x)
+    *_, tokens, channels = checks.first("x", a.x, letters, allowed)
     rows = a.model_output.shape[0] if a.model_output.dim() else 0
     if rows != tokens and rows != 2 * tokens:
         raise ValueError(
@@ -71,9 +110,12 @@ def _check(a: Args) -> None:
             f"or 2N = {2 * tokens} under guidance"
         )
     own, outputs = (a.x.dtype,), (a.x.dtype, torch.bfloat16, torch.float16)
-    checks.like("model_output", a.model_output, "R, 2C", (rows, 2 * channels), outputs, a.x)
+    if a.learned_range or a.model_output.shape != (rows, channels):
+        checks.like("model_output", a.model_output, "R, 2C", (rows, 2 * channels), outputs, a.x)
+    else:
+        checks.like("model_output", a.model_output, "R, C", (rows, channels), outputs, a.x)
     checks.like("noise", a.noise, "N, C", (tokens, channels), own, a.x)
-    checks.like("coefficients", a.coefficients, "7", (7,), own, a.x)
+    checks.like("coefficients", a.coefficients, str(COLUMNS), (COLUMNS,), own, a.x)
     checks.like("guidance", a.guidance, "1", (1,), own, a.x)
 
 
@@ -84,14 +126,16 @@ def _fake(a: Args) -> Tensor:
 
 @ddpm_step.reference
 def _reference(a: Args) -> Tensor:
-    return diffusion.ddpm_step(**step_of(a)._asdict())
+    step = step_of(a)
+    tensors = (step.model_output, step.noise, step.coefficients, step.guidance)
+    return diffusion.ddpm_step(a.x, *tensors, step.options)
 
 
 @ddpm_step.example
 def _example(draw: Draw) -> dict[str, Any]:
     """64 tokens of 16 channels, guided, halfway through 100 steps; dtype is model_output's."""
     tokens, channels = 64, 16
-    process = diffusion.GaussianDiffusion(diffusion.space_timesteps(1000, "100"))
+    process = diffusion.create_diffusion("100")
     coefficients, _ = process.sampling_schedule()
     eps, v = draw.normal(2, 2 * tokens, channels)
     return {

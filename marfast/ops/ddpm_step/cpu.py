@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.ddpm_step import step_of
+from marfast.ops.ddpm_step import Step, filled
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, cpu, rows_adjacent, takes
 
@@ -12,14 +12,17 @@ def can_run(a: Args) -> Verdict:
 
 
 def run(a: Args) -> Tensor:
-    out: Tensor = a.x.new_empty(a.x.shape)
+    return filled(a, _call)
+
+
+def _call(out: Tensor, step: Step) -> None:
     cpu.extension().ddpm_step(
         out=out,
-        x=rows_adjacent(a.x),
-        model_output=rows_adjacent(a.model_output),
-        noise=rows_adjacent(a.noise),
-        coefficients=rows_adjacent(a.coefficients),
-        guidance=a.guidance,
-        options=step_of(a).options,
+        x=rows_adjacent(step.x),
+        model_output=rows_adjacent(step.model_output),
+        noise=rows_adjacent(step.noise),
+        coefficients=rows_adjacent(step.coefficients),
+        guidance=step.guidance,
+        x0=step.x0,
+        options=step.options,
     )
-    return out

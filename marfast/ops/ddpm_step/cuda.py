@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.ddpm_step import Step, step_of
+from marfast.ops.ddpm_step import Step, filled
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, cuda, rows_adjacent, takes
 
@@ -12,9 +12,7 @@ def can_run(a: Args) -> Verdict:
 
 
 def run(a: Args) -> Tensor:
-    out: Tensor = a.x.new_empty(a.x.shape)
-    launch(out, step_of(a))
-    return out
+    return filled(a, launch)
 
 
 def launch(out: Tensor, step: Step) -> None:
@@ -29,6 +27,7 @@ def launch(out: Tensor, step: Step) -> None:
         noise=rows_adjacent(step.noise),
         coefficients=step.coefficients.contiguous(),
         guidance=step.guidance,
+        x0=step.x0,
         options=step.options,
     )
     if len(out) > tokens:

@@ -1,16 +1,18 @@
-"""`ddpm_step`: guidance, learned-range variance, posterior mean and noise, elementwise.
+"""`ddpm_step`: guidance, x_0, mean and noise, elementwise; c is a row of the sampler's table.
 
     eps   = eps_u + guidance (eps_c - eps_u)     under guidance; v of the conditional row
+    x0    = c.p x - c.q eps                      clamped to [-1, 1] on request
+    mean  = c.x0 x0 + c.x x                      + c.previous x0', the step before's, if multistep
     f     = (v + 1) / 2
-    sigma = exp(0.5 (f c4 + (1 - f) c5))
-    x0    = c0 x - c1 eps                        clamped to [-1, 1] on request
-    out   = (c2 x0 + c3 x) + ((c6 sigma) noise) temperature
+    sigma = c.noise exp(0.5 (f c.log_beta + (1 - f) c.log_posterior)), or c.noise alone
+    out   = mean + (sigma noise) temperature
 
 BLOCK numbers of [N, C] a program, a few a thread. Each product and sum is rounded on its own, as in
 the reference: the launcher forbids contraction (enable_fp_fusion=False reaches LLVM, which then
 writes mul.rn and add.rn, and ptxas, as --fmad=false); exp's own FMAs are written as such. So the
 result has the reference's bits, given sigma, and sigma is within 1 ULP.
-Bytes moved: (4 + 2 G) numbers an element; the floor is that over the memory's bandwidth.
+Bytes moved: (4 + 2 G) numbers an element, 1 less without v, 2 more if multistep; the floor is that
+over the memory's bandwidth.
 """
 
 import torch
@@ -18,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from marfast.ops.ddpm_step import Step, step_of
+from marfast.ops.ddpm_step import Step, filled
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, rows_adjacent
 from marfast.ops.runtime import triton_tiles as tiles
@@ -28,15 +30,16 @@ from marfast.ops.runtime.triton_functions import exp
 
 @triton.jit(
     do_not_specialize=["tokens"],
-    do_not_specialize_on_alignment=["p_noise", "p_coefficients"],
+    do_not_specialize_on_alignment=["p_noise", "p_coefficients", "p_guidance", "p_x0"],
 )
 def ddpm_step_kernel(
     p_out,  # [copies N, C]
     p_x,  # [N, C]
     p_model,  # [N, 2C], or [2N, 2C] under guidance
     p_noise,  # [N, C]
-    p_coefficients,  # [7]
+    p_coefficients,  # [8]
     p_guidance,  # [1]
+    p_x0,  # [N, C], if multistep
     tokens,
     channels,
     stride_x,
@@ -45,34 +48,41 @@ def ddpm_step_kernel(
     temperature,
     GUIDED: tl.constexpr,
     CLIP: tl.constexpr,
+    LEARNED: tl.constexpr,
+    MULTISTEP: tl.constexpr,
     COPIES: tl.constexpr,  # of the result, one below the other
     BLOCK: tl.constexpr,
 ):
     o_out = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     token, channel = o_out // channels, o_out % channels
     m_out = token < tokens
-    c0, c1 = tl.load(p_coefficients), tl.load(p_coefficients + 1)
-    c2, c3 = tl.load(p_coefficients + 2), tl.load(p_coefficients + 3)
-    c4, c5 = tl.load(p_coefficients + 4), tl.load(p_coefficients + 5)
-    c6 = tl.load(p_coefficients + 6)
+    c_p, c_q = tl.load(p_coefficients), tl.load(p_coefficients + 1)
+    c_x0, c_x = tl.load(p_coefficients + 2), tl.load(p_coefficients + 3)
 
     o_model = token * stride_model + channel
     eps = tl.load(p_model + o_model, mask=m_out, other=0.0).to(tl.float32)  # [BLOCK]
-    v = tl.load(p_model + o_model + channels, mask=m_out, other=0.0).to(tl.float32)
     if GUIDED:
-        o_model += tokens.to(tl.int64) * stride_model
-        eps_u = tl.load(p_model + o_model, mask=m_out, other=0.0).to(tl.float32)
+        o_uncond = o_model + tokens.to(tl.int64) * stride_model
+        eps_u = tl.load(p_model + o_uncond, mask=m_out, other=0.0).to(tl.float32)
         eps = eps_u + tl.load(p_guidance) * (eps - eps_u)
     x = tl.load(p_x + token * stride_x + channel, mask=m_out, other=0.0)
     noise = tl.load(p_noise + token * stride_noise + channel, mask=m_out, other=0.0)
 
-    f = (v + 1.0) * 0.5
-    sigma = exp(0.5 * (f * c4 + (1.0 - f) * c5))
-    x0 = c0 * x - c1 * eps
+    x0 = c_p * x - c_q * eps
     if CLIP:
         x0 = tl.where(x0 > 1.0, 1.0, x0)
         x0 = tl.where(x0 < -1.0, -1.0, x0)
-    out = (c2 * x0 + c3 * x) + ((c6 * sigma) * noise) * temperature
+    mean = c_x0 * x0 + c_x * x
+    if MULTISTEP:
+        mean += tl.load(p_coefficients + 7) * tl.load(p_x0 + o_out, mask=m_out, other=0.0)
+        tl.store(p_x0 + o_out, x0, mask=m_out)
+    sigma = tl.load(p_coefficients + 6)
+    if LEARNED:
+        v = tl.load(p_model + o_model + channels, mask=m_out, other=0.0).to(tl.float32)
+        f = (v + 1.0) * 0.5
+        log_beta, log_posterior = tl.load(p_coefficients + 4), tl.load(p_coefficients + 5)
+        sigma *= exp(0.5 * (f * log_beta + (1.0 - f) * log_posterior))
+    out = mean + (sigma * noise) * temperature
     for copy in tl.static_range(COPIES):
         p_copy = p_out + copy * tokens.to(tl.int64) * channels
         tl.store(p_copy + o_out, out, mask=m_out)
@@ -84,9 +94,7 @@ def can_run(a: Args) -> Verdict:
 
 
 def run(a: Args) -> Tensor:
-    out: Tensor = a.x.new_empty(a.x.shape)
-    launch(out, step_of(a))
-    return out
+    return filled(a, launch)
 
 
 def launch(out: Tensor, step: Step) -> None:
@@ -103,6 +111,7 @@ def launch(out: Tensor, step: Step) -> None:
         p_noise=noise,
         p_coefficients=step.coefficients.contiguous(),
         p_guidance=step.guidance,
+        p_x0=out if step.x0 is None else step.x0,
         tokens=tokens,
         channels=channels,
         stride_x=row_stride(x),
@@ -111,6 +120,8 @@ def launch(out: Tensor, step: Step) -> None:
         temperature=step.options.temperature,
         GUIDED=step.options.guided,
         CLIP=step.options.clip_denoised,
+        LEARNED=step.options.learned_range,
+        MULTISTEP=step.x0 is not None,
         COPIES=len(out) // tokens,
         BLOCK=block,
         num_warps=4,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from marfast import profiling
-from marfast.ops.ddpm_step import Step
+from marfast.ops.ddpm_step import Step, result_for, rows_of
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
 from marfast.reference.diffusion import HeadOptions
@@ -66,8 +66,9 @@ class Steps(NamedTuple):
 
     modulation: Tensor  # [S, R, (3 d + 2) w]
     noise: Tensor  # [S, N, C]
-    schedule: Tensor  # [S, 7]
-    guidance: Tensor  # [1]
+    schedule: Tensor  # [S, 8]
+    guidance: Tensor  # [S]
+    x0: Tensor | None  # [N, C], as a `Step`'s
 
 
 class Head:
@@ -130,11 +131,12 @@ class Head:
         rows = steps.modulation.shape[1]
         x = state.repeat(rows // tokens, 1)  # one state for each of a token's rows
         output = state.new_empty((rows, 2 * channels))
+        learned = output if self.options.learned_range else output[:, :channels]
         last = len(steps.modulation) - 1
         for i, modulation in enumerate(steps.modulation):
             self(output, x, modulation)
-            noise, coefficients = steps.noise[i], steps.schedule[i]
-            step = Step(x[:tokens], output, noise, coefficients, steps.guidance, self.options)
+            now = steps.noise[i], steps.schedule[i], steps.guidance[i : i + 1]
+            step = Step(x[:tokens], learned, *now, self.options, steps.x0)
             self.launches.step(out if i == last else x, step)
 
 
@@ -168,12 +170,14 @@ def denoise(head: Head, out: Tensor, x: Tensor, t: Tensor, cond: Tensor) -> Tens
 
 def sample(a: Args, head_of: Callable[[int], Head]) -> Tensor:
     """`ddpm_sample` of its bound arguments; head_of(R) is what runs so many rows."""
-    tokens, steps = len(a.noise), len(a.schedule)
-    out: Tensor = a.noise.new_empty(a.noise.shape)
+    result = result_for(a.noise)
+    out, x0 = rows_of(result)
+    tokens, steps = len(out), len(a.schedule)
     if tokens == 0:
-        return out
+        return result
     embedding = timestep_embedding(a.timesteps, a.weights[0].shape[1])
-    noise, schedule = a.noise.contiguous(), a.schedule.contiguous()
+    (noise, _), schedule = rows_of(a.noise.contiguous()), a.schedule.contiguous()
+    scales = a.guidance.expand(steps).contiguous()
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
     copies = len(a.cond) // tokens  # rows of a token: 2 under guidance
     pairs = pairs_in_budget(HeadWeights.of(a.weights))
@@ -195,12 +199,13 @@ def sample(a: Args, head_of: Callable[[int], Head]) -> Tensor:
                     modulation.unflatten(0, (-1, rows)),
                     step_noise[begin:end, members],
                     schedule[begin:end],
-                    a.guidance,
+                    scales[begin:end],
+                    None if x0 is None else x0[members],
                 )
                 after = out[members] if end == steps else torch.empty_like(state)
                 head.run(after, state, now)
                 state = after
-    return out
+    return result
 
 
 def pairs_in_budget(weights: HeadWeights) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marfast.ops.ddpm_step import Step
+from marfast.ops.ddpm_step import Step, rows_of
 from marfast.ops.head import gpu
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
@@ -51,7 +51,11 @@ class Launches:
         return out.copy_(F.silu(pairs, inplace=True).flatten(0, 1))
 
     def step(self, out: Tensor, step: Step) -> None:
-        out.unflatten(0, (-1, len(step.x))).copy_(diffusion.ddpm_step(**step._asdict()))
+        state = step.x if step.x0 is None else torch.stack([step.x, step.x0])
+        after, x0 = rows_of(diffusion.ddpm_step(state, *step[1:6]))
+        out.unflatten(0, (-1, len(step.x))).copy_(after)
+        if step.x0 is not None and x0 is not None:
+            step.x0.copy_(x0)
 
 
 def head_of(a: Args, options: HeadOptions) -> gpu.Head:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from marfast import ops
 from tests.helpers import assert_bitwise_equal, on_every_isa
-from tests.ops.test_ddpm_step import inputs, sigma_of
+from tests.ops.heads import step_inputs
+from tests.ops.test_ddpm_step import inputs, row, sigma_of
 
 pytestmark = pytest.mark.usefixtures("needs_native")
 
@@ -27,6 +28,11 @@ def test_a_step_has_the_bits_of_the_cpus(guided, dtype, clip):
         assert_the_cpus_bits(ops.ddpm_step, *args)
 
 
+def test_a_step_of_another_sampler_has_the_bits_of_the_cpus():
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert_the_cpus_bits(ops.ddpm_step, *step_inputs(33, 17, dtype))
+
+
 def test_a_step_of_numbers_that_are_none():
     x, output, noise, *rest = inputs(4, 8)
     x[0, 0], noise[1, 1], output[2, 2], output[3, 12] = torch.tensor(
@@ -41,7 +47,7 @@ def test_exp_over_its_whole_range():
     """σ, seen through the op, from 0 through the subnormals to infinity."""
     v = torch.linspace(-441, 379, 20_001).reshape(1, -1)
     output = torch.cat([torch.zeros_like(v), v], dim=1)
-    coefficients = torch.tensor([1.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0])
+    coefficients = row(p=1, q=1, log_beta=1, noise=1)
     with ops.backend("triton"):
         actual = sigma_of(output, coefficients, 1)
     assert actual.min() == 0
