@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from numbers import Real
 from typing import Any
 
 import torch
@@ -49,7 +50,7 @@ class FastSample(FastMethod):
         temperature: float = 1.0,
         cfg: float | Tensor = 1.0,
     ) -> Tensor:
-        usual = z.dim() == 2 and z.device.type in ("cpu", "cuda") and is_number(cfg)
+        usual = z.dim() == 2 and z.device.type in ("cpu", "cuda") and are_numbers(cfg, temperature)
         if (
             usual
             and not (self.lacks(module) or is_hooked(module.net))
@@ -133,5 +134,9 @@ def differs_but_for_clipping(
     return (reasons[0] or reasons[1]) if looks or all(reasons) else ""
 
 
-def is_number(cfg: object) -> bool:
-    return not isinstance(cfg, Tensor) or cfg.numel() == 1
+def are_numbers(*values: object) -> bool:
+    """As a scale or a temperature is; anything else is for the module's own code to refuse."""
+    return all(
+        value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, Real)
+        for value in values
+    )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from marfast.checkpoints import Settings
 from marfast.drop_in.install import installed
 from marfast.drop_in.methods import FastMethod, Own, told
-from marfast.drop_in.sample import FastSample, differs_but_for_clipping, is_number
+from marfast.drop_in.sample import FastSample, are_numbers, differs_but_for_clipping
 from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
@@ -20,6 +21,7 @@ from marfast.model.mar import FastMAR, Kept
 from marfast.model.own import methods_set_on
 from marfast.model.packing import in_float32
 from marfast.model.trial import trial_of
+from marfast.ops.runtime import check_memory
 
 _MODULES = (
     "class_emb",
@@ -101,12 +103,15 @@ class FastSampleTokens(FastMethod):
         progress: bool = False,
     ) -> Tensor:
         arguments = (bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress)
+        check_memory(labels=labels)
         usual = (
             not self.lacks(module)
             and cfg_schedule in ("linear", "constant")
+            and isinstance(num_iter, Integral)
+            and not isinstance(num_iter, bool)
             and 1 <= num_iter <= module.seq_len
-            and is_number(cfg)
-            and (labels is None or _are_labels(labels, bsz))
+            and are_numbers(cfg, temperature)
+            and (labels is None or _are_labels(labels, bsz, module.mask_token.device))
             and module.mask_token.device.type in ("cpu", "cuda")
         )
         if usual and not self.why_not(module, bool(cfg != 1.0), cfg_schedule, labels is not None):
@@ -215,9 +220,13 @@ def _inputs(module: Any) -> tuple[Tensor, Tensor, int]:
     return tokens, torch.arange(module.seq_len, device=device)[None], module.seq_len // 2
 
 
-def _are_labels(labels: object, bsz: int) -> bool:
-    kinds = (torch.int32, torch.int64)
-    return isinstance(labels, Tensor) and labels.shape == (bsz,) and labels.dtype in kinds
+def _are_labels(labels: object, bsz: int, device: torch.device) -> bool:
+    return (
+        isinstance(labels, Tensor)
+        and labels.shape == (bsz,)
+        and labels.dtype in (torch.int32, torch.int64)
+        and labels.device == device
+    )
 
 
 def no_mar(module: nn.Module) -> str:

@@ -17,6 +17,7 @@ from torch.nn.utils import prune
 
 import marfast
 from marfast.drop_in.install import installed
+from marfast.errors import ArgumentError
 from marfast.ops import choice
 from marfast.reference import MAR
 from tests.drop_in.changes import (
@@ -281,12 +282,42 @@ def test_labels_that_the_module_refuses(labels: Any) -> None:
     assert errors[0] is errors[1]
 
 
+@pytest.mark.parametrize("temperature", ["1", None, torch.tensor([0.9, 0.8])], ids=str)
+def test_temperatures_that_the_module_refuses(temperature: Any) -> None:
+    errors = []
+    for module in (make(), marfast.accelerate(make())):
+        for call in (
+            lambda module=module: sample(module, temperature=temperature),
+            lambda module=module: module.diffloss.sample(torch.randn(2, 48), temperature),
+        ):
+            with pytest.raises((RuntimeError, TypeError)) as error:
+                call()
+            errors.append(str(error.value))
+    assert errors[:2] == errors[2:]
+
+
+def test_labels_of_another_device_go_to_the_modules_own_code() -> None:
+    labels = LABELS.to("meta")
+    expected = sample(make(), labels=labels, cfg=1.0)
+    actual = sample(marfast.accelerate(make()), labels=labels, cfg=1.0)
+    assert (actual.device, actual.shape) == (expected.device, expected.shape)
+
+
+def test_labels_without_their_memory() -> None:
+    labels = LABELS.clone()
+    labels.untyped_storage().resize_(0)
+    with pytest.raises(ArgumentError, match="labels: it has lost its memory"):
+        sample(marfast.accelerate(make()), labels=labels)
+
+
 @pytest.mark.parametrize(
     "options",
     [
         {"labels": torch.tensor([3]), "cfg": 1.0},
         {"labels": LABELS.int()},
         {"num_iter": np.int64(5)},
+        {"num_iter": True},
+        {"cfg": np.float32(2), "temperature": torch.tensor(0.9)},
     ],
     ids=str,
 )
