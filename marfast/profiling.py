@@ -7,6 +7,7 @@ well under a microsecond.
 """
 
 import contextlib
+import errno
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -87,10 +88,13 @@ def timed() -> Iterator[dict[str, float]]:
 
 def trace(function: Callable[[], object], file: str) -> None:
     """Run `function` under torch's profiler and write a trace that Perfetto opens
-    (ui.perfetto.dev): operators, and the ranges above them as `marfast::…`."""
+    (ui.perfetto.dev): operators, and the ranges above them as `marfast::…`. OSError if it can't be
+    written."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
     with torch.profiler.profile(activities=activities) as profiled:
         function()
     profiled.export_chrome_trace(file)
+    if not os.path.exists(file):  # torch tells nobody but the terminal
+        raise OSError(errno.EIO, "torch's profiler could not write it: is the disk full?")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from marfast import profiling
 from tests.cli.program import TINY, files, invoke, start
@@ -138,6 +139,19 @@ def test_bad_input_is_refused_before_anything_is_profiled(
     [line] = result.stderr.splitlines()
     assert line.startswith("error: ")
     assert files(tmp_path) == before
+
+
+def test_a_trace_that_torch_cannot_write_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.defpath)
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", lambda *_: None)
+    result = invoke("profile", "--trace=t.json", *IMAGE, "--out", "3.png")
+    assert result.exit_code == 2
+    [line] = result.stderr.splitlines()
+    assert "could not write it" in line
+    assert {*files(tmp_path)} == {"3.png"}
 
 
 def test_a_failing_command_leaves_no_trace(tmp_path: Path) -> None:
