@@ -22,10 +22,11 @@ const char* failed(cuda::Status status) {
   return status ? status : emu::idle_blocks() ? "a block has nothing to do" : nullptr;
 }
 
-// A factor of a product stays in float16's range.
+// A factor of a product stays in float16's range, and a NaN stays one.
 template <class T>
 double factor(double value) {
-  return std::is_same_v<T, float16> ? std::fmin(65504, std::fmax(-65504, value)) : value;
+  const bool bounded = std::is_same_v<T, float16> && !std::isnan(value);
+  return bounded ? std::fmin(65504, std::fmax(-65504, value)) : value;
 }
 
 // underflow: every product is -0, as are the bias and so each sum.
@@ -162,6 +163,7 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine, float far = 1
   Buffer<Affine> weight(1, w, w), bias(1, w, w);
   Buffer<Out> out(R * w, false);
   for (T& value : shift.memory) from_float(far * to_float(value), &value);
+  if (R && far != 1) from_float(NAN, shift.data());
   cuda::NormModulate a{};
   a.out = out.data(), a.x = x.data(), a.shift = shift.data(), a.scale = scale.data();
   a.weight = affine ? weight.data() : nullptr, a.bias = affine ? bias.data() : nullptr;
@@ -181,7 +183,8 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine, float far = 1
       double wanted = y * (1 + scale[r * (w + 3) + j]) + shift[r * (w + 2) + j];
       if (sizeof(T) > sizeof(Out)) wanted = factor<Out>(wanted);
       const double bound = sizeof(Out) == 4 ? 0 : unit<Out> * std::abs(wanted) + 1e-30;
-      if (!(std::abs(out[r * w + j] - wanted) <= bound))
+      if (std::isnan(wanted) ? !std::isnan(out[r * w + j])
+                             : !(std::abs(out[r * w + j] - wanted) <= bound))
         return differs("out", r * w + j, out[r * w + j], wanted);
     }
   }
