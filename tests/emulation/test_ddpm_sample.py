@@ -69,16 +69,14 @@ def test_the_plan_is_asked_for_widths_that_the_kernel_takes(width, persistent):
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("emulated", ["random"], indirect=True)
 @pytest.mark.parametrize("sampler_name", ["ddim", "dpm++2m-sde"])
-@pytest.mark.parametrize("tall", [False, True], ids=["persistent", "tall"])
-def test_other_samplers_have_the_portable_bits_too(sampler_name, tall, monkeypatch):
+@pytest.mark.parametrize("regime", REGIMES)
+def test_other_samplers_have_the_portable_bits_too(sampler_name, regime, monkeypatch):
     """With two tokens at a time, and two steps."""
     monkeypatch.setattr(gpu, "MODULATION_BUDGET", 4 * 2 * 8 * 64 * 4 * 2)
-    if tall:
-        by_tall(monkeypatch)
     args = sampler_inputs(sampler_name, tokens=3, width=64, steps=4)
     with cpu.cpu_isa("portable"), ops.backend("cpu"):
         expected = ops.ddpm_sample(*args)
-    assert torch.equal(on_cuda(ops.ddpm_sample, *args), expected)
+    assert torch.equal(sampled(regime, *args), expected)
 
 
 @pytest.fixture

@@ -21,7 +21,12 @@ def in_regime(regime: str, run: Run) -> Run:
     """`run`, with the regime forced; it raises Unable where none of its plans fits."""
 
     def chosen(
-        shape: HeadShape, dtype: torch.dtype, device: torch.device, rows: int, steps: int
+        shape: HeadShape,
+        dtype: torch.dtype,
+        device: torch.device,
+        rows: int,
+        steps: int,
+        variant: str = "",
     ) -> tuple[plan.HeadPlan | None, str]:
         if regime == "tall":
             return None, "asked for"
