@@ -5,6 +5,7 @@ import torch
 
 from benchmarks.studies import device_work
 from benchmarks.studies.device_work import WHO, Recorder
+from benchmarks.studies.tables import read
 
 
 @pytest.mark.parametrize("who", WHO[1:])
@@ -28,3 +29,13 @@ def test_copies_and_waits_are_seen() -> None:
             there.nonzero()
     assert recorder.found == {"operations": 3, "copies": 2, "waits": 1}
     assert device_work.of_a_step("original", torch.float32)["copies"] > 0
+
+
+def test_the_published_figures_are_these() -> None:
+    document = read("device-work")
+    assert document is not None
+    if document["machine"]["torch"] != torch.__version__:
+        pytest.skip("they are of another torch")
+    steps = {row["who"]: row["step"]["float32"] for row in document["rows"]}
+    for who in ("reference", "torch", "cuda, tall"):
+        assert device_work.of_a_step(who, torch.float32) == steps[who]
