@@ -172,20 +172,6 @@ def kernels(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
-def by_torch() -> str:
-    """The backend `torch` beside what it stands in for."""
-    document = read("head-torch")
-    assert document is not None
-    lines = ["| head | R | who | ms a step | against eager | against autocast |"]
-    lines.append(f"|{' --- |' * 6}")
-    for row in document["rows"]:
-        if not row["who"].startswith("cpu"):
-            ratios = (f"{row['ratio_to'][other]:.1f}x" for other in ("eager", "autocast"))
-            cells = (HEADS[row["workload"]], str(row["rows"]), row["who"], milliseconds(row))
-            lines.append(f"| {' | '.join((*cells, *ratios))} |")
-    return "\n".join(lines) + "\n"
-
-
 def device_work() -> str:
     """Operations, copies and waits of each backend."""
     document = read("device-work")
@@ -279,7 +265,6 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "head": lambda: scaling(loop=False),
     "loop": lambda: scaling(loop=True),
     "roofline": lambda: "\n".join((pictures("roofline"), tables((("roofline", kernels),)))),
-    "by_torch": by_torch,
     "device_work": device_work,
     "quality": quality,
 }
