@@ -56,11 +56,11 @@ def test_a_plan_is_sound(name, gpu, dtype):
 @pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, GPUS)])
 def test_bent_plans_are_persistent_and_have_fewer_barriers_where_those_are_slow(name, gpu):
     profile = profile_of(gpu)
-    assert bent(profile, "") is profile
+    assert bent(profile, "") == bent(profile, "persistent") == profile
     fewer = False
     for rows in (2, 8, 32, 128, 512):
         usual, patient = (
-            head_plan(rows, MARS[name], bent(profile, variant))
+            head_plan(rows, MARS[name], bent(profile, variant), persistent=True)
             for variant in ("persistent", "patient")
         )
         assert {usual.regime, patient.regime} == {"persistent"}

@@ -78,7 +78,7 @@ def regime(
             f"width {shape.width}, depth {shape.depth}: the kernel takes multiples of 32 to 2048",
         )
     profile = plan.bent(plan.profile_of(device), variant)
-    chosen = plan.head_plan(rows, shape, profile, dtype, steps)
+    chosen = plan.head_plan(rows, shape, profile, dtype, steps, persistent=variant != "")
     if chosen.regime == "tall":
         return None, f"tall products should take less for {rows} rows, by an estimate"
     with cuda.on(device):

@@ -106,11 +106,8 @@ can be: what is predicted of them is measured (marfast/ops/tuning.py)."""
 
 
 def bent(gpu: GpuProfile, variant: str) -> GpuProfile:
-    """A GPU for which the model makes the plan of this name, its launches being hopelessly slow;
-    for "" as it is."""
-    if not variant:
-        return gpu
-    return gpu._replace(launch_time=1.0, barrier_time=gpu.barrier_time * BENT[variant])
+    """A GPU for which the model makes the plan of this name; for "" as it is."""
+    return gpu._replace(barrier_time=gpu.barrier_time * BENT.get(variant, 1.0))
 
 
 @functools.cache
