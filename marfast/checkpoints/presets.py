@@ -70,8 +70,13 @@ class Architecture:
     diffloss_w: Size = 1024
 
     @property
+    def rows(self) -> int:
+        """Of tokens, and columns: images are squares."""
+        return self.img_size // self.vae_stride // self.patch_size
+
+    @property
     def seq_len(self) -> int:
-        return (self.img_size // self.vae_stride // self.patch_size) ** 2
+        return self.rows**2
 
     @property
     def makes_pixels(self) -> bool:
@@ -83,6 +88,11 @@ class Architecture:
         """Pixels along a side of the images that come out."""
         token = self.vae_stride * self.patch_size
         return self.img_size // token * token
+
+    @property
+    def image_channels(self) -> int:
+        """Of the images that come out."""
+        return self.vae_embed_dim if self.makes_pixels else 3
 
     def check(self) -> None:
         """Raise ArgumentError for sizes that don't fit together."""

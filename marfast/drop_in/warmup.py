@@ -3,7 +3,7 @@
 
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from marfast.generation.graphs import CaptureFailed, key_of
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators, Randomness
 from marfast.generation.sample import graphs_of
+from marfast.generation.start import Start
 from marfast.model.mar import FastMAR, Schedule
 from marfast.ops import choice
 
@@ -39,11 +40,14 @@ class Warmup:
 
 
 @torch.no_grad()
-def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warmup:
+def warmup(
+    model: Pipeline | nn.Module, batch: int = 1, unknown: int | None = None, **settings: Any
+) -> Warmup:
     """Get ready for generations of `batch` images: weights packed, kernels chosen and checked,
     libraries set up and, on a CUDA device, the whole loop captured as graphs.
 
     model: what `marfast.load` returns, or a MAR that `marfast.accelerate` was given.
+    unknown: how many tokens of each image later edits will make anew; None is all, as `generate`.
     settings: as the later `generate` takes them (num_iter, steps, cfg, cfg_schedule, temperature),
         or `sample_tokens` (num_iter, cfg, cfg_schedule, temperature). Labels, seeds and the
         guidance scale may differ later; a change of the others needs a warmup of its own.
@@ -66,15 +70,19 @@ def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warm
             return Warmup(time.perf_counter() - start, {}, 0, f"its own code runs: {reason}")
         fast, forced = method.model(model), method.backend_in_force()
         schedule, size = fast.schedule(), batch
+    start_of = partial(_start, fast, unknown)
+    if (some := start_of(1)) is not None:
+        chosen = some.settings(chosen, settings.get("num_iter"))
     generators = Generators.seeded(0, fast.device)
     parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
     randomness = [BatchRandomness(generators, batch, rows) for rows in parts]
     with forced, choice.used() as used:
         fast.update()
-        reason, count = _capture(fast, randomness, chosen, schedule)
+        reason, count = _capture(fast, randomness, chosen, schedule, start_of)
         if reason:
-            labels = torch.full((len(parts[0]),), -1, device=fast.device)
-            Loop(fast, labels, randomness[0], chosen, schedule).iteration(0)
+            images = len(parts[0])
+            labels = torch.full((images,), -1, device=fast.device)
+            Loop(fast, labels, randomness[0], chosen, schedule, start_of(images)).iteration(0)
     return Warmup(
         seconds=time.perf_counter() - start,
         backends={op: sorted(names) for op, names in sorted(used.items())},
@@ -83,8 +91,23 @@ def warmup(model: Pipeline | nn.Module, batch: int = 1, **settings: Any) -> Warm
     )
 
 
+def _start(model: FastMAR, unknown: int | None, images: int) -> Start | None:
+    """Some start of an edit of so many tokens."""
+    if unknown is None:
+        return None
+    length = model.module.seq_len
+    count = check_whole("unknown", unknown, 1, length, f"allowed are 1 to {length}")
+    tokens = torch.zeros(images, length, model.module.token_embed_dim, device=model.device)
+    first = torch.arange(length, device="cpu") < count
+    return Start(tokens, first.expand(images, -1), count)
+
+
 def _capture(
-    model: FastMAR, parts: Sequence[Randomness], settings: Settings, schedule: Schedule
+    model: FastMAR,
+    parts: Sequence[Randomness],
+    settings: Settings,
+    schedule: Schedule,
+    start_of: Callable[[int], Start | None],
 ) -> tuple[str, int]:
     """Why nothing was captured, empty where the graphs are there; and their number."""
     if (graphs := graphs_of(model)) is None:
@@ -93,9 +116,10 @@ def _capture(
     for randomness in parts:
         own = randomness.twin()
         images = own.orders(1).shape[0]
-        key = key_of(model, images, randomness, settings, schedule)
+        start = start_of(images)
+        key = key_of(model, images, randomness, settings, schedule, start)
         labels = torch.full((images,), -1, device=model.device)
-        loop = partial(Loop, model, labels, own, settings, schedule)
+        loop = partial(Loop, model, labels, own, settings, schedule, start)
         try:
             count += (graphs.find(key) or graphs.capture(key, loop)).graphs
         except CaptureFailed as error:

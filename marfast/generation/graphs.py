@@ -28,6 +28,7 @@ from marfast.checkpoints import Settings
 from marfast.generation.device import Device, Graph
 from marfast.generation.loop import Loop, Progress, Proposal
 from marfast.generation.randomness import Randomness
+from marfast.generation.start import Start
 from marfast.model.mar import FastMAR, Schedule
 from marfast.ops import choice
 from marfast.ops.self_check import DeviceLost, is_capturing
@@ -106,13 +107,14 @@ class CapturedLoop:
         randomness: Randomness,
         settings: Settings,
         progress: Progress | None,
+        start: Start | None = None,
     ) -> Tensor | None:
         """As `sample_tokens`; None while another thread has the tensors."""
         if not self._busy.acquire(blocking=False):
             return None
         try:
             with self._turns:
-                return self._run(labels, randomness, settings, progress)
+                return self._run(labels, randomness, settings, progress, start)
         finally:
             self._busy.release()
 
@@ -122,9 +124,10 @@ class CapturedLoop:
         randomness: Randomness,
         settings: Settings,
         progress: Progress | None,
+        start: Start | None,
     ) -> Tensor:
         loop, own = self.loop, self.loop.randomness
-        loop.fill(labels, randomness, settings)
+        loop.fill(labels, randomness, settings, start)
         loop.randomness = own
         pairs = list(zip(own.device_generators, randomness.device_generators, strict=True))
         for mine, theirs in pairs:
@@ -208,12 +211,14 @@ def key_of(
     randomness: Randomness,
     settings: Settings,
     schedule: Schedule,
+    start: Start | None = None,
 ) -> Hashable:
     """What one captured loop is for; all else may change from replay to replay."""
     module, kind = model.module, model.device.type
     autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return (
         images,
+        module.seq_len if start is None else start.count,
         randomness.layout,
         settings.cfg != 1.0,
         replace(settings, cfg=1.0, cfg_schedule="constant"),

@@ -1,8 +1,8 @@
 """The autoregressive loop: MAR algorithm 1 over whole images. The one loop of the package.
 
-Mask lengths depend on L and K alone, so all shapes of the K iterations are known before the first
-one runs, and which tokens an iteration knows and predicts is index arithmetic on the orders: no
-mask is searched, and nothing waits for a device.
+Mask lengths depend on K and on how many tokens are unknown at the start (L, or an edit's M), so all
+shapes of the K iterations are known before the first one runs, and which tokens an iteration knows
+and predicts is index arithmetic on the orders: no mask is searched, and nothing waits for a device.
 """
 
 from collections.abc import Callable, Hashable, Iterable
@@ -15,6 +15,7 @@ from torch import Tensor
 from marfast import profiling
 from marfast.checkpoints import Settings
 from marfast.generation.randomness import Randomness, step_noises
+from marfast.generation.start import Start
 from marfast.model.mar import FastMAR, Schedule
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.mar import guidance_scale, mask_lengths
@@ -34,8 +35,8 @@ class Proposal(NamedTuple):
 class Loop:
     """The inputs of a generation on the model's device, and its K iterations.
 
-    `fill` takes other labels, random numbers and guidance of the same sizes into the same tensors.
-    `tokens` [B, L, C] is the result.
+    `fill` takes other labels, random numbers, guidance and known tokens of the same sizes into the
+    same tensors. `tokens` [B, L, C] is the result.
     """
 
     def __init__(
@@ -45,13 +46,15 @@ class Loop:
         randomness: Randomness,
         settings: Settings,
         schedule: Schedule,
+        start: Start | None = None,
     ):
         module = model.module
         self.model, self.settings, self.schedule = model, settings, schedule
         self.seq_len, self.channels = module.seq_len, module.token_embed_dim
         self.guided = bool(settings.cfg != 1.0)
         self.options = HeadOptions(self.guided, settings.temperature, settings.clip_denoised)
-        lengths = mask_lengths(self.seq_len, settings.num_iter)
+        self.unknown = self.seq_len if start is None else start.count
+        lengths = mask_lengths(self.unknown, settings.num_iter)
         self.masked = lengths[:-1]
         self.left = [*lengths[1:-1], 0]  # the last iteration leaves nothing
         self.scheduled = lengths[1:]  # what the guidance scale follows
@@ -63,16 +66,25 @@ class Loop:
         self.labels = on_device(images, dtype=torch.int64)
         self.orders = on_device(images, self.seq_len, dtype=torch.int64)
         self.rows = torch.arange(images, device=model.device)[:, None]
-        self.initial_noise = on_device(images * self.seq_len, self.channels)
+        self.initial_noise = on_device(images * self.unknown, self.channels)
         self.guidance = on_device(settings.num_iter, 1)
         self.tokens = on_device(images, self.seq_len, self.channels)
-        self.fill(labels, randomness, settings)
+        self.known = torch.zeros_like(self.tokens) if self.unknown < self.seq_len else None
+        self.fill(labels, randomness, settings, start)
 
-    def fill(self, labels: Tensor, randomness: Randomness, settings: Settings) -> None:
-        """Take labels [B], orders and noises that are drawn ahead, and the K guidance scales."""
+    def fill(
+        self, labels: Tensor, randomness: Randomness, settings: Settings, start: Start | None
+    ) -> None:
+        """Take labels [B], orders and noises that are drawn ahead, the K guidance scales, and what
+        is known at the start."""
         self.randomness = randomness
         _upload(labels, self.labels)
-        _upload(randomness.orders(self.seq_len), self.orders)
+        orders = randomness.orders(self.seq_len)
+        if start is not None:
+            orders = start.order(orders)
+            if self.known is not None:
+                _upload(start.tokens, self.known)
+        _upload(orders, self.orders)
         if randomness.ahead:
             counts = [masked - left for masked, left in zip(self.masked, self.left, strict=True)]
             drawn = [randomness.initial_noise(count, self.channels) for count in counts]
@@ -120,8 +132,11 @@ class Loop:
         return self.masked[k] - self.left[k]
 
     def begin(self) -> None:
-        """No token is known; what all iterations share is computed."""
-        self.tokens.zero_()
+        """Only the start's tokens are known; what all iterations share is computed."""
+        if self.known is None:
+            self.tokens.zero_()
+        else:
+            self.tokens.copy_(self.known)
         embedding = self.model.class_embedding(self.labels)
         if self.guided:
             no_class = self.model.class_embedding(torch.full_like(self.labels, -1))
@@ -131,7 +146,7 @@ class Loop:
     def _initial_noise(self, masked: int, left: int) -> Tensor:
         count, images = masked - left, len(self.tokens)
         if self.randomness.ahead:
-            first = images * (self.seq_len - masked)
+            first = images * (self.unknown - masked)
             return self.initial_noise[first : first + images * count]
         return self.randomness.initial_noise(count, self.channels).to(self.tokens.device)
 

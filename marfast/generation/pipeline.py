@@ -1,26 +1,27 @@
 """From labels to images: the model that `marfast.load` returns."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from marfast import profiling
 from marfast.checkpoints import Report, Settings
-from marfast.errors import ArgumentError, check_whole
+from marfast.errors import check_whole
+from marfast.generation import randomness
+from marfast.generation.arguments import Images, Labels, Seed, check_labels, check_seeds
+from marfast.generation.edit import edit
 from marfast.generation.loop import Progress
+from marfast.generation.outpaint import outpaint
 from marfast.generation.randomness import randomness_of_parts
 from marfast.generation.sample import sample_tokens
+from marfast.generation.start import Start
 from marfast.model.mar import FastMAR
 from marfast.model.tokenizer import Tokenizer
 
 PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about
 ACTIVATIONS = 16  # vectors of the transformer's width that are live for each position, about
-
-Labels = int | Sequence[int | None] | npt.NDArray[Any] | Tensor
-Seed = int | Sequence[int] | npt.NDArray[Any] | Tensor | None
 
 
 class Pipeline:
@@ -59,6 +60,18 @@ class Pipeline:
         positions = module.seq_len + module.buffer_size
         image = 2 * positions * width * ACTIVATIONS * module.mask_token.element_size()
         return max(1, int(PART_MEMORY // image))
+
+    @property
+    def side(self) -> int:
+        """Of what `generate` returns: pixels, or a tokenizer's latents."""
+        module = self.model.module
+        token = module.patch_size * (1 if self.tokenizer is None else self.tokenizer.stride)
+        return int(module.seq_h * token)
+
+    @property
+    def channels(self) -> int:
+        """Of what `generate` returns."""
+        return 3 if self.tokenizer is not None else int(self.model.module.vae_embed_dim)
 
     def to(self, device: torch.device | str) -> "Pipeline":
         """Move the model, and the tokenizer if it has a method `to`."""
@@ -123,15 +136,107 @@ class Pipeline:
         first: the first image to compute, for whoever has those before it already.
         """
         module = self.model.module
-        label_tensor = self._labels(labels)
+        label_tensor = check_labels(labels, module.num_classes).to(self.model.device)
         batch = len(label_tensor)
-        seeds = _seeds(seed, batch)
+        seeds = check_seeds(seed, batch)
         chosen = self.settings.replace(module.seq_len, **settings)
         size = self.largest_part if part is None else check_whole("part", part, 1)
         allowed = f"allowed are 0 to {batch}, the number of labels"
         first = check_whole("first", first, 0, batch, allowed)
         parts = [range(i, min(i + size, batch)) for i in range(first, batch, size)]
         return self._run(label_tensor, seeds, parts, chosen, progress)
+
+    def edit(
+        self,
+        images: Images,
+        mask: Images,
+        labels: Labels | None = None,
+        *,
+        seed: Seed = None,
+        num_iter: int | None = None,
+        grow: int | None = None,
+        feather: int = 0,
+        part: int | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Images with what a mask says made anew, and all else as it was, bit for bit.
+
+        images: [B, C, H, W], as `generate` returns them; or tokens [B, L, C] (then so is the
+            result).
+        mask: [B, H, W] or [B, 1, H, W], of tokens [B, L]; nonzero is made anew. A token is unknown
+            if any of its pixels is. Each image may have another number of unknown tokens; one
+            without any is returned as it is.
+        labels: one for each image, or one for all; None is no class.
+        seed: as for `generate`, to which an edit of whole images is equal. Images with equally many
+            unknown tokens are made together, and one seed for the batch goes from one such group to
+            the next.
+        num_iter: iterations, of which an image takes at most one for each unknown token; None takes
+            the model's in proportion to the unknown tokens.
+        grow: how many more tokens round the unknown ones are made anew, which only show inside the
+            mask; None is 1 with a tokenizer, whose tokens see their neighbours' pixels, 0 without.
+        feather: how many pixels inside the mask's edge go over from the original into what is made.
+        part, progress: as for `generate`.
+        settings: steps, cfg and the others of `generate`.
+
+        Raises ArgumentError, a ValueError, before any work.
+        """
+        return edit(
+            self,
+            images,
+            mask,
+            grow,
+            feather,
+            labels,
+            seed=seed,
+            num_iter=num_iter,
+            part=part,
+            progress=progress,
+            settings=settings,
+        )
+
+    def outpaint(
+        self,
+        images: Images,
+        labels: Labels | None = None,
+        *,
+        left: int = 0,
+        right: int = 0,
+        top: int = 0,
+        bottom: int = 0,
+        overlap: int | None = None,
+        seed: Seed = None,
+        num_iter: int | None = None,
+        grow: int | None = None,
+        part: int | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> Tensor:
+        """Images with more on their sides.
+
+        images: [B, C, H, W] of any size; with the sides at least as large as what `generate`
+            returns.
+        left, right, top, bottom: how many pixels to make there; a negative number takes pixels
+            away, so that the content is shifted.
+        overlap: pixels that a window shares with what is known before it; None is about half of
+            what `generate` returns.
+
+        What is wider than the model's images is made in windows of their size, each an `edit`. The
+        other arguments and errors are those of `edit`.
+        """
+        return outpaint(
+            self,
+            images,
+            {"left": left, "right": right, "top": top, "bottom": bottom},
+            overlap,
+            grow,
+            labels,
+            seed=seed,
+            num_iter=num_iter,
+            part=part,
+            progress=progress,
+            settings=settings,
+        )
 
     def _run(
         self,
@@ -141,49 +246,52 @@ class Pipeline:
         settings: Settings,
         progress: Progress | None,
     ) -> Iterator[Tensor]:
-        total = len(parts) * settings.num_iter
+        finished, total = 0, len(parts) * settings.num_iter
+
+        def report(done: int, of: int) -> None:
+            nonlocal finished
+            finished += 1
+            if progress:
+                progress(finished, total)
+
+        for tokens in self.sample(labels, seed, parts, settings, report):
+            yield self.images_of(tokens)
+
+    def sample(
+        self,
+        labels: Tensor,
+        seed: randomness.Seed | Sequence[randomness.Seed],
+        parts: Sequence[range],
+        settings: Settings,
+        progress: Progress,
+        start: Start | None = None,
+    ) -> Iterator[Tensor]:
+        """Tokens [images, L, C] of each part of a batch with labels [B], in turn; of a `start`, the
+        whole batch's."""
         schedule = self.model.schedule(settings.steps)
         random_parts = randomness_of_parts(seed, len(labels), parts, self.model.device)
-        for i, (rows, randomness) in enumerate(zip(parts, random_parts, strict=True)):
-
-            def report(done: int, of: int, finished: int = i) -> None:
-                if progress:
-                    progress(finished * of + done, total)
-
+        for rows, of_part in zip(parts, random_parts, strict=True):
+            part = slice(rows.start, rows.stop)
+            known = None if start is None else start[part]
             with torch.no_grad():
-                part = labels[rows.start : rows.stop]
-                tokens = sample_tokens(self.model, part, randomness, settings, schedule, report)
-                images: Tensor = self.model.module.unpatchify(tokens)
-                if self.tokenizer is not None:
-                    with profiling.range("vae", len(images)):
-                        images = self.tokenizer.decode(images)
-            yield images.clamp(-1, 1) if self.makes_images else images
+                tokens = sample_tokens(
+                    self.model, labels[part], of_part, settings, schedule, progress, known
+                )
+            yield tokens
 
-    def _labels(self, labels: Labels) -> Tensor:
-        most = self.model.module.num_classes - 1
-        listed = _listed(labels)
-        values = listed if isinstance(listed, list) else [listed]
-        if not values:
-            raise ArgumentError("labels", "none given", "at least one is needed")
-        allowed = f"allowed are 0 to {most}, or None"
-        indices = [-1 if v is None else check_whole("labels", v, 0, most, allowed) for v in values]
-        return torch.tensor(indices, dtype=torch.int64, device=self.model.device)
+    @torch.no_grad()
+    def images_of(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, L, C] -> what `generate` returns."""
+        images: Tensor = self.model.module.unpatchify(tokens)
+        if self.tokenizer is not None:
+            with profiling.range("vae", len(images)):
+                images = self.tokenizer.decode(images)
+        return images.clamp(-1, 1) if self.makes_images else images
 
-
-def _listed(given: Any) -> Any:
-    """A list, where one is given in any form; NumPy's and torch's numbers as Python's."""
-    given = given.tolist() if hasattr(given, "tolist") else given
-    return [*given] if isinstance(given, Iterable) and not isinstance(given, str) else given
-
-
-def _seeds(seed: Seed, batch: int) -> int | list[int] | None:
-    listed = _listed(seed)
-    if listed is None:
-        return None
-    allowed = "allowed are whole numbers from 0 to 2^32 - 1"
-    if not isinstance(listed, list):
-        return check_whole("seed", listed, 0, 2**32 - 1, allowed)
-    if len(listed) != batch:
-        given = f"{len(listed)} seeds for {batch} labels"
-        raise ArgumentError("seed", given, "one for each is needed")
-    return [check_whole("seed", value, 0, 2**32 - 1, allowed) for value in listed]
+    @torch.no_grad()
+    def encoded(self, images: Tensor) -> Tensor:
+        """What `generate` returns -> pixels or latents, of which tokens are patches."""
+        if self.tokenizer is None:
+            return images
+        with profiling.range("vae", len(images)):
+            return self.tokenizer.encode(images).to(self.model.device)

@@ -71,6 +71,13 @@ class Generators:
         return cls(np.random.RandomState(seed), cpu, on_device)
 
     @classmethod
+    def of(cls, seed: "Seed", device: torch.device) -> "Generators":
+        """Seeded, the global ones for None, or those that are given."""
+        if isinstance(seed, Generators):
+            return seed
+        return cls.global_ones(device) if seed is None else cls.seeded(seed, device)
+
+    @classmethod
     def global_ones(cls, device: torch.device) -> "Generators":
         """numpy's and torch's own, which the caller may have seeded."""
         cpu = torch.default_generator
@@ -93,6 +100,10 @@ class Generators:
         self.numpy.set_state(state[0])
         self.cpu.set_state(state[1])
         self.device.set_state(state[2])
+
+
+Seed = int | Generators | None
+"""What a stream of random numbers starts from: generators go on from where they are."""
 
 
 class BatchRandomness:
@@ -193,19 +204,19 @@ def _randn(rows: int, channels: int, generator: torch.Generator) -> Tensor:
 
 
 def randomness_of_parts(
-    seed: int | Sequence[int] | None, batch: int, parts: Sequence[range], device: torch.device
+    seed: Seed | Sequence[Seed], batch: int, parts: Sequence[range], device: torch.device
 ) -> Iterator[Randomness]:
     """The randomness of each part of a batch, in turn.
 
-    seed: one for the batch, one for each image, or None for the global generators, which are then
-    left as one generation of the whole batch leaves them.
+    seed: one for the batch, or one for each image. None, for the global generators, and generators
+    are left as one generation of the whole batch leaves them.
     """
     if isinstance(seed, Sequence):
         for rows in parts:
-            streams = [Generators.seeded(seed[image], device) for image in rows]
+            streams = [Generators.of(seed[image], device) for image in rows]
             yield ImageRandomness([BatchRandomness(s, 1, range(1)) for s in streams])
         return
-    generators = Generators.global_ones(device) if seed is None else Generators.seeded(seed, device)
+    generators = Generators.of(seed, device)
     start = generators.state()
     for rows in parts:
         generators.set_state(start)

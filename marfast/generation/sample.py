@@ -7,6 +7,7 @@ from marfast.generation.device import Cuda
 from marfast.generation.graphs import Graphs, key_of
 from marfast.generation.loop import Loop, Progress
 from marfast.generation.randomness import Randomness
+from marfast.generation.start import Start
 from marfast.model.mar import FastMAR, Schedule
 
 
@@ -17,26 +18,27 @@ def sample_tokens(
     settings: Settings,
     schedule: Schedule,
     progress: Progress | None = None,
+    start: Start | None = None,
 ) -> Tensor:
-    """Tokens [B, L, C] of images with the given labels [B] (−1: no class).
+    """Tokens [B, L, C] of images with the given labels [B] (−1: no class); `start` says which are
+    known (None: none).
 
     schedule is the sampler's, `model.schedule(…)`; `settings.steps` is not read. progress(done, of)
     is called after each of the `settings.num_iter` iterations.
     """
     model = model.renewed()
     if (graphs := graphs_of(model)) is not None:
-        key = key_of(model, len(labels), randomness, settings, schedule)
+        key = key_of(model, len(labels), randomness, settings, schedule, start)
 
         def own_loop() -> Loop:
-            return Loop(model, labels, randomness.twin(), settings, schedule)
+            return Loop(model, labels, randomness.twin(), settings, schedule, start)
 
         captured = graphs.at_second_sight(key, own_loop)
-        if (
-            captured
-            and (tokens := captured.run(labels, randomness, settings, progress)) is not None
-        ):
-            return tokens
-    loop = Loop(model, labels, randomness, settings, schedule)
+        if captured:
+            tokens = captured.run(labels, randomness, settings, progress, start)
+            if tokens is not None:
+                return tokens
+    loop = Loop(model, labels, randomness, settings, schedule, start)
     for k in range(settings.num_iter):
         loop.iteration(k)
         if progress:

@@ -331,3 +331,41 @@ def test_a_failed_capture_is_told_once_and_the_plain_loop_goes_on(
         for seed in (1, 2):
             assert torch.equal(pipeline.generate(LABELS, seed=seed), plain(seed=seed))
     assert len(recorder.made) == made
+
+
+def some(count: int, seed: int) -> Tensor:
+    """Masks of three images, so many of whose 16 tokens are unknown."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randperm(16, generator=generator) < count for _ in LABELS])
+
+
+@by_one_backend
+@pytest.mark.parametrize("seed", [4, None])
+def test_edits_of_as_many_tokens_replay_whatever_they_are(
+    pipeline: Pipeline, replays: Callable[[], int], recorder: Recorder, seed: Any
+) -> None:
+    tokens = torch.rand(3, 16, 16) * 2 - 1
+    assert marfast.warmup(pipeline, batch=3, unknown=9, cfg=2.0).graphs == 3 + 3  # of the model's 5
+    for i, (mask, labels) in enumerate([(some(9, 1), LABELS), (some(9, 2), [0, None, 1])]):
+        made = []
+        for model in (pipeline, tiny_pipeline()):
+            torch.manual_seed(1)
+            np.random.seed(1)
+            _GLOBAL.manual_seed(2)
+            made.append(model.edit(tokens + i, mask, labels, seed=seed, cfg=2.0))
+        assert torch.equal(*made)
+        assert replays() == 6 * (i + 1)
+    assert len(recorder.made) == 6, "captured once"
+
+
+@by_one_backend
+def test_an_edit_of_all_tokens_replays_a_generations_graphs_and_others_dont(
+    pipeline: Pipeline, replays: Callable[[], int]
+) -> None:
+    marfast.warmup(pipeline, batch=3)
+    tokens = torch.zeros(3, 16, 16)
+    expected = tiny_pipeline().edit(tokens, some(16, 0), LABELS, seed=3)
+    assert torch.equal(pipeline.edit(tokens, some(16, 0), LABELS, seed=3), expected)
+    assert replays() == 10
+    pipeline.edit(tokens, some(15, 0), LABELS, seed=3, num_iter=5)
+    assert replays() == 10
