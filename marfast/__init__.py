@@ -12,6 +12,7 @@ from marfast._version import __version__
 if TYPE_CHECKING:
     from marfast import ops, reference
     from marfast.drop_in import accelerate, findings, restore
+    from marfast.drop_in.edit import edit
     from marfast.drop_in.warmup import refresh, warmup
     from marfast.generation.load import load
     from marfast.ops.choice import backend
@@ -21,6 +22,7 @@ __all__ = [
     "__version__",
     "accelerate",
     "backend",
+    "edit",
     "findings",
     "load",
     "ops",

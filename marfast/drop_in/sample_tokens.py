@@ -17,6 +17,7 @@ from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
+from marfast.generation.start import Start
 from marfast.model.mar import FastMAR, Kept
 from marfast.model.own import methods_set_on
 from marfast.model.packing import in_float32
@@ -131,17 +132,29 @@ class FastSampleTokens(FastMethod):
         progress: bool = False,
     ) -> Tensor:
         """By the package's loop."""
-        model = self.model(module)
         settings = self.settings(module, num_iter, cfg, cfg_schedule, temperature)
         if labels is None:
-            labels = torch.full((bsz,), -1, device=model.device)
+            labels = torch.full((bsz,), -1, device=module.mask_token.device)
         else:  # −1 is no label that the module takes
             labels = labels - (labels < 0).to(labels.dtype)
-        randomness = OwnOrders(module, bsz)
-        with self.backend_in_force(), _bar(num_iter) if progress else nullcontext() as report:
-            tokens = sample_tokens(model, labels, randomness, settings, model.schedule(), report)
-        images: Tensor = module.unpatchify(tokens)
+        with bar(num_iter) if progress else nullcontext() as report:
+            images: Tensor = module.unpatchify(self.tokens(module, labels, settings, report))
         return images
+
+    def tokens(
+        self,
+        module: Any,
+        labels: Tensor,
+        settings: Settings,
+        report: Progress | None = None,
+        start: Start | None = None,
+    ) -> Tensor:
+        """Tokens [B, L, C] for labels [B] (−1: no class), drawn as the module does."""
+        model, randomness = self.model(module), OwnOrders(module, len(labels))
+        with self.backend_in_force():
+            return sample_tokens(
+                model, labels, randomness, settings, model.schedule(), report, start
+            )
 
     def settings(
         self,
@@ -246,7 +259,7 @@ def _lacking(module: nn.Module, kind: type[Any], paths: tuple[str, ...]) -> list
 
 
 @contextmanager
-def _bar(total: int) -> Iterator[Progress]:
+def bar(total: int) -> Iterator[Progress]:
     """The original's progress bar."""
     from tqdm.auto import tqdm
 
