@@ -1,9 +1,23 @@
 """Options that several commands have."""
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 import typer
 
+
+def setting(what: str, **more: Any) -> Any:
+    return typer.Option(help=f"{what} [default: the model's]", **more)
+
+
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="An embedded model's name, a .safetensors, a .pth as LTH14/mar saves it, or a "
+        "folder with model.safetensors and config.json.",
+    ),
+]
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -16,4 +30,48 @@ Weights = Annotated[
     Literal["model_ema", "model"] | None,
     typer.Option(help="The entry of a .pth to take. [default: model_ema, if there]"),
 ]
+Vae = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="The tokenizer of a model of latents: kl16.ckpt, or a .safetensors or .pth with "
+        "its keys.",
+    ),
+]
+Dtype = Annotated[
+    Literal["bfloat16", "float16"] | None,
+    typer.Option(help="Compute products in half precision. [default: float32]"),
+]
+Steps = Annotated[str | None, setting("Denoising steps, or a respacing as ddim50.", metavar="N")]
+Cfg = Annotated[float | None, setting("Guidance scale; 1 is none.", metavar="X")]
+CfgSchedule = Annotated[
+    Literal["linear", "constant"] | None, setting("Guidance over the iterations.")
+]
+Temperature = Annotated[float | None, setting("Scale of the noise.", metavar="X")]
+Seed = Annotated[
+    int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of the whole run.")
+]
+Part = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Images to compute at a time. [default: by memory]"),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, max=1024, metavar="N", help="CPU threads. [default: PyTorch's]"),
+]
+Scale = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Side of a pixel in the file. [default: 1; more in a grid of small images]",
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the options and files, and stop.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def steps_of(given: str | None) -> int | str | None:
+    """A count, or a respacing."""
+    return int(given) if given and re.fullmatch("[0-9]{1,9}", given) else given

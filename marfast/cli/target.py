@@ -19,6 +19,11 @@ class Target:
     path: Path
     is_folder: bool
 
+    @property
+    def folder(self) -> Path:
+        """Where files will be."""
+        return self.path if self.is_folder else self.path.parent
+
 
 def check_target(out: str) -> Target:
     """A folder if it ends in a separator, is one, or has no suffix; else a file."""
