@@ -36,6 +36,7 @@ __all__ = [
 _HOMES = {
     "accelerate": "drop_in",
     "backend": "ops.choice",
+    "edit": "drop_in.edit",
     "findings": "drop_in",
     "load": "generation.load",
     "refresh": "drop_in.warmup",

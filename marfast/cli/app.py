@@ -16,6 +16,7 @@ from marfast._version import __version__
 from marfast.cli.bench import bench
 from marfast.cli.console import echo, escape_what_streams_lack, printable
 from marfast.cli.convert import convert
+from marfast.cli.edit import edit
 from marfast.cli.errors import one_line
 from marfast.cli.generate import generate
 from marfast.cli.info import info
@@ -80,6 +81,12 @@ app.command(
     "  marfast generate --model latents.pth --preset latents.json --vae kl16.ckpt --labels 3 "
     "--out 3.png"
 )(generate)
+app.command(
+    epilog="Examples:\n\n\b\n"
+    "  marfast edit --image boot.png --box 0,0,28,14 --label sneaker --count 8 --out shoes.png\n"
+    "  marfast edit --image shirt.png --mask sleeve.png --label t-shirt --out edited.png\n"
+    "  marfast edit --image bag.png --outpaint left=8,right=8 --label bag --out wide.png"
+)(edit)
 app.command(
     epilog="Examples:\n\n\b\n"
     "  marfast convert mine.pth mine/ --preset mine.json\n"

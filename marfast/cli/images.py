@@ -40,14 +40,15 @@ def grid_side(images: int, side: int) -> int:
 
 
 def make_grid(images: Sequence[Pixels], columns: int) -> Pixels:
-    """A sheet of images [S, S, C], row by row from the top left."""
-    side, _, channels = images[0].shape
+    """A sheet of images [H, W, C], row by row from the top left."""
+    height, width, channels = images[0].shape
     rows = -(-len(images) // columns)
-    shape = (grid_side(rows, side), grid_side(columns, side), channels)
+    shape = (grid_side(rows, height), grid_side(columns, width), channels)
     sheet = np.full(shape, BETWEEN, np.uint8)
     for i, image in enumerate(images):
-        top, left = (grid_side(place, side) for place in divmod(i, columns))
-        sheet[top : top + side, left : left + side] = image
+        row, column = divmod(i, columns)
+        top, left = grid_side(row, height), grid_side(column, width)
+        sheet[top : top + height, left : left + width] = image
     return sheet
 
 

@@ -1,4 +1,4 @@
-"""What `--labels` means."""
+"""What `--labels` means, and `--label`."""
 
 import re
 from collections.abc import Sequence
@@ -12,7 +12,9 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s_-]+", "-", name.strip().lower())
 
 
-def parse_labels(text: str, count: int, classes: Sequence[str]) -> list[int | None]:
+def parse_labels(
+    text: str, count: int, classes: Sequence[str], option: str = "--labels"
+) -> list[int | None]:
     """Class indices from a list such as "3", "0-9", "sneaker", "0,3,bag" or "none" (None).
 
     Names are those of `classes`, whatever the case, and whether words are parted by spaces, hyphens
@@ -30,7 +32,7 @@ def parse_labels(text: str, count: int, classes: Sequence[str]) -> list[int | No
         elif ends and int(ends[1]) <= int(ends[2] or ends[1]) < count:
             labels.extend(range(int(ends[1]), int(ends[2] or ends[1]) + 1))
         else:
-            raise bad("--labels", f"{item!r}; allowed are {_allowed(count, classes)}")
+            raise bad(option, f"{item!r}; allowed are {_allowed(count, classes)}")
     return labels
 
 

@@ -84,6 +84,26 @@ class Grid:
         return "nothing was written"
 
 
+@dataclass
+class Single:
+    """One file of one image."""
+
+    path: Path
+    scale: int
+    force: bool
+    images: list[Pixels] = field(default_factory=list)
+
+    def add(self, images: Tensor) -> None:
+        self.images.extend(to_pixels(images))
+
+    def finish(self) -> None:
+        [image] = self.images
+        write_image(enlarge(image, self.scale), self.path, force=self.force)
+
+    def describe(self) -> str:
+        return "nothing was written"
+
+
 def make_folder(
     path: Path, names: Sequence[str], side: int, scale: int | None, force: bool, resume: bool
 ) -> Folder:
@@ -104,9 +124,44 @@ def make_grid_file(
     images = labels * per_label
     rows_of_labels = labels > 1 and per_label > 1
     columns = per_label if rows_of_labels else math.ceil(math.sqrt(images))
-    longest = grid_side(max(columns, math.ceil(images / columns)), side)
+    return _make_grid_of(path, images, columns, (side, side), scale, force)
+
+
+def make_variants(
+    path: Path,
+    first: Sequence[Tensor],
+    variants: int,
+    size: tuple[int, int],
+    scale: int | None,
+    force: bool,
+) -> Grid:
+    """Near-square, of what comes first [1, C, H, W] each, and so many variants of that size."""
+    images = len(first) + variants
+    columns = math.ceil(math.sqrt(images))
+    grid = _make_grid_of(path, images, columns, size, scale, force)
+    for image in first:
+        grid.add(image)
+    return grid
+
+
+def make_single(path: Path, size: tuple[int, int], scale: int | None, force: bool) -> Single:
+    scale = scale or 1
+    _check_side(max(size), scale)
+    return Single(path, scale, force)
+
+
+def _make_grid_of(
+    path: Path,
+    images: int,
+    columns: int,
+    size: tuple[int, int],
+    scale: int | None,
+    force: bool,
+) -> Grid:
+    rows = math.ceil(images / columns)
+    longest = max(grid_side(rows, size[0]), grid_side(columns, size[1]))
     if scale is None:
-        scale = max(1, min(VIEWABLE // side, LONGEST_SIDE // longest))
+        scale = max(1, min(VIEWABLE // max(size), LONGEST_SIDE // longest))
     _check_side(longest, scale)
     return Grid(path, columns, scale, force)
 

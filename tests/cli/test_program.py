@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from typer import core
 
@@ -39,7 +40,7 @@ EXAMPLES = [line for command in ([], *([c] for c in COMMANDS)) for line in examp
 
 
 def test_every_help_has_an_example() -> None:
-    assert sorted(COMMANDS) == ["bench", "convert", "generate", "info", "profile", "verify"]
+    assert sorted(COMMANDS) == ["bench", "convert", "edit", "generate", "info", "profile", "verify"]
     for command in COMMANDS:
         assert any(line[0] == command for line in examples(command))
     assert examples()
@@ -55,9 +56,12 @@ def test_examples_work(line: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     torch.save({"model": tiny_autoencoder().state_dict()}, "kl16.ckpt")
     monkeypatch.setattr(verifying, "verify", lambda *_, **__: Report())
     monkeypatch.setattr(measuring, "measured", lambda *_: iter(()))
-    result = invoke(*line, *(("--num-iter=1", "--steps=2") if line[0] == "generate" else ()))
+    for picture in ("boot", "shirt", "sleeve", "bag"):
+        Image.new("L", (28, 28), 255).save(f"{picture}.png")
+    makes_images = line[0] in ("generate", "edit")
+    result = invoke(*line, *(("--num-iter=1", "--steps=2") if makes_images else ()))
     assert result.exit_code == 0, result.output
-    if line[0] == "generate":
+    if makes_images:
         assert Path(line[line.index("--out") + 1]).exists()
 
 
@@ -84,6 +88,8 @@ WITHOUT_TORCH = [
     ("generate", "--labels=3", "--out=x.gif"),
     ("generate", "--labels=3", "--out=x.png", "--resume"),
     ("generate", "--labels=3", "--out=x.png", "--seed=-1"),
+    ("edit", "--image=x.png", "--out=y.png"),
+    ("edit", "--image=x.png", "--box=0,0,4,4", "--out=y.gif"),
     ("bench", "head-x"),
     ("bench", "head-b", "--rows=0"),
     ("bench", "head-b", "--out=/proc/x.json"),
