@@ -22,7 +22,7 @@ from tests.generation.test_generate import global_state, seed_all
 from tests.models import LATENT, tiny_autoencoder, tiny_pipeline, tiny_weights
 
 LABELS = [3, 1, None]
-BACKENDS = ["reference", "auto", *(["cpu"] if cpu.is_built()[0] else [])]
+BACKENDS = ["reference", "torch", "auto", *(["cpu"] if cpu.is_built()[0] else [])]
 
 
 @pytest.fixture(params=BACKENDS)
