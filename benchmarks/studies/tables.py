@@ -1,5 +1,5 @@
-"""The figures of README, docs/performance.md and docs/quality.md, from the raw results: nobody
-types one.
+"""The figures of README and docs/performance.md, quality.md and editing.md, from the raw results:
+nobody types one.
 
 python -m benchmarks.studies.tables            # rewrites what stands between the markers
 python -m benchmarks.studies.tables --check    # exit status 1 if that would change anything
@@ -210,6 +210,38 @@ def quality() -> str:
     return "\n".join(lines) + "\n"
 
 
+def editing() -> str:
+    """Edits of test images to another class, and what an edit of a quarter costs."""
+    worth, cost = read("editing-accuracy"), read("editing-time")
+    assert worth is not None
+    assert cost is not None
+    lines = [
+        "| lower half made anew, guidance's ramp over | count | seen as asked | of a kind | "
+        "seen as before | Fréchet distance |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in worth["rows"]:
+        shares = [row[name] for name in ("accuracy", "accuracy_of_a_kind", "seen_as_before")]
+        cells = [row["ramp"], f"{row['n']:,}", *(f"{100 * share:.1f} %" for share in shares)]
+        lines.append(f"| {' | '.join(cells)} | {row['frechet_distance']:.1f} |")
+    beside = read("quality-against-original")
+    assert beside is not None
+    generated = beside["rows"][-1]
+    cells = ["a generation", f"{generated['n']:,}", f"{100 * generated['accuracy']:.1f} %", "", ""]
+    lines.append(f"| {' | '.join(cells)} | {generated['frechet_distance']:.1f} |")
+    lines += [
+        "",
+        "| model | batch | tokens made anew | share | time of an edit against a generation |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in cost["rows"]:
+        share = 100 * row["unknown"] / row["tokens"]
+        tokens = f"{row['unknown']} of {row['tokens']}"
+        cells = [row["model"], str(row["batch"]), tokens, f"{share:.0f} %"]
+        lines.append(f"| {' | '.join(cells)} | {100 * row['ratio']:.0f} % |")
+    return "\n".join(lines) + "\n"
+
+
 Table = Callable[[str, dict[str, Any]], Iterator[str]]
 SPEED: tuple[tuple[str, Table], ...] = (
     ("head", heads),
@@ -267,8 +299,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "roofline": lambda: "\n".join((pictures("roofline"), tables((("roofline", kernels),)))),
     "device_work": device_work,
     "quality": quality,
+    "editing": editing,
 }
-PAGE_NAMES = ("performance", "quality", "gpu_without_a_gpu")
+PAGE_NAMES = ("performance", "quality", "editing", "gpu_without_a_gpu")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGE_NAMES))
 
 
