@@ -14,12 +14,12 @@ PACKAGE = Path(marfast.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("bench", "drop_in", "training", "verifying"),
+    ("bench", "drop_in", "evaluation", "training", "verifying"),
     ("generation",),
     ("model",),
     ("checkpoints",),
     ("ops", "startup"),
-    ("_cpu", "reference", "_version", "profiling", "errors", "files", "hardware"),
+    ("_cpu", "reference", "_version", "profiling", "errors", "files", "hardware", "pixels"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 

@@ -1,32 +1,21 @@
-"""Image files: pixels from tensors, grids, and files that are whole or not there."""
+"""Image files: grids, and files that are whole or not there."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
-from torch import Tensor
 
 from marfast.cli.target import FORMATS
 from marfast.files import replacing
-
-Pixels = npt.NDArray[np.uint8]
+from marfast.pixels import Pixels
 
 LONGEST_SIDE = 16383  # pixels: WebP's limit, the least of the three
 CHANNELS = (1, 3)  # grey and RGB
 BETWEEN = 255  # white, between the images of a grid
 
 _OPTIONS: dict[str, dict[str, Any]] = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}
-
-
-def to_pixels(images: Tensor) -> Pixels:
-    """[B, C, H, W] in [−1, 1] -> [B, H, W, C], rounded to nearest."""
-    exact = images.permute(0, 2, 3, 1).double()  # in float32 the sum can round to a half
-    scaled = exact.add(1).mul(127.5).round().clamp(0, 255)
-    pixels: Pixels = scaled.byte().cpu().numpy()
-    return pixels
 
 
 def enlarge(pixels: Pixels, scale: int) -> Pixels:

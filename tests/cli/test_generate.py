@@ -16,8 +16,9 @@ from safetensors.torch import save_file
 
 import marfast
 from marfast.checkpoints import Preset, Settings
-from marfast.cli import images, output
+from marfast.cli import output
 from marfast.generation import Pipeline
+from marfast.pixels import to_pixels
 from tests.cli.program import files, generate, invoke, start
 from tests.limits import HANG
 from tests.models import LATENT, tiny_autoencoder, tiny_weights
@@ -78,7 +79,7 @@ def test_a_tokenizer_makes_images_in_colour() -> None:
     assert generate("--labels=3,none", "--seed=5", "--out=sheet.png", *given).exit_code == 0
     assert generate("--labels=3,none", "--seed=5", "--out=single/", *given).exit_code == 0
     model = marfast.load("latent.safetensors", preset, vae="vae.ckpt")
-    made = images.to_pixels(model.generate([3, None], seed=5))
+    made = to_pixels(model.generate([3, None], seed=5))
     assert made.shape == (2, 8, 8, 3)
     singles = [read(path) for path in sorted(Path("single").iterdir())]
     assert np.array_equal(np.stack(singles), made)
