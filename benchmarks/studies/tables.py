@@ -189,7 +189,7 @@ def device_work() -> str:
 
 def quality() -> str:
     """Fashion-MNIST by the classifier: the original's images, ours, real ones."""
-    from benchmarks.studies.quality.measure import real_accuracy, real_frechet_distance
+    from marfast.evaluation.real_images import real_images
 
     beside, study = read("quality-against-original"), read("quality-fashion-mnist")
     assert beside is not None
@@ -204,9 +204,9 @@ def quality() -> str:
         lines.append(
             f"| {measured['what']} | {measured['n']:,} | {100 * accuracy:.1f} % | {distance:.2f} |"
         )
-    lines.append(f"| real test images | 10,000 | {100 * real_accuracy():.1f} % | |")
+    lines.append(f"| real test images | 10,000 | {100 * real_images().accuracy:.1f} % | |")
     for n in (1_000, most):
-        lines.append(f"| real training images | {n:,} | | {real_frechet_distance(n):.2f} |")
+        lines.append(f"| real training images | {n:,} | | {real_images().distance(n):.2f} |")
     return "\n".join(lines) + "\n"
 
 

@@ -16,11 +16,14 @@ from marfast._version import __version__
 from marfast.cli.bench import bench
 from marfast.cli.console import echo, escape_what_streams_lack, printable
 from marfast.cli.convert import convert
+from marfast.cli.curve import curve
 from marfast.cli.edit import edit
 from marfast.cli.errors import one_line
+from marfast.cli.evaluate import evaluate
 from marfast.cli.generate import generate
 from marfast.cli.info import info
 from marfast.cli.profile import profile
+from marfast.cli.sample import sample
 from marfast.cli.verify import verify
 
 
@@ -87,6 +90,22 @@ app.command(
     "  marfast edit --image shirt.png --mask sleeve.png --label t-shirt --out edited.png\n"
     "  marfast edit --image bag.png --outpaint left=8,right=8 --label bag --out wide.png"
 )(edit)
+app.command(
+    epilog="Examples:\n\n\b\n"
+    "  marfast sample --count 50000 --out images/\n"
+    "  torchrun --nproc-per-node 8 -m marfast sample --model mar-l.pth --vae kl16.ckpt "
+    "--protocol mar --device cuda --out mar-l/"
+)(sample)
+app.command(
+    epilog="Examples:\n\n\b\n"
+    "  marfast evaluate images/\n"
+    "  marfast evaluate --model fashion-mnist --count 10000 --set num_iter=8\n"
+    "  marfast evaluate mar-l/ --protocol mar --statistics adm_in256_stats.npz "
+    "--inception weights-inception-2015-12-05-6726825d.pth"
+)(evaluate)
+app.command(
+    epilog="Example:\n\n\b\n  marfast curve --model fashion-mnist --out curve.json --plot curve.png"
+)(curve)
 app.command(
     epilog="Examples:\n\n\b\n"
     "  marfast convert mine.pth mine/ --preset mine.json\n"

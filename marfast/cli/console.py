@@ -45,9 +45,9 @@ def escape_what_streams_lack() -> None:
 
 
 @contextmanager
-def progress_bar(what: str) -> Iterator[Report]:
+def progress_bar(what: str, *, shown: bool = True) -> Iterator[Report]:
     """A bar on a terminal, nothing elsewhere. `report(what, done, total)` moves it."""
-    if sys.stderr is None or not sys.stderr.isatty():
+    if not shown or sys.stderr is None or not sys.stderr.isatty():
         yield lambda what, done, total: None
         return
     from rich import progress

@@ -69,6 +69,46 @@ Scale = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check the options and files, and stop.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="cpu, cuda:N, or cuda: the one of this process's local rank.",
+    ),
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="A sampling setting, such as num_iter=64, steps=50 or cfg=3; repeatable. "
+        "[default: the model's]",
+    ),
+]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="fashion-mnist; inception; mar: the paper's count and settings of B, L and H, by "
+        "Inception; mar-unguided.",
+    ),
+]
+Inception = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="torch-fidelity's weights of Inception."),
+]
+Statistics = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Of real images: an .npz with mu and sigma."),
+]
+Shard = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Images of a shard, which an interruption loses. [default: a tenth, up to 1000]",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -24,10 +24,11 @@ from rich.table import Table
 import marfast
 from benchmarks.studies import RESULTS
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
-from benchmarks.studies.quality.measure import evaluate_images, real_accuracy, real_frechet_distance
+from benchmarks.studies.quality.measure import evaluate_images
 from marfast.bench.results import write_rows
 from marfast.checkpoints import get_preset
 from marfast.checkpoints.read import read_weights
+from marfast.evaluation.real_images import real_images
 from marfast.verifying.case import Case, Implementation, Result, seed_all
 from marfast.verifying.original import (
     RunningOriginal,
@@ -125,7 +126,10 @@ def main() -> None:
         })  # fmt: skip
         console.print(f"{what}: {seconds:.0f} s")
 
-    real = {"accuracy": real_accuracy(), "frechet_distance": real_frechet_distance(chosen.images)}
+    real = {
+        "accuracy": real_images().accuracy,
+        "frechet_distance": real_images().distance(chosen.images),
+    }
     write_rows(
         chosen.out,
         rows,

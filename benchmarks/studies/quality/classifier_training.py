@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from benchmarks.studies.quality.classifier import Classifier
+from marfast.evaluation.classifier import Classifier
 
 SHIFT = 2  # largest shift of the augmentation, in pixels
 

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmarks.studies.quality.classifier import ASSETS, Classifier
 from benchmarks.studies.quality.classifier_training import train_classifier
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
-from benchmarks.studies.quality.frechet import fit_gaussian, frechet_distance
+from marfast.evaluation.classifier import ASSETS, Classifier
+from marfast.evaluation.frechet import fit_gaussian, frechet_distance
+from marfast.evaluation.sums import MANIFOLD
 
 COUNTS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 60_000)
 MOST_SUBSETS = 20
@@ -35,7 +36,7 @@ The classifier by which marfast measures generated Fashion-MNIST images.
 | --- | --- |
 {classes}
 
-`statistics.safetensors` holds mean and covariance (float64) of the features of the 10,000 test and the 60,000 training images, the accuracies above, and the mean Fréchet distance of n training images, equally many of each class, to the test images:
+`statistics.safetensors` holds mean and covariance (float64) of the features of the 10,000 test and the 60,000 training images, the features of 500 test images of each class (float16, for precision and recall), the accuracies above, and the mean Fréchet distance of n training images, equally many of each class, to the test images:
 
 | n | Fréchet distance to the test images |
 | --- | --- |
@@ -74,7 +75,7 @@ def main() -> None:
 
 
 def real_statistics(classifier, train, test) -> dict[str, torch.Tensor]:
-    """The tensors that RealImages describes."""
+    """The tensors that `marfast.evaluation.real_images` describes."""
     train_features = classifier.judge(to_model_range(train.images)).features
     logits, test_features = classifier.judge(to_model_range(test.images))
     test_gaussian, train_gaussian = fit_gaussian(test_features), fit_gaussian(train_features)
@@ -89,6 +90,7 @@ def real_statistics(classifier, train, test) -> dict[str, torch.Tensor]:
         for n in COUNTS
     ]
     return {
+        "test_features": test_features[_first_of_each_class(test.labels)].half(),
         "test_mean": test_gaussian.mean,
         "test_covariance": test_gaussian.covariance,
         "train_mean": train_gaussian.mean,
@@ -100,6 +102,13 @@ def real_statistics(classifier, train, test) -> dict[str, torch.Tensor]:
         "counts": torch.tensor(COUNTS),
         "distances": torch.tensor(distances, dtype=torch.float64),
     }
+
+
+def _first_of_each_class(labels: np.ndarray) -> np.ndarray:
+    """The rows of `MANIFOLD` images, in the order of the data set."""
+    share = MANIFOLD // len(CLASS_NAMES)
+    rows = [np.flatnonzero(labels == label)[:share] for label in range(len(CLASS_NAMES))]
+    return np.sort(np.concatenate(rows))
 
 
 def balanced_subsets(labels: np.ndarray, n: int) -> list[np.ndarray]:

@@ -6,21 +6,19 @@ classifier, so measuring needs no data set.
 
 The Fréchet distance is biased: the fewer images, the larger, by about a constant over their
 number. Compare only figures from equal numbers of images, and read each beside what that many
-real images get (`real_frechet_distance`): training images, beside the same test images.
+real images get (`RealImages.distance`): training images, beside the same test images.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-import numpy as np
 import torch
-from safetensors.torch import load_file
 
-from benchmarks.studies.quality.classifier import ASSETS, Classifier, load_classifier
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
-from benchmarks.studies.quality.frechet import Gaussian, fit_gaussian, frechet_distance
+from marfast.evaluation.classifier import Classifier, load_classifier
+from marfast.evaluation.frechet import fit_gaussian, frechet_distance
+from marfast.evaluation.real_images import real_images
 
 
 @dataclass(frozen=True)
@@ -35,23 +33,6 @@ class Quality:
     per_class_accuracy: dict[str, float]
     frechet_distance: float
     n: int
-
-
-@dataclass(frozen=True)
-class RealImages:
-    """What is stored about real images.
-
-    ``test`` and ``train``: the features of the 10,000 test and the 60,000 training images.
-    ``test_accuracy`` [10]: the classifier's accuracy on the test images of each class.
-    ``counts`` [K], ascending, and ``distances`` [K]: mean Fréchet distance of that many training
-    images, equally many of each class, to the test images.
-    """
-
-    test: Gaussian
-    train: Gaussian
-    test_accuracy: torch.Tensor
-    counts: torch.Tensor
-    distances: torch.Tensor
 
 
 def evaluate_images(images: torch.Tensor, labels: Sequence[int] | torch.Tensor) -> Quality:
@@ -75,36 +56,6 @@ def evaluate_images(images: torch.Tensor, labels: Sequence[int] | torch.Tensor) 
         },
         frechet_distance=frechet_distance(fit_gaussian(features), real_images().test),
         n=len(images),
-    )
-
-
-def real_frechet_distance(n: int) -> float:
-    """The Fréchet distance that n real images get, from 100 to 60,000: what to compare with.
-
-    Measured at some counts, between them interpolated in 1/n, which the bias follows.
-    """
-    real = real_images()
-    counts = real.counts.numpy()
-    if not counts[0] <= n <= counts[-1]:
-        raise ValueError(f"n is {n}; real images were measured from {counts[0]} to {counts[-1]}")
-    return float(np.interp(-1 / n, -1 / counts, real.distances.numpy()))
-
-
-def real_accuracy() -> float:
-    """The classifier's accuracy on the 10,000 test images, a share from 0 to 1."""
-    return float(real_images().test_accuracy.mean())
-
-
-@cache
-def real_images(file: Path = ASSETS / "statistics.safetensors") -> RealImages:
-    """The stored statistics of the real images, float64."""
-    stored = load_file(file)
-    return RealImages(
-        test=Gaussian(stored["test_mean"], stored["test_covariance"]),
-        train=Gaussian(stored["train_mean"], stored["train_covariance"]),
-        test_accuracy=stored["test_accuracy"],
-        counts=stored["counts"],
-        distances=stored["distances"],
     )
 
 

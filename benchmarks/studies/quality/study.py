@@ -25,8 +25,9 @@ from rich.table import Table
 import marfast
 from benchmarks.studies import RESULTS
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
-from benchmarks.studies.quality.measure import evaluate_images, real_accuracy, real_frechet_distance
+from benchmarks.studies.quality.measure import evaluate_images
 from marfast.bench.results import read_rows, write_rows
+from marfast.evaluation.real_images import real_images
 
 BLOCK = 500  # images generated at a time
 
@@ -96,7 +97,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
             *(str(row[name]) for name in GRID),
             f"{row['accuracy']:.1%}",
             f"{row['frechet_distance']:.3f}",
-            f"{real_frechet_distance(row['n']):.3f}",
+            f"{real_images().distance(row['n']):.3f}",
             f"{row['cpu_seconds_per_image']:.3f}",
         )
     return result
@@ -136,13 +137,15 @@ def main() -> None:
         row = measure(model, settings, chosen.images, chosen.seed)
         rows.append(row)
         done.add(key(row))
-        write_rows(chosen.out, rows, force=True, model=chosen.model, test_accuracy=real_accuracy())
+        write_rows(
+            chosen.out, rows, force=True, model=chosen.model, test_accuracy=real_images().accuracy
+        )
         console.print(
             f"{settings}: accuracy {row['accuracy']:.1%}, Fréchet {row['frechet_distance']:.3f}, "
             f"{row['cpu_seconds_per_image']:.3f} CPU s/image"
         )
     console.print(table(rows))
-    console.print(f"Real test images: accuracy {real_accuracy():.1%}")
+    console.print(f"Real test images: accuracy {real_images().accuracy:.1%}")
 
 
 if __name__ == "__main__":

@@ -5,15 +5,11 @@ import math
 import pytest
 import torch
 
-from benchmarks.studies.quality.classifier import load_classifier
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
-from benchmarks.studies.quality.frechet import frechet_distance
-from benchmarks.studies.quality.measure import (
-    evaluate_images,
-    real_accuracy,
-    real_frechet_distance,
-    real_images,
-)
+from benchmarks.studies.quality.measure import evaluate_images
+from marfast.evaluation.classifier import load_classifier
+from marfast.evaluation.frechet import frechet_distance
+from marfast.evaluation.real_images import real_images
 
 LEAST_ACCURACY = 0.925  # of the classifier on the real test images
 
@@ -39,7 +35,7 @@ def test_stored_statistics_are_covariances():
         torch.testing.assert_close(covariance, covariance.T)
         assert torch.linalg.eigvalsh(covariance).min() > -1e-10
     assert real.test_accuracy.shape == (10,)
-    assert real_accuracy() >= LEAST_ACCURACY
+    assert real_images().accuracy >= LEAST_ACCURACY
 
 
 def test_recorded_distance_is_that_of_the_stored_statistics():
@@ -52,15 +48,15 @@ def test_recorded_distance_is_that_of_the_stored_statistics():
 def test_real_images_distance_falls_with_their_number():
     real = real_images()
     for n, distance in zip(real.counts.tolist(), real.distances.tolist(), strict=True):
-        assert real_frechet_distance(n) == pytest.approx(distance)
-    falling = [real_frechet_distance(n) for n in (100, 150, 300, 1_000, 3_000, 10_000)]
+        assert real_images().distance(n) == pytest.approx(distance)
+    falling = [real_images().distance(n) for n in (100, 150, 300, 1_000, 3_000, 10_000)]
     assert falling == sorted(falling, reverse=True)
 
 
 @pytest.mark.parametrize("n", [0, 99, 60_001])
 def test_real_images_distance_is_known_in_a_range(n):
     with pytest.raises(ValueError, match="100 to 60000"):
-        real_frechet_distance(n)
+        real_images().distance(n)
 
 
 def test_noise_is_neither_recognised_nor_near():
@@ -68,7 +64,7 @@ def test_noise_is_neither_recognised_nor_near():
     quality = evaluate_images(noise(n), [i % 10 for i in range(n)])
     assert quality.n == n
     assert quality.accuracy < 0.2
-    assert quality.frechet_distance > 10 * real_frechet_distance(n)
+    assert quality.frechet_distance > 10 * real_images().distance(n)
     assert list(quality.per_class_accuracy) == list(CLASS_NAMES)
     mean = sum(quality.per_class_accuracy.values()) / 10
     assert mean == pytest.approx(quality.accuracy)
@@ -110,7 +106,7 @@ def test_judging_does_not_depend_on_the_batch():
 def test_real_test_images_give_the_recorded_figures():
     images, labels = dataset("test")
     quality = evaluate_images(images, labels)
-    assert quality.accuracy == pytest.approx(real_accuracy(), abs=5e-4)
+    assert quality.accuracy == pytest.approx(real_images().accuracy, abs=5e-4)
     assert quality.frechet_distance < 1e-6
     recorded = dict(zip(CLASS_NAMES, real_images().test_accuracy.tolist(), strict=True))
     assert quality.per_class_accuracy == pytest.approx(recorded, abs=5e-3)
@@ -120,4 +116,4 @@ def test_real_training_images_are_as_near_as_recorded():
     images, labels = dataset("train")
     rows = torch.cat([torch.nonzero(labels == label)[:100, 0] for label in range(10)])
     quality = evaluate_images(images[rows], labels[rows])
-    assert quality.frechet_distance == pytest.approx(real_frechet_distance(1_000), rel=0.2)
+    assert quality.frechet_distance == pytest.approx(real_images().distance(1_000), rel=0.2)

@@ -4,6 +4,7 @@ Three 3×3 convolutions with batch normalisation and pooling, 32–64–128 chan
 pixels, a linear layer to the 128 features (after ReLU), and one to the classes: 242,000 parameters.
 """
 
+from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, IMAGE_SIZE
-
+CLASSES = 10
+IMAGE_SIZE = 28
 FEATURES = 128
-ASSETS = Path(__file__).parent / "fashion-mnist-classifier"
+ASSETS = Path(str(resources.files("marfast") / "assets")) / "fashion-mnist-classifier"
 
 
 class Judgement(NamedTuple):
@@ -31,13 +32,13 @@ class Classifier(nn.Module):
         super().__init__()
         self.blocks = nn.Sequential(*_block(1, 32), *_block(32, 64), *_block(64, 128))
         self.features = nn.Linear(128 * 3 * 3, FEATURES)
-        self.classes = nn.Linear(FEATURES, len(CLASS_NAMES))
+        self.classes = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, images: torch.Tensor) -> Judgement:
         features = self.features(self.blocks(images).flatten(1)).relu()
         return Judgement(self.classes(features), features)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def judge(self, images: torch.Tensor, batch: int = 500) -> Judgement:
         """Logits and features of images [N, 1, 28, 28] in [-1, 1], ``batch`` at a time.
 

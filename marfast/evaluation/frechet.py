@@ -3,8 +3,9 @@
 d² = |μ₁ - μ₂|² + tr Σ₁ + tr Σ₂ - 2 tr (Σ₁^½ Σ₂ Σ₁^½)^½   (Dowson and Landau 1982)
 
 The last trace is the sum of the singular values of Σ₁^½ Σ₂^½, with each root from a symmetric
-eigen-decomposition. That never takes the square root of a rounding error, so singular covariances
-(fewer images than features, features that are always 0) lose no accuracy. All in float64.
+eigen-decomposition. Eigenvalues that are rounding errors count as 0 before roots are taken, so
+singular covariances (fewer images than features, features that are always 0) lose no accuracy. All
+in float64.
 
 The distance falls as the sample grows, also between sets from one distribution: compare only
 distances measured with equal numbers of images.
@@ -55,5 +56,6 @@ def frechet_distance(first: Gaussian, second: Gaussian) -> float:
 def _square_root(covariance: torch.Tensor) -> torch.Tensor:
     """The symmetric root [D, D] of a positive semi-definite matrix."""
     values, vectors = torch.linalg.eigh(covariance.double())
-    root: torch.Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    rounding = len(values) * torch.finfo(torch.float64).eps * values.abs().max()
+    root: torch.Tensor = (vectors * values.where(values > rounding, 0).sqrt()) @ vectors.T
     return root

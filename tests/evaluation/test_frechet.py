@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from benchmarks.studies.quality.frechet import Gaussian, fit_gaussian, frechet_distance
+from marfast.evaluation.frechet import Gaussian, fit_gaussian, frechet_distance
 
 
 def rotated(variances: torch.Tensor, seed: int) -> torch.Tensor:

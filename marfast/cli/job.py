@@ -1,0 +1,91 @@
+"""What `sample`, `evaluate` and `curve` have in common: a model, its settings, and the ranks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+import typer
+
+from marfast import startup
+from marfast.checkpoints import Checkpoint, Preset, Settings, find, get_preset
+from marfast.cli.console import echo
+from marfast.cli.errors import bad, check_device, check_environment, reported_as
+from marfast.cli.settings import parse_set
+from marfast.errors import ArgumentError
+from marfast.evaluation import Place, Protocol
+from marfast.generation import Pipeline
+from marfast.generation.load import find_tokenizer, load
+
+
+def find_model(model: str, preset: str | None, weights: str | None, vae: str | None) -> Checkpoint:
+    """An opened model that makes images."""
+    check_environment()
+    with reported_as("--preset"):
+        named = None if preset is None else get_preset(preset)
+    with reported_as("--model"):
+        checkpoint = find(model, named, weights)
+    what = checkpoint.preset.architecture
+    if vae is None and not what.makes_pixels:
+        raise bad("--model", f"{model} makes latents; --vae names the tokenizer of its images")
+    if vae is not None and what.makes_pixels:
+        raise bad("--vae", f"{vae}; {model} makes pixels and needs none")
+    return checkpoint
+
+
+def choose_settings(
+    preset: Preset, given: Sequence[str] | None, protocol: Protocol | None
+) -> Settings:
+    """The protocol's, if it says so, else the model's with what is given in its place."""
+    changes = parse_set(given)
+    with reported_as("--protocol"):
+        fixed = None if protocol is None else protocol.settings(preset)
+    with _named_setting("--set"):
+        settings = (fixed or preset.settings).replace(preset.architecture.seq_len, **changes)
+    if fixed is not None and settings != fixed:
+        assert protocol is not None
+        raise bad("--set", f"{', '.join(changes)}; the protocol {protocol.name} says what is set")
+    return settings
+
+
+@contextmanager
+def _named_setting(option: str) -> Iterator[None]:
+    """An error of a setting names it, and the option that sets all of them."""
+    try:
+        yield
+    except ArgumentError as error:
+        raise bad(option, str(error)) from None
+
+
+def vary_settings(
+    settings: Settings, seq_len: int, changes: Sequence[dict[str, object]]
+) -> list[Settings]:
+    """One for each of these changes."""
+    with _named_setting("--vary"):
+        return [settings.replace(seq_len, **change) for change in changes]
+
+
+def load_model(
+    checkpoint: Checkpoint, vae: str | None, dtype: str | None, device: str, place: Place
+) -> Pipeline:
+    """On the device of this process: cuda means that of its local rank."""
+    found = check_device(f"cuda:{place.local_rank}" if device == "cuda" else device)
+    with reported_as("--vae"):
+        tokenizer = None if vae is None else find_tokenizer(vae, checkpoint.preset.architecture)
+    half = None if dtype is None else getattr(torch, dtype)
+    with reported_as("--model"):
+        return load(checkpoint, vae=tokenizer, dtype=half, device=found)
+
+
+def this_place() -> Place:
+    with reported_as("RANK"):
+        return Place.here()
+
+
+@contextmanager
+def interruptible(what: str) -> Iterator[None]:
+    """Ctrl-C leaves what is finished, and says so."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        echo(f"interrupted: {what}", err=True)
+        raise typer.Exit(startup.INTERRUPTED) from None

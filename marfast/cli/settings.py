@@ -1,0 +1,50 @@
+"""Sampling settings by their names in `checkpoints.Settings`: whatever it has can be set."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from marfast.checkpoints import Settings
+from marfast.cli.errors import bad
+
+NAMES = tuple(field.name for field in fields(Settings))
+
+
+def parse_set(given: Sequence[str] | None) -> dict[str, Any]:
+    """Of `--set NAME=VALUE`."""
+    found: dict[str, Any] = {}
+    for text in given or ():
+        name, value = _parted("--set", text, NAMES)
+        if name in found:
+            raise bad("--set", f"{name} is given twice")
+        found[name] = _plain(value)
+    return found
+
+
+def parse_vary(given: Sequence[str] | None) -> dict[str, list[Any]]:
+    """Of `--vary NAME=VALUE,VALUE`; a respacing's commas are written as slashes: steps=10/15/20."""
+    found: dict[str, list[Any]] = {}
+    for text in given or ():
+        name, values = _parted("--vary", text, (*NAMES, "dtype"))
+        if name in found:
+            raise bad("--vary", f"{name} is given twice")
+        found[name] = [_plain(value.replace("/", ",")) for value in values.split(",")]
+    return found
+
+
+def _parted(option: str, text: str, names: Sequence[str]) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    name = name.strip().replace("-", "_")
+    if not equals or name not in names:
+        raise bad(option, f"{text!r}; allowed are NAME=VALUE, with {', '.join(names)}")
+    return name, value.strip()
+
+
+def _plain(text: str) -> Any:
+    """A number or a truth value where it is one, else the text itself."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, (int, float)) else text

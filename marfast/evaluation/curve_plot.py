@@ -1,0 +1,60 @@
+"""The picture of a speed–quality curve."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from marfast.bench import plots
+from marfast.bench.results import Row
+from marfast.evaluation.curve import seconds_of
+
+SHORT = {"num_iter": "K", "steps": "S"}
+
+
+def plot(
+    rows: Sequence[Row], distance: str, title: str, file: Path, *, force: bool = False
+) -> Path:
+    """Distance against seconds of an image, with errors; whom nobody beats in both is joined and
+    named by what is varied. A colour for each dtype.
+
+    ImportError with what to install where matplotlib is missing.
+    """
+    plots.require()
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    for dtype, colour in zip(dict.fromkeys(row["dtype"] for row in rows), plots.OURS, strict=False):
+        mine = [row for row in rows if row["dtype"] == dtype]
+        times = [row["seconds_an_image_p20_p50_p80"] for row in mine]
+        figures = [row["figures"][distance] for row in mine]
+        axis.errorbar(
+            [middle for _, middle, _ in times],
+            [figure["value"] for figure in figures],
+            [figure["error"] or 0.0 for figure in figures],
+            [
+                [middle - low for low, middle, _ in times],
+                [top - middle for _, middle, top in times],
+            ],
+            fmt="o",
+            markersize=4,
+            color=colour,
+            elinewidth=0.8,
+            label=dtype,
+        )
+    front = [row for row in rows if row["front"]]
+    ends = [(seconds_of(row), row["figures"][distance]["value"]) for row in front]
+    axis.plot(*zip(*ends, strict=True), color="black", linewidth=1, zorder=0, label="front")
+    for row, end in zip(front, ends, strict=True):
+        axis.annotate(label(row, rows), end, (4, -11), textcoords="offset points", fontsize=7)
+    axis.set(xscale="log", xlabel="seconds an image", ylabel=distance, title=title)
+    axis.grid(which="both", alpha=0.2)
+    axis.legend(fontsize=8)
+    return plots.save(figure, file, force=force)
+
+
+def label(row: Row, rows: Sequence[Row]) -> str:
+    """What is varied, and isn't told by a colour: "K 6, S 25"."""
+    measured = ("dtype", "images", "seconds_an_image_p20_p50_p80", "figures", "front")
+    varied = [
+        name for name in row if name not in measured and len({str(r[name]) for r in rows}) > 1
+    ]
+    return ", ".join(f"{SHORT.get(name, name)} {row[name]}" for name in varied) or row["dtype"]
