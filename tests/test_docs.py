@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 
 DOCS = Path(__file__).parents[1] / "docs"
-PAGES = ["drop_in.md", "editing.md", "models.md", "ops.md", "profiling.md", "sampler.md"]
+PAGES = [
+    "drop_in.md",
+    "editing.md",
+    "evaluation.md",
+    "models.md",
+    "ops.md",
+    "profiling.md",
+    "sampler.md",
+]
 
 
 def run_page(name: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import typer
 from marfast.cli import options
 from marfast.cli.console import print_json, print_pairs, print_table, progress_bar
 from marfast.cli.errors import bad, check_device, reported_as
-from marfast.cli.job import choose_settings, find_model, interruptible, load_model, this_place
+from marfast.cli.job import choose_settings, find_model, load_model, resumable, this_place
 from marfast.cli.target import check_folder
 from marfast.evaluation import Court, Evaluation, Made, Place, Protocol, Run, Stored, protocol_of
 from marfast.evaluation import evaluate as judge
@@ -102,7 +102,7 @@ def evaluate(
         court = open_court(chosen, inception, statistics, device, place)
     with (
         reported_as("DIR" if model is None else "--out"),
-        interruptible("the same command goes on" if where else "nothing was kept"),
+        resumable("the same command goes on" if where else "nothing was kept"),
         progress_bar("evaluating", shown=place.leads) as report,
     ):
         found = judge(

@@ -11,7 +11,7 @@ from marfast.checkpoints import Checkpoint, Preset, Settings, find, get_preset
 from marfast.cli.console import echo
 from marfast.cli.errors import bad, check_device, check_environment, reported_as
 from marfast.cli.settings import parse_set
-from marfast.errors import ArgumentError
+from marfast.errors import ArgumentError, is_out_of_memory
 from marfast.evaluation import Place, Protocol
 from marfast.generation import Pipeline
 from marfast.generation.load import find_tokenizer, load
@@ -82,10 +82,14 @@ def this_place() -> Place:
 
 
 @contextmanager
-def interruptible(what: str) -> Iterator[None]:
-    """Ctrl-C leaves what is finished, and says so."""
+def resumable(what: str) -> Iterator[None]:
+    """Ctrl-C, and a disk that is full, leave what is finished: the line says so."""
     try:
         yield
+    except OSError as error:
+        if isinstance(error, ArgumentError) or is_out_of_memory(error):
+            raise
+        raise ValueError(f"{error}; {what}") from None
     except KeyboardInterrupt:
         echo(f"interrupted: {what}", err=True)
         raise typer.Exit(startup.INTERRUPTED) from None

@@ -8,7 +8,7 @@ import typer
 from marfast.cli import options
 from marfast.cli.console import print_json, print_pairs, progress_bar
 from marfast.cli.errors import reported_as
-from marfast.cli.job import choose_settings, find_model, interruptible, load_model, this_place
+from marfast.cli.job import choose_settings, find_model, load_model, resumable, this_place
 from marfast.cli.target import check_folder
 from marfast.evaluation import PROTOCOLS, Run, protocol_of
 from marfast.evaluation import sample as fill
@@ -62,7 +62,7 @@ def sample(
         run = Run.of(pipeline, images, settings=how, seed=seed, kind=kind, shard=shard, part=part)
         if chosen is not None:
             chosen.check(run)
-    with reported_as("--out"), interruptible(f"what is finished is in {folder}"):
+    with reported_as("--out"), resumable("what is finished stays, and the same command goes on"):
         result = _run(pipeline, run, folder, place)
     if not place.leads:
         return

@@ -79,7 +79,10 @@ class Inception:
     def __init__(self, file: str | Path, device: str | torch.device = "cpu"):
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
+        except (
+            ImportError,
+            RuntimeError,
+        ) as error:  # the latter from a torchvision of another torch
             raise ImportError(
                 f"Inception needs torch-fidelity: pip install torch-fidelity ({error})"
             ) from None

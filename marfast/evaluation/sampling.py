@@ -9,7 +9,7 @@ import numpy as np
 
 from marfast.errors import ArgumentError
 from marfast.evaluation.run import Run, open_run, read_run
-from marfast.evaluation.shards import FORMATS, check_shard, read_shard, shard_files
+from marfast.evaluation.shards import FORMATS, JOINED, check_shard, join, read_shard, shard_files
 from marfast.evaluation.work import Place, complete
 from marfast.files import sweep
 from marfast.generation import Pipeline
@@ -84,7 +84,8 @@ def sample(
     progress: Progress | None = None,
 ) -> int:
     """Fill a folder with the images of a run: shards that are missing are made, each of them by one
-    of the processes that do this at the same time. How many shards this one has made is returned.
+    of the processes that do this at the same time; .npz are joined into one at the end. How many
+    shards this one has made is returned.
 
     Raises ArgumentError, naming `out`, for the folder of another run; ValueError for a shard that
     can't be read; OSError where one can't be written: what is there stays, and the same call goes
@@ -107,7 +108,10 @@ def sample(
         pixels = source.pixels(shard, count.within(shard))
         FORMATS[run.kind].write(path, ids, run.labels(ids), pixels)
 
-    return complete(files, make, place, count.missing)
+    made = complete(files, make, place, count.missing)
+    if run.kind == "npz":
+        complete([folder / JOINED], lambda _, path: join(folder, run, path), place)
+    return made
 
 
 class Counted:

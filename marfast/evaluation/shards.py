@@ -113,6 +113,23 @@ def shard_files(folder: Path, run: Run) -> list[Path]:
     return [folder / f"{shard:05}{suffix}" for shard in range(len(run.shards))]
 
 
+JOINED = "images.npz"
+"""All images of a run whose shards are .npz, in one."""
+
+
+def join(folder: Path, run: Run, path: Path) -> None:
+    """Write all images [count, H, W, C] as `arr_0` of one .npz, a shard at a time."""
+    shape = (run.count, run.side, run.side, run.channels)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    with (
+        zipfile.ZipFile(path, "w") as archive,
+        archive.open(zipfile.ZipInfo("arr_0.npy"), "w", force_zip64=True) as file,
+    ):
+        np.lib.format.write_array_header_1_0(file, header)
+        for shard, ids in zip(shard_files(folder, run), run.shards, strict=True):
+            file.write(read_shard(shard, run, ids).tobytes())
+
+
 def read_shard(file: Path, run: Run, ids: range) -> Pixels:
     """Its images [n, H, W, C]. UnreadableShard unless all are there and of their size."""
     with _readable(file):
