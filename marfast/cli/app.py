@@ -92,19 +92,19 @@ app.command(
 )(edit)
 app.command(
     epilog="Examples:\n\n\b\n"
-    "  marfast sample --count 50000 --out images/\n"
-    "  torchrun --nproc-per-node 8 -m marfast sample --model mar-l.pth --vae kl16.ckpt "
-    "--protocol mar --device cuda --out mar-l/"
+    "  marfast sample --count 2000 --out images/\n"
+    "  marfast sample --model mine.pth --preset mine.json --seed 1 --format npz --out mine/\n\n"
+    "With torchrun or Slurm: docs/evaluation.md."
 )(sample)
 app.command(
     epilog="Examples:\n\n\b\n"
-    "  marfast evaluate images/\n"
     "  marfast evaluate --model fashion-mnist --count 10000 --set num_iter=8\n"
-    "  marfast evaluate mar-l/ --protocol mar --statistics adm_in256_stats.npz "
-    "--inception weights-inception-2015-12-05-6726825d.pth"
+    "  marfast evaluate --model mine.pth --preset mine.json --protocol fashion-mnist --out mine/"
 )(evaluate)
 app.command(
-    epilog="Example:\n\n\b\n  marfast curve --model fashion-mnist --out curve.json --plot curve.png"
+    epilog="Examples:\n\n\b\n"
+    "  marfast curve --model fashion-mnist --out curve.json --plot curve.png\n"
+    "  marfast curve --vary num_iter=4,8,16 --vary cfg=1,3,5 --minutes 5"
 )(curve)
 app.command(
     epilog="Examples:\n\n\b\n"

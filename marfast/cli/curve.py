@@ -1,25 +1,20 @@
 """`marfast curve`: what images cost and what they are worth, setting by setting."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from marfast import startup
-from marfast.bench import plots
-from marfast.bench.results import Row, commit, write_rows
 from marfast.cli import options
 from marfast.cli.console import echo, print_json, print_table, progress_bar
 from marfast.cli.errors import bad, reported_as
 from marfast.cli.evaluate import open_court
-from marfast.cli.job import choose_settings, find_model, load_model, vary_settings
-from marfast.cli.settings import parse_vary
 from marfast.cli.target import check_file
-from marfast.evaluation import Place, protocol_of
-from marfast.evaluation.curve import combinations, measure, points_of, usual_variation
-from marfast.evaluation.curve_plot import label
-from marfast.evaluation.curve_plot import plot as draw
 from marfast.files import sweep
+
+if TYPE_CHECKING:
+    from marfast.bench.results import Row
 
 
 def curve(
@@ -65,6 +60,14 @@ def curve(
     """
     file = None if out is None else check_file("--out", out, force)
     picture = None if plot is None else check_file("--plot", plot, force)
+    with startup.importing():
+        from marfast.bench import plots
+        from marfast.bench.results import commit, write_rows
+        from marfast.cli.job import choose_settings, find_model, load_model, vary_settings
+        from marfast.cli.settings import parse_vary
+        from marfast.evaluation import Place, protocol_of
+        from marfast.evaluation.curve import combinations, measure, points_of, usual_variation
+        from marfast.evaluation.curve_plot import plot as draw
     if picture is not None:
         try:
             plots.require()
@@ -132,14 +135,16 @@ def curve(
         raise typer.Exit(status)
 
 
-def _print(rows: list[Row], protocol: str, reference: str) -> None:
+def _print(rows: list["Row"], protocol: str, reference: str) -> None:
     names = [*rows[0]["figures"]]
     columns = ("setting", "dtype", "s an image", *names, "front")
     print_table(columns, [_cells(row, rows, names) for row in rows])
     echo(f"{rows[0]['images']} images each; protocol {protocol}; reference: {reference}")
 
 
-def _cells(row: Row, rows: list[Row], names: list[str]) -> tuple[Any, ...]:
+def _cells(row: "Row", rows: list["Row"], names: list[str]) -> tuple[Any, ...]:
+    from marfast.evaluation.curve_plot import label
+
     figures = [row["figures"][name] for name in names]
     shown = [
         f"{figure['value']:.4g}" + (f" ± {figure['error']:.2g}" if figure["error"] else "")

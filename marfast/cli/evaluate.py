@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marfast import startup
 from marfast.cli import options
 from marfast.cli.console import print_json, print_pairs, print_table, progress_bar
 from marfast.cli.errors import bad, check_device, reported_as
-from marfast.cli.job import choose_settings, find_model, load_model, resumable, this_place
 from marfast.cli.target import check_folder
-from marfast.evaluation import Court, Evaluation, Made, Place, Protocol, Run, Stored, protocol_of
-from marfast.evaluation import evaluate as judge
-from marfast.evaluation.real_images import real_images
-from marfast.evaluation.sampling import Source
+
+if TYPE_CHECKING:
+    from marfast.evaluation import Court, Evaluation, Place, Protocol, Run
+    from marfast.evaluation.sampling import Source
 
 
 def evaluate(
@@ -58,9 +58,13 @@ def evaluate(
     Each figure has the name of its protocol beside it; those of two protocols can't be compared.
     Under torchrun or srun, processes share the work. Nothing is downloaded.
     """
-    place = this_place()
     if (folder is None) == (model is None):
         raise bad("DIR", "a folder or --model is to be evaluated; give one of them")
+    with startup.importing():
+        from marfast.cli.job import choose_settings, find_model, load_model, resumable, this_place
+        from marfast.evaluation import Made, Run, Stored, protocol_of
+        from marfast.evaluation import evaluate as judge
+    place = this_place()
     where: Path | None
     source: Source
     if model is not None:
@@ -117,8 +121,11 @@ def evaluate(
 
 
 def open_court(
-    protocol: Protocol, inception: str | None, statistics: str | None, device: str, place: Place
-) -> Court:
+    protocol: "Protocol", inception: str | None, statistics: str | None, device: str, place: "Place"
+) -> "Court":
+    """The judge and the real images, on the device of this process."""
+    from marfast.evaluation import Court
+
     found = check_device(f"cuda:{place.local_rank}" if device == "cuda" else device)
     try:
         with reported_as("--inception"):
@@ -127,7 +134,7 @@ def open_court(
         raise bad("--inception", str(error)) from None
 
 
-def _print(found: Evaluation, protocol: Protocol, as_json: bool) -> None:
+def _print(found: "Evaluation", protocol: "Protocol", as_json: bool) -> None:
     run = found.run
     real = _real(run) if protocol.name == "fashion-mnist" else {}
     if as_json:
@@ -152,8 +159,10 @@ def _print(found: Evaluation, protocol: Protocol, as_json: bool) -> None:
     )
 
 
-def _real(run: Run) -> Mapping[str, Any]:
+def _real(run: "Run") -> Mapping[str, Any]:
     """What real images get: training images, as many, beside the test images."""
+    from marfast.evaluation.real_images import real_images
+
     known = real_images()
     distance = {}
     if known.counts[0] <= run.count <= known.counts[-1]:

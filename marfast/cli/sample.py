@@ -1,18 +1,21 @@
 """`marfast sample`: many images, by any number of processes on any number of machines."""
 
 import time
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from marfast import startup
 from marfast.cli import options
 from marfast.cli.console import print_json, print_pairs, progress_bar
 from marfast.cli.errors import reported_as
-from marfast.cli.job import choose_settings, find_model, load_model, resumable, this_place
 from marfast.cli.target import check_folder
-from marfast.evaluation import PROTOCOLS, Run, protocol_of
-from marfast.evaluation import sample as fill
-from marfast.evaluation.shards import shard_files
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from marfast.evaluation import Place, Run
+    from marfast.generation import Pipeline
 
 
 def sample(
@@ -50,8 +53,11 @@ def sample(
     Under torchrun or srun, processes share the work by the folder alone. Stopped at any moment, the
     same command goes on, on any number of processes: it makes what is missing, and the same images.
     """
-    place = this_place()
     folder = check_folder("--out", out, [], force=True)
+    with startup.importing():
+        from marfast.cli.job import choose_settings, find_model, load_model, resumable, this_place
+        from marfast.evaluation import PROTOCOLS, Run, protocol_of
+    place = this_place()
     with reported_as("--protocol"):
         chosen = None if protocol is None else protocol_of(protocol, "")
     checkpoint = find_model(model, preset, weights, vae)
@@ -81,7 +87,11 @@ def sample(
     )
 
 
-def _run(pipeline: Any, run: Run, folder: Any, place: Any) -> dict[str, Any]:
+def _run(pipeline: "Pipeline", run: "Run", folder: "Path", place: "Place") -> dict[str, Any]:
+    """Fill the folder; what there is to tell about it."""
+    from marfast.evaluation import sample as fill
+    from marfast.evaluation.shards import shard_files
+
     ids = run.shards
     files = shard_files(folder, run)
     missing = sum(len(ids[i]) for i, file in enumerate(files) if not file.exists())

@@ -3,15 +3,15 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import torch
-from pydantic import ConfigDict, Field
 
 from marfast._version import __version__
 from marfast.checkpoints import Settings
-from marfast.checkpoints.validate import validated
+from marfast.checkpoints.validate import one_of, validated, whole
 from marfast.errors import ArgumentError, MissingFile
 from marfast.evaluation.judges import weights_hash
 from marfast.files import replacing
@@ -26,8 +26,17 @@ BETWEEN_RUNS = 2654435769  # 2³² by the golden ratio: any few runs' seeds are 
 
 MANIFEST = "manifest.json"
 
-Whole = Annotated[int, Field(ge=1)]
 Kind = Literal["tar", "npz", "png", "none"]
+
+
+def _text(given: Any) -> str:
+    if isinstance(given, str):
+        return given
+    raise ValueError("allowed is text")
+
+
+Whole = Annotated[int, whole(1)]
+Text = Annotated[str, _text]
 
 
 @dataclass(frozen=True)
@@ -36,25 +45,23 @@ class Run:
     seed follows from i. Shard s has the images from `shard`·s on; of them, `part` at a time are
     computed. So who makes an image, and beside what, is the same whoever runs."""
 
-    __pydantic_config__: ClassVar = ConfigDict(extra="forbid", strict=True)
-
     count: Whole
-    seed: Annotated[int, Field(ge=0, lt=SEEDS)]
-    kind: Kind
+    seed: Annotated[int, whole(0, SEEDS - 1)]
+    kind: Annotated[Kind, one_of(*get_args(Kind))]
     """How images are kept; with "none", what a judge saw in them is all that is."""
     shard: Whole
     part: Whole
     classes: Whole
     side: Whole
     channels: Whole
-    settings: Settings
-    dtype: str
-    device: str
-    model: str
+    settings: Annotated[Settings, partial(validated, Settings)]
+    dtype: Text
+    device: Text
+    model: Text
     """The name of its preset, if there is one."""
-    weights: str
+    weights: Text
     """Their hash."""
-    tokenizer: str
+    tokenizer: Text
     """Its hash; empty for a model of pixels."""
 
     @classmethod

@@ -18,6 +18,7 @@ from marfast import verifying
 from marfast.checkpoints import Preset, Settings, embedded_models
 from marfast.cli import measuring
 from marfast.cli.app import app
+from marfast.evaluation import curve
 from marfast.generation import load as loading
 from marfast.verifying.report import Report
 from tests.cli.program import TINY, invoke, run, start
@@ -40,7 +41,8 @@ EXAMPLES = [line for command in ([], *([c] for c in COMMANDS)) for line in examp
 
 
 def test_every_help_has_an_example() -> None:
-    assert sorted(COMMANDS) == ["bench", "convert", "edit", "generate", "info", "profile", "verify"]
+    makers = ["curve", "edit", "evaluate", "generate", "sample"]
+    assert sorted(COMMANDS) == sorted([*makers, "bench", "convert", "info", "profile", "verify"])
     for command in COMMANDS:
         assert any(line[0] == command for line in examples(command))
     assert examples()
@@ -56,10 +58,14 @@ def test_examples_work(line: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     torch.save({"model": tiny_autoencoder().state_dict()}, "kl16.ckpt")
     monkeypatch.setattr(verifying, "verify", lambda *_, **__: Report())
     monkeypatch.setattr(measuring, "measured", lambda *_: iter(()))
+    monkeypatch.setattr(curve, "measure", lambda *_, **__: iter(()))
     for picture in ("boot", "shirt", "sleeve", "bag"):
         Image.new("L", (28, 28), 255).save(f"{picture}.png")
     makes_images = line[0] in ("generate", "edit")
-    result = invoke(*line, *(("--num-iter=1", "--steps=2") if makes_images else ()))
+    many = ("--count=20", "--set=temperature=1", "--set=cfg=1", "--set=steps=2")
+    one = ("--num-iter=1", "--steps=2")
+    quick = {"edit": one, "generate": one, "sample": many, "evaluate": many}
+    result = invoke(*line, *quick.get(line[0], ()))
     assert result.exit_code == 0, result.output
     if makes_images:
         assert Path(line[line.index("--out") + 1]).exists()
