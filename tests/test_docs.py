@@ -17,6 +17,7 @@ PAGES = [
     "ops.md",
     "profiling.md",
     "sampler.md",
+    "samplers.md",
 ]
 
 

@@ -161,7 +161,8 @@ def of_an_iteration(who: str, steps: int = STEPS) -> dict[str, int]:
         model = FastMAR(module).renewed()
         labels = torch.zeros(1, dtype=torch.int64)
         stream = randomness.BatchRandomness(numbers, 1, range(1))
-        loop = Loop(model, labels, stream, settings, model.schedule())
+        schedules = [model.schedule()] * settings.num_iter
+        loop = Loop(model, labels, stream, settings, schedules)
         loop.iteration(0)
         recorder.found.update(dict.fromkeys(KINDS, 0))
         with recorder:

@@ -15,6 +15,7 @@ from benchmarks.studies import IMAGES
 from marfast import ops
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
+from marfast.generation.schedules import schedules_of
 from marfast.reference.mar import guidance_scale, mask_lengths
 
 matplotlib.use("Agg")
@@ -33,8 +34,8 @@ class Shown:
         model, self.settings = self.pipeline.model, self.pipeline.settings
         model.update()
         randomness = BatchRandomness(Generators.seeded(SEED, model.device), 1, range(1))
-        schedule = model.schedule(self.settings.steps)
-        self.loop = Loop(model, torch.tensor([LABEL]), randomness, self.settings, schedule)
+        schedules = schedules_of(model, self.settings)
+        self.loop = Loop(model, torch.tensor([LABEL]), randomness, self.settings, schedules)
         self.side = int(self.loop.seq_len**0.5)
         self.heads: list[tuple[Tensor, Tensor, Tensor]] = []  # z, noise and step noise
         own = model.sample_head
@@ -82,7 +83,8 @@ def iterations(shown: Shown) -> None:
 def denoising(shown: Shown) -> None:
     """The last iteration's first token, step by step."""
     z, noise, step_noise = shown.heads[-1]
-    coefficients, timesteps = shown.loop.schedule
+    schedule = shown.loop.schedules[-1]
+    coefficients, timesteps = schedule.coefficients, schedule.timesteps
     weights = shown.pipeline.model.head.weights
     guidance, settings = shown.loop.guidance[-1], shown.settings
     x, path = noise, [noise]

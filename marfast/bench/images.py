@@ -58,14 +58,14 @@ class Iteration:
         generator = torch.Generator().manual_seed(k)
         tokens = torch.randn(self.batch, loop.seq_len, loop.channels, generator=generator)
         self.tokens = tokens.to(model.device)
-        self.schedule = loop.schedule
+        self.schedule = loop.schedules[k]
         self.masked, self.left = loop.masked[k], loop.left[k]
 
     def loop_of(self, model: FastMAR) -> Loop:
         generators = Generators.seeded(self.k, model.device)
         randomness = BatchRandomness(generators, self.batch, range(self.batch))
-        schedule = model.schedule(self.steps)
-        return Loop(model, self.labels, randomness, self.settings, schedule)
+        schedules = [model.schedule(self.steps)] * self.settings.num_iter
+        return Loop(model, self.labels, randomness, self.settings, schedules)
 
     def rows(self) -> int:
         """How many rows a guided token has."""
@@ -164,15 +164,15 @@ class EagerRun:
 
     def head(self) -> Tensor:
         weights = [*self.who.module.diffloss.net.parameters()]
-        z, noise, [step_noise], (coefficients, timesteps), guidance, options = self.head_arguments
+        z, noise, [step_noise], schedule, guidance, options = self.head_arguments
         with ops.backend("reference"):
             return ops.ddpm_sample(
                 noise,
                 step_noise,
                 z,
                 weights,
-                coefficients,
-                timesteps,
+                schedule.coefficients,
+                schedule.timesteps,
                 guidance,
                 temperature=options.temperature,
                 clip_denoised=options.clip_denoised,
@@ -180,14 +180,14 @@ class EagerRun:
 
     def head_in_float64(self) -> Tensor:
         """The tokens without float32's rounding."""
-        z, noise, [step_noise], (coefficients, timesteps), guidance, options = self.head_arguments
+        z, noise, [step_noise], schedule, guidance, options = self.head_arguments
         return reference.ddpm_sample(
             noise.double(),
             step_noise.double(),
             z.double(),
             [weight.double() for weight in self.who.module.diffloss.net.parameters()],
-            coefficients.double(),
-            timesteps,
+            schedule.coefficients.double(),
+            schedule.timesteps,
             guidance.double(),
             options,
         )

@@ -2,8 +2,9 @@
 
 from marfast.checkpoints.checkpoint import Checkpoint, find
 from marfast.checkpoints.conversion import Conversion, convert
-from marfast.checkpoints.presets import Architecture, Preset, Settings, embedded_models, get_preset
+from marfast.checkpoints.presets import Architecture, Preset, embedded_models, get_preset
 from marfast.checkpoints.report import Report, inspect
+from marfast.checkpoints.settings import Settings
 from marfast.errors import CheckpointError
 
 __all__ = [

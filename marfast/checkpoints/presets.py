@@ -1,51 +1,28 @@
-"""What a model is (architecture), how it samples by default (settings), and known models."""
+"""What a model is (its architecture), and known models with their settings."""
 
 import dataclasses
 import json
-import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from torch import nn
 
 from marfast.checkpoints.meta import without_storage
-from marfast.checkpoints.validate import names, number, one_of, validated, whole
+from marfast.checkpoints.settings import Settings
+from marfast.checkpoints.validate import names, number, validated, whole
 from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
-from marfast.reference.respacing import NUM_TRAIN_TIMESTEPS, space_timesteps
 
 LARGEST_CONFIG = 1 << 20
 """Bytes of a config.json."""
 
-_RESPACING = re.compile("(ddim|( *0*[1-9][0-9]* *,)*) *0*[1-9][0-9]* *")
-
-
-def _steps(given: Any) -> int | str:
-    allowed = (
-        f'allowed are 2 to {NUM_TRAIN_TIMESTEPS}, or a respacing such as "ddim50" or "10,15,20"'
-    )
-    count = type(given) is int and 2 <= given <= NUM_TRAIN_TIMESTEPS
-    if not count and not (isinstance(given, str) and _RESPACING.fullmatch(given)):
-        raise ValueError(allowed)
-    try:
-        kept = len(space_timesteps(NUM_TRAIN_TIMESTEPS, str(given)))
-    except ValueError as error:
-        raise ValueError(f"{allowed} ({error})") from None
-    if kept < 2:
-        raise ValueError(allowed)
-    steps: int | str = given
-    return steps
-
-
 Size = Annotated[int, whole(1, 65536)]
 Short = Annotated[int, whole(1, 1024)]
-Scale = Annotated[float, number(0, 1e4)]
-Flag = Annotated[bool, one_of(False, True)]
 
 
 @dataclass(frozen=True)
@@ -130,35 +107,6 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to sample: autoregressive iterations, sampling steps (a count, or a respacing as
-    `reference.space_timesteps` takes it), guidance scale and schedule, temperature, x_0 clipped."""
-
-    num_iter: Annotated[int, whole(1)] = 64
-    steps: Annotated[int | str, _steps] = 100
-    cfg: Scale = 1.0
-    cfg_schedule: Annotated[Literal["linear", "constant"], one_of("linear", "constant")] = "linear"
-    temperature: Scale = 1.0
-    clip_denoised: Flag = False
-
-    def replace(self, seq_len: int, **changes: Any) -> "Settings":
-        """A copy with the changes that are not None, for a model of `seq_len` tokens.
-
-        Raises ArgumentError, naming the setting, for anything that can't be sampled with.
-        """
-        given = {name: value for name, value in changes.items() if value is not None}
-        new: Settings = validated(Settings, dataclasses.asdict(self) | given)
-        _check_iterations("num_iter", new, seq_len)
-        return new
-
-
-def _check_iterations(name: str, settings: Settings, seq_len: int) -> None:
-    if settings.num_iter > seq_len:
-        allowed = f"allowed are 1 to {seq_len}, this model's tokens"
-        raise ArgumentError(name, settings.num_iter, allowed)
-
-
-@dataclass(frozen=True)
 class Preset:
     """A kind of model: architecture, default settings and, where known, its classes' names."""
 
@@ -172,7 +120,7 @@ class Preset:
         try:
             preset: Preset = validated(cls, data)
             preset.architecture.check()
-            _check_iterations("settings.num_iter", preset.settings, preset.architecture.seq_len)
+            preset.settings.check(preset.architecture.seq_len, "settings.")
         except ArgumentError as error:
             raise ArgumentError("preset", str(error).removeprefix("preset: ")) from None
         return preset

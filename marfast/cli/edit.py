@@ -10,7 +10,7 @@ from marfast.cli import options
 from marfast.cli.console import print_json
 from marfast.cli.errors import bad, check_environment, reported_as
 from marfast.cli.labels import file_names, parse_labels
-from marfast.cli.options import steps_of
+from marfast.cli.options import interval_of, steps_of
 from marfast.cli.target import check_target, refuse_to_replace
 from marfast.files import sweep
 
@@ -97,6 +97,9 @@ def edit(
     cfg: options.Cfg = None,
     cfg_schedule: options.CfgSchedule = None,
     temperature: options.Temperature = None,
+    sampler: options.Sampler = None,
+    eta: options.Eta = None,
+    guidance_interval: options.GuidanceInterval = None,
     seed: options.Seed = 0,
     part: options.Part = None,
     threads: options.Threads = None,
@@ -131,6 +134,9 @@ def edit(
         "cfg": cfg,
         "cfg_schedule": cfg_schedule,
         "temperature": temperature,
+        "sampler": sampler,
+        "eta": eta,
+        "guidance_interval": interval_of(guidance_interval),
     }
     checkpoint = open_model(model, preset, weights, vae, settings)
     found = checkpoint.preset

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from marfast.cli.errors import bad
+
 
 def setting(what: str, **more: Any) -> Any:
     return typer.Option(help=f"{what} [default: the model's]", **more)
@@ -42,12 +44,27 @@ Dtype = Annotated[
     Literal["bfloat16", "float16"] | None,
     typer.Option(help="Compute products in half precision. [default: float32]"),
 ]
-Steps = Annotated[str | None, setting("Denoising steps, or a respacing as ddim50.", metavar="N")]
+Steps = Annotated[
+    str | None,
+    setting(
+        "Denoising steps, a respacing as ddim50 (which timesteps, not which sampler), or 50-5 from "
+        "the first iteration to the last.",
+        metavar="N",
+    ),
+]
 Cfg = Annotated[float | None, setting("Guidance scale; 1 is none.", metavar="X")]
 CfgSchedule = Annotated[
     Literal["linear", "constant"] | None, setting("Guidance over the iterations.")
 ]
 Temperature = Annotated[float | None, setting("Scale of the noise.", metavar="X")]
+Sampler = Annotated[
+    Literal["ddpm", "ddim", "dpm++2m", "dpm++2m-sde"] | None, setting("Sampler.")
+]
+Eta = Annotated[float | None, setting("DDIM's share of DDPM's noise, 0 to 1.", metavar="X")]
+GuidanceInterval = Annotated[
+    str | None,
+    setting("Guide only steps whose t / 1000 lies in it, as 0.1,0.7.", metavar="LOW,HIGH"),
+]
 Seed = Annotated[
     int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of the whole run.")
 ]
@@ -115,3 +132,16 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 def steps_of(given: str | None) -> int | str | None:
     """A count, or a respacing."""
     return int(given) if given and re.fullmatch("[0-9]{1,9}", given) else given
+
+
+def interval_of(given: str | None) -> tuple[float, ...] | None:
+    """Two numbers."""
+    if given is None:
+        return None
+    try:
+        numbers = tuple(map(float, given.split(",")))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != 2:
+        raise bad("--guidance-interval", f"{given!r}; allowed are two numbers, as 0.1,0.7")
+    return numbers

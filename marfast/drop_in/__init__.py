@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from marfast import ops
+from marfast.drop_in.chosen import Chosen
 from marfast.drop_in.find import Finding, candidates, findings
 from marfast.drop_in.install import install, uninstall
 from marfast.drop_in.methods import FastMethod
@@ -21,7 +22,16 @@ Module = TypeVar("Module", bound=nn.Module)
 log = logging.getLogger("marfast")
 
 
-def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None = None) -> Module:
+def accelerate(
+    module: Module,
+    backend: str = "auto",
+    dtype: torch.dtype | None = None,
+    *,
+    sampler: str | None = None,
+    steps: int | str | None = None,
+    eta: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
+) -> Module:
     """Make the own methods of a MAR, or of a model that has MAR's head, fast: same arguments, seeds
     and random draws, same results within the bounds of docs/numerics.md.
 
@@ -40,15 +50,19 @@ def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None 
             torch.float16; torch.float32 turns an autocast round the call off. None takes what is
             in force: autocast's, or the parameters'. Parameters stay as they are; sums, LayerNorm,
             the head's residual stream and its sampling are float32 always.
+        sampler, steps, eta, guidance_interval: another sampler for `sample_tokens` and `sample`
+            than the module's, as in `marfast.load(…).generate`; images then are others than its
+            own. None: the module's steps, DDPM, with guidance in all of them.
 
     Returns:
         The same object.
 
     Raises:
         TypeError: there is no MAR, DiffLoss or SimpleMLPAdaLN in it.
-        ValueError: an unknown backend or dtype.
+        ValueError: an unknown backend, dtype or sampler, or steps that it can't take.
     """
     check_dtype(dtype)
+    chosen = Chosen.of(sampler=sampler, steps=steps, eta=eta, guidance_interval=guidance_interval)
     with ops.backend(backend):
         pass
     restore(module)
@@ -58,11 +72,13 @@ def accelerate(module: Module, backend: str = "auto", dtype: torch.dtype | None 
             f"module: {type(module).__name__} has no MAR, DiffLoss or SimpleMLPAdaLN in it that "
             f"can be made fast ({no_mar(module)})"
         )
+    for part, *_ in found:
+        chosen.check(part)
     methods: dict[nn.Module, list[FastMethod]] = {}
     for part, method, finding in found:
         log.info("%s", finding)
         if not finding.left:
-            methods.setdefault(part, []).append(method(backend, dtype))
+            methods.setdefault(part, []).append(method(backend, dtype, chosen))
     for part, replaced in methods.items():
         install(part, replaced)
     if not methods:

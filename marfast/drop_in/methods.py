@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
+from marfast.drop_in.chosen import OWN, Chosen
 from marfast.model.block import FastBlock, is_plain_block
 from marfast.model.head import FastHead, has_parameters_of_a_head
 from marfast.model.own import Verdicts, methods_set_on, own_class
@@ -26,9 +27,10 @@ class FastMethod(ABC):
 
     name: ClassVar[str]
 
-    def __init__(self, backend: str, dtype: torch.dtype | None):
+    def __init__(self, backend: str, dtype: torch.dtype | None, chosen: Chosen = OWN):
         self.backend = backend
         self.dtype = dtype
+        self.chosen = chosen
         self.verdicts = Verdicts()
         self.refresh()
 
@@ -50,7 +52,7 @@ class FastMethod(ABC):
         return nullcontext() if self.backend == "auto" else ops.backend(self.backend)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"backend": self.backend, "dtype": self.dtype}
+        return {"backend": self.backend, "dtype": self.dtype, "chosen": self.chosen}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         type(self).__init__(self, **state)
@@ -70,6 +72,12 @@ class FastMethod(ABC):
         if theirs != ours:
             return f"it takes ({', '.join(theirs)}) where MAR's takes ({', '.join(ours)})"
         return ""
+
+
+def by_its_own_sampler(module: nn.Module, method: FastMethod) -> None:
+    """Says so, where another was asked for."""
+    if method.chosen != OWN:
+        told(module, method.name, "the sampler asked for is not taken")
 
 
 def told(module: nn.Module, name: str, reason: str) -> str:

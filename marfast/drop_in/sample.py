@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.drop_in.methods import FastMethod, Own, told
+from marfast.drop_in.methods import FastMethod, Own, by_its_own_sampler, told
 from marfast.drop_in.trust import differs, shortened, tried
 from marfast.generation.randomness import BatchRandomness, Generators, step_noises
 from marfast.model.head import FastHead, has_parameters_of_a_head, is_hooked
@@ -16,7 +16,6 @@ from marfast.model.own import methods_set_on
 from marfast.model.packing import autocast, in_float32
 from marfast.model.trial import trial_of
 from marfast.reference.diffusion import HeadOptions
-from marfast.reference.samplers import sampling_schedule
 
 _PROCESS = ("betas", "timestep_map", "posterior_mean_coef1", "posterior_log_variance_clipped")
 
@@ -57,28 +56,26 @@ class FastSample(FastMethod):
             and not self.why_not(module, bool(cfg != 1.0), self.head)
         ):
             return self.sample(module, z, temperature, cfg)
+        by_its_own_sampler(module, self)
         sampled: Tensor = own(z, temperature, cfg)
         return sampled
 
     def sample(self, module: Any, z: Tensor, temperature: float, cfg: float | Tensor) -> Tensor:
         """By the ops."""
         guided = bool(cfg != 1.0)
-        schedule, timesteps = (
-            part.to(z.device) for part in sampling_schedule(module.gen_diffusion)
-        )
+        schedule = self.chosen.schedule(module, z.device)
         tokens = len(z) // 2 if guided else len(z)
         randomness = BatchRandomness(Generators.global_ones(z.device), 1, range(1))
         with self.backend_in_force(), autocast(z.device, self.dtype):
             head = self.head.bind(module.net)
             noise = randomness.initial_noise(tokens, module.in_channels)
-            noises = step_noises(randomness, 1, tokens, module.in_channels, len(timesteps), guided)
+            noises = step_noises(randomness, 1, tokens, module.in_channels, len(schedule), guided)
             clip_denoised = getattr(module, "clip_denoised", False)
             sampled = head.sample(
                 noise=noise.to(z.device),
                 step_noises=(chunk.to(z.device) for chunk in noises),
                 cond=z,
                 schedule=schedule,
-                timesteps=timesteps,
                 guidance=torch.as_tensor(cfg, dtype=torch.float32, device=z.device).reshape(1),
                 options=HeadOptions(guided, float(temperature), clip_denoised),
             )

@@ -10,17 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from marfast.checkpoints import Settings
+from marfast.drop_in.chosen import OWN, Chosen
 from marfast.drop_in.install import installed
-from marfast.drop_in.methods import FastMethod, Own, told
+from marfast.drop_in.methods import FastMethod, Own, by_its_own_sampler, told
 from marfast.drop_in.sample import FastSample, are_numbers, differs_but_for_clipping
 from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
+from marfast.generation.schedules import schedules_of
 from marfast.generation.start import Start
 from marfast.model.mar import FastMAR, Kept
 from marfast.model.own import methods_set_on
 from marfast.model.packing import in_float32
+from marfast.model.schedule import Schedule
 from marfast.model.trial import trial_of
 from marfast.ops.runtime import check_memory
 
@@ -63,10 +66,10 @@ class FastSampleTokens(FastMethod):
 
     name = "sample_tokens"
 
-    def __init__(self, backend: str, dtype: torch.dtype | None):
+    def __init__(self, backend: str, dtype: torch.dtype | None, chosen: Chosen = OWN):
         self.kept = Kept()
         self._sample = FastSample(backend, dtype)
-        super().__init__(backend, dtype)
+        super().__init__(backend, dtype, chosen)
 
     def refresh(self) -> None:
         self.kept.refresh()
@@ -117,6 +120,7 @@ class FastSampleTokens(FastMethod):
         )
         if usual and not self.why_not(module, bool(cfg != 1.0), cfg_schedule, labels is not None):
             return self.sample_tokens(module, *arguments)
+        by_its_own_sampler(module, self)
         images: Tensor = own(*arguments)
         return images
 
@@ -151,10 +155,9 @@ class FastSampleTokens(FastMethod):
     ) -> Tensor:
         """Tokens [B, L, C] for labels [B] (−1: no class), drawn as the module does."""
         model, randomness = self.model(module), OwnOrders(module, len(labels))
+        schedules = self.schedules(model, settings)
         with self.backend_in_force():
-            return sample_tokens(
-                model, labels, randomness, settings, model.schedule(), report, start
-            )
+            return sample_tokens(model, labels, randomness, settings, schedules, report, start)
 
     def settings(
         self,
@@ -164,14 +167,19 @@ class FastSampleTokens(FastMethod):
         cfg_schedule: str = "linear",
         temperature: float = 1.0,
     ) -> Settings:
-        """Those of a call; steps are the module's own."""
+        """Those of a call, with the sampler that `accelerate` was told."""
         return Settings(
             num_iter=num_iter,
             cfg=cfg,  # type: ignore[arg-type]  # the original takes a tensor of one element, too
             cfg_schedule=cfg_schedule,  # type: ignore[arg-type]  # checked by the loop
             temperature=float(temperature),
             clip_denoised=getattr(module.diffloss, "clip_denoised", False),
+            **self.chosen.settings(),
         )
+
+    def schedules(self, model: FastMAR, settings: Settings) -> list[Schedule]:
+        """One for each iteration; steps are the module's own unless others were asked for."""
+        return schedules_of(model, settings, own=self.chosen.steps is None)
 
     def why_not(self, module: Any, guided: bool, cfg_schedule: str, labelled: bool) -> str:
         """Why the module's own code has to run, found out by a trial."""

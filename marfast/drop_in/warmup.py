@@ -21,8 +21,10 @@ from marfast.generation.graphs import CaptureFailed, key_of
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators, Randomness
 from marfast.generation.sample import graphs_of
+from marfast.generation.schedules import schedules_of
 from marfast.generation.start import Start
-from marfast.model.mar import FastMAR, Schedule
+from marfast.model.mar import FastMAR
+from marfast.model.schedule import Schedule
 from marfast.ops import choice
 
 
@@ -48,7 +50,7 @@ def warmup(
 
     model: what `marfast.load` returns, or a MAR that `marfast.accelerate` was given.
     unknown: how many tokens of each image later edits will make anew; None is all, as `generate`.
-    settings: as the later `generate` takes them (num_iter, steps, cfg, cfg_schedule, temperature),
+    settings: as the later `generate` takes them (num_iter, steps, cfg, sampler and the others),
         or `sample_tokens` (num_iter, cfg, cfg_schedule, temperature). Labels, seeds and the
         guidance scale may differ later; a change of the others needs a warmup of its own.
 
@@ -60,7 +62,7 @@ def warmup(
     if isinstance(model, Pipeline):
         fast = model.model
         chosen = model.settings.replace(fast.module.seq_len, **settings)
-        schedule, size = fast.schedule(chosen.steps), model.largest_part
+        planned, size = partial(schedules_of, fast), model.largest_part
     else:
         method = _sample_tokens_of(model)
         chosen = method.settings(model, **settings)
@@ -69,20 +71,21 @@ def warmup(
         if reason:
             return Warmup(time.perf_counter() - start, {}, 0, f"its own code runs: {reason}")
         fast, forced = method.model(model), method.backend_in_force()
-        schedule, size = fast.schedule(), batch
+        planned, size = partial(method.schedules, fast), batch
     start_of = partial(_start, fast, unknown)
     if (some := start_of(1)) is not None:
         chosen = some.settings(chosen, settings.get("num_iter"))
+    schedules = planned(chosen)
     generators = Generators.seeded(0, fast.device)
     parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
     randomness = [BatchRandomness(generators, batch, rows) for rows in parts]
     with forced, choice.used() as used:
         fast.update()
-        reason, count = _capture(fast, randomness, chosen, schedule, start_of)
+        reason, count = _capture(fast, randomness, chosen, schedules, start_of)
         if reason:
             images = len(parts[0])
             labels = torch.full((images,), -1, device=fast.device)
-            Loop(fast, labels, randomness[0], chosen, schedule, start_of(images)).iteration(0)
+            Loop(fast, labels, randomness[0], chosen, schedules, start_of(images)).iteration(0)
     return Warmup(
         seconds=time.perf_counter() - start,
         backends={op: sorted(names) for op, names in sorted(used.items())},
@@ -106,7 +109,7 @@ def _capture(
     model: FastMAR,
     parts: Sequence[Randomness],
     settings: Settings,
-    schedule: Schedule,
+    schedules: Sequence[Schedule],
     start_of: Callable[[int], Start | None],
 ) -> tuple[str, int]:
     """Why nothing was captured, empty where the graphs are there; and their number."""
@@ -117,9 +120,9 @@ def _capture(
         own = randomness.twin()
         images = own.orders(1).shape[0]
         start = start_of(images)
-        key = key_of(model, images, randomness, settings, schedule, start)
+        key = key_of(model, images, randomness, settings, schedules, start)
         labels = torch.full((images,), -1, device=model.device)
-        loop = partial(Loop, model, labels, own, settings, schedule, start)
+        loop = partial(Loop, model, labels, own, settings, schedules, start)
         try:
             count += (graphs.find(key) or graphs.capture(key, loop)).graphs
         except CaptureFailed as error:

@@ -1,6 +1,6 @@
 """Which backend runs each op of a generation, and why not another."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -8,6 +8,7 @@ import torch
 from marfast.checkpoints import Settings
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
+from marfast.generation.schedules import schedules_of
 from marfast.model.mar import FastMAR
 from marfast.ops import choice, tuning
 from marfast.ops.backend import AnyOp, Backend
@@ -54,7 +55,8 @@ def explain(model: FastMAR, batch: int, settings: Settings) -> list[Choice]:
     randomness = BatchRandomness(Generators.seeded(0, model.device), batch, range(batch))
     labels = torch.full((batch,), -1, device=model.device)
     steps = settings.steps if tuning.is_on(model.device) else 2
-    loop = Loop(model, labels, randomness, settings, model.schedule(steps))
+    schedules = schedules_of(model, replace(settings, steps=steps))
+    loop = Loop(model, labels, randomness, settings, schedules)
     with choice.watched(watch):
         for k in sorted({0, settings.num_iter - 1}):
             loop.iteration(k)

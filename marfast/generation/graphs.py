@@ -14,7 +14,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -29,7 +29,8 @@ from marfast.generation.device import Device, Graph
 from marfast.generation.loop import Loop, Progress, Proposal
 from marfast.generation.randomness import Randomness
 from marfast.generation.start import Start
-from marfast.model.mar import FastMAR, Schedule
+from marfast.model.mar import FastMAR
+from marfast.model.schedule import Schedule
 from marfast.ops import choice
 from marfast.ops.self_check import DeviceLost, is_capturing
 
@@ -210,7 +211,7 @@ def key_of(
     images: int,
     randomness: Randomness,
     settings: Settings,
-    schedule: Schedule,
+    schedules: Sequence[Schedule],
     start: Start | None = None,
 ) -> Hashable:
     """What one captured loop is for; all else may change from replay to replay."""
@@ -222,7 +223,7 @@ def key_of(
         randomness.layout,
         settings.cfg != 1.0,
         replace(settings, cfg=1.0, cfg_schedule="constant"),
-        schedule[0].data_ptr(),
+        tuple(schedule.coefficients.data_ptr() for schedule in schedules),
         model.dtype,
         autocast,
         choice.forced(),

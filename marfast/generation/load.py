@@ -11,6 +11,7 @@ from marfast.generation.pipeline import Pipeline
 from marfast.model.autoencoder import load_tokenizer
 from marfast.model.mar import FastMAR, check_dtype
 from marfast.model.tokenizer import Tokenizer, check_tokenizer
+from marfast.reference.respacing import ends_of
 
 TokenizerLike = str | Path | Tokenizer
 
@@ -49,9 +50,8 @@ def load(
     found = checkpoint.preset
     tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
     settings = found.settings
-    module = found.architecture.build(
-        steps=str(settings.steps), clip_denoised=settings.clip_denoised
-    )
+    steps, _ = ends_of(settings.steps)
+    module = found.architecture.build(steps=str(steps), clip_denoised=settings.clip_denoised)
     checkpoint.file.fill(module)
     fast = FastMAR(module, dtype)
     report = Report.of(checkpoint)

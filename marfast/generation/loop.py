@@ -5,7 +5,7 @@ shapes of the K iterations are known before the first one runs, and which tokens
 and predicts is index arithmetic on the orders: no mask is searched, and nothing waits for a device.
 """
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ from marfast import profiling
 from marfast.checkpoints import Settings
 from marfast.generation.randomness import Randomness, step_noises
 from marfast.generation.start import Start
-from marfast.model.mar import FastMAR, Schedule
+from marfast.model.mar import FastMAR
+from marfast.model.schedule import Schedule
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.mar import guidance_scale, mask_lengths
 
@@ -45,11 +46,11 @@ class Loop:
         labels: Tensor,
         randomness: Randomness,
         settings: Settings,
-        schedule: Schedule,
+        schedules: Sequence[Schedule],
         start: Start | None = None,
     ):
         module = model.module
-        self.model, self.settings, self.schedule = model, settings, schedule
+        self.model, self.settings, self.schedules = model, settings, schedules
         self.seq_len, self.channels = module.seq_len, module.token_embed_dim
         self.guided = bool(settings.cfg != 1.0)
         self.options = HeadOptions(self.guided, settings.temperature, settings.clip_denoised)
@@ -122,14 +123,14 @@ class Loop:
     def denoise(self, proposal: Proposal, k: int) -> None:
         """The head's part of iteration k, or of another that has the same head."""
         predict, z, noise, guidance = proposal
-        sampled = self.model.sample_head(
-            z, noise, self._step_noises(predict.shape[1]), self.schedule, guidance, self.options
-        )
+        schedule = self.schedules[k]
+        noises = self._step_noises(predict.shape[1], len(schedule))
+        sampled = self.model.sample_head(z, noise, noises, schedule, guidance, self.options)
         self.tokens[self.rows, predict] = sampled.view(len(self.tokens), -1, self.channels)
 
     def head_of(self, k: int) -> Hashable:
         """The same for iterations whose heads do the same work."""
-        return self.masked[k] - self.left[k]
+        return self.masked[k] - self.left[k], id(self.schedules[k])
 
     def begin(self) -> None:
         """Only the start's tokens are known; what all iterations share is computed."""
@@ -150,8 +151,8 @@ class Loop:
             return self.initial_noise[first : first + images * count]
         return self.randomness.initial_noise(count, self.channels).to(self.tokens.device)
 
-    def _step_noises(self, count: int) -> Iterable[Tensor]:
-        images, steps = len(self.tokens), len(self.schedule[1])
+    def _step_noises(self, count: int, steps: int) -> Iterable[Tensor]:
+        images = len(self.tokens)
         noises = step_noises(self.randomness, images, count, self.channels, steps, self.guided)
         return (chunk.to(self.tokens.device) for chunk in noises)
 

@@ -16,6 +16,7 @@ from marfast.generation.loop import Progress
 from marfast.generation.outpaint import outpaint
 from marfast.generation.randomness import randomness_of_parts
 from marfast.generation.sample import sample_tokens
+from marfast.generation.schedules import schedules_of
 from marfast.generation.start import Start
 from marfast.model.mar import FastMAR
 from marfast.model.tokenizer import Tokenizer
@@ -90,6 +91,9 @@ class Pipeline:
         cfg: float | None = None,
         cfg_schedule: str | None = None,
         temperature: float | None = None,
+        sampler: str | None = None,
+        eta: float | None = None,
+        guidance_interval: tuple[float, float] | None = None,
         part: int | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
@@ -101,7 +105,8 @@ class Pipeline:
         seed: one for the batch gives what seeding numpy and torch with it and one `sample_tokens`
             of the whole batch gives; a sequence, one for each image, makes images independent of
             their batch; None draws from the global generators, which a seed leaves alone.
-        num_iter, steps, cfg, cfg_schedule, temperature: as in `Settings`; None takes the model's.
+        num_iter, steps, cfg, cfg_schedule, temperature, sampler, eta, guidance_interval: as in
+            `Settings`; None takes the model's.
         part: how many images to compute at a time; None chooses by memory. It never changes which
             random number goes where.
         progress: called with (done, of) iterations.
@@ -116,6 +121,9 @@ class Pipeline:
             cfg=cfg,
             cfg_schedule=cfg_schedule,
             temperature=temperature,
+            sampler=sampler,
+            eta=eta,
+            guidance_interval=guidance_interval,
             part=part,
             progress=progress,
         )
@@ -268,14 +276,14 @@ class Pipeline:
     ) -> Iterator[Tensor]:
         """Tokens [images, L, C] of each part of a batch with labels [B], in turn; of a `start`, the
         whole batch's."""
-        schedule = self.model.schedule(settings.steps)
+        schedules = schedules_of(self.model, settings)
         random_parts = randomness_of_parts(seed, len(labels), parts, self.model.device)
         for rows, of_part in zip(parts, random_parts, strict=True):
             part = slice(rows.start, rows.stop)
             known = None if start is None else start[part]
             with torch.no_grad():
                 tokens = sample_tokens(
-                    self.model, labels[part], of_part, settings, schedule, progress, known
+                    self.model, labels[part], of_part, settings, schedules, progress, known
                 )
             yield tokens
 

@@ -1,5 +1,7 @@
 """Tokens of a whole generation: the loop, or its graphs from the second one of a kind on."""
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from marfast.checkpoints import Settings
@@ -8,7 +10,8 @@ from marfast.generation.graphs import Graphs, key_of
 from marfast.generation.loop import Loop, Progress
 from marfast.generation.randomness import Randomness
 from marfast.generation.start import Start
-from marfast.model.mar import FastMAR, Schedule
+from marfast.model.mar import FastMAR
+from marfast.model.schedule import Schedule
 
 
 def sample_tokens(
@@ -16,29 +19,29 @@ def sample_tokens(
     labels: Tensor,
     randomness: Randomness,
     settings: Settings,
-    schedule: Schedule,
+    schedules: Sequence[Schedule],
     progress: Progress | None = None,
     start: Start | None = None,
 ) -> Tensor:
     """Tokens [B, L, C] of images with the given labels [B] (−1: no class); `start` says which are
     known (None: none).
 
-    schedule is the sampler's, `model.schedule(…)`; `settings.steps` is not read. progress(done, of)
-    is called after each of the `settings.num_iter` iterations.
+    schedules: one for each of the `settings.num_iter` iterations, as `schedules_of` has them; the
+        settings' own sampler and steps are not read. progress(done, of) is called after each.
     """
     model = model.renewed()
     if (graphs := graphs_of(model)) is not None:
-        key = key_of(model, len(labels), randomness, settings, schedule, start)
+        key = key_of(model, len(labels), randomness, settings, schedules, start)
 
         def own_loop() -> Loop:
-            return Loop(model, labels, randomness.twin(), settings, schedule, start)
+            return Loop(model, labels, randomness.twin(), settings, schedules, start)
 
         captured = graphs.at_second_sight(key, own_loop)
         if captured:
             tokens = captured.run(labels, randomness, settings, progress, start)
             if tokens is not None:
                 return tokens
-    loop = Loop(model, labels, randomness, settings, schedule, start)
+    loop = Loop(model, labels, randomness, settings, schedules, start)
     for k in range(settings.num_iter):
         loop.iteration(k)
         if progress:

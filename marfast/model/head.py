@@ -19,6 +19,7 @@ from marfast.model.own import (
     parts_of,
 )
 from marfast.model.packing import Packing
+from marfast.model.schedule import Schedule
 from marfast.model.trial import same, trial_of
 from marfast.ops.head import HeadShape
 from marfast.reference.diffusion import HeadOptions, ddpm_step
@@ -74,42 +75,69 @@ class BoundHead:
         noise: Tensor,
         step_noises: Iterable[Tensor],
         cond: Tensor,
-        schedule: Tensor,
-        timesteps: Tensor,
+        schedule: Schedule,
         guidance: Tensor,
         options: HeadOptions,
     ) -> Tensor:
         """`ops.ddpm_sample`, computed in float32 (float64 where the head is) -> noise's dtype.
 
         step_noises: [s, N, C], the noise of consecutive steps; as many steps are taken at a time.
+        Steps that guidance has not compute the conditional rows alone.
         """
         double = self.weights[0].dtype == torch.float64
-        given, dtype = noise.dtype, torch.float64 if double else torch.float32
-        x, cond, schedule, guidance = (a.to(dtype) for a in (noise, cond, schedule, guidance))
+        dtype = torch.float64 if double else torch.float32
+        options = options._replace(learned_range=schedule.learned_range)
+        state, cond, guidance = (a.to(dtype) for a in (noise, cond, guidance))
+        coefficients = schedule.coefficients.to(dtype)
+        if schedule.multistep:
+            state = torch.stack([state, torch.zeros_like(state)])
         first = 0
         for chunk in step_noises:
-            now = slice(first, first + len(chunk))
-            step_noise, coefficients, times = chunk.to(dtype), schedule[now], timesteps[now]
-            if self.plain:
-                x = ops.ddpm_sample(
-                    x,
-                    step_noise,
-                    cond,
-                    self.weights,
-                    coefficients,
-                    times,
+            for steps, within in schedule.runs(range(first, first + len(chunk))):
+                guided = options.guided and within
+                state = self._steps(
+                    state,
+                    chunk[steps.start - first : steps.stop - first].to(dtype),
+                    cond if guided else cond[: len(noise)],
+                    coefficients[steps],
+                    schedule.timesteps[steps],
                     guidance,
-                    temperature=options.temperature,
-                    clip_denoised=options.clip_denoised,
-                    packed=self.packed,
+                    options._replace(guided=guided),
                 )
-            else:
-                for of_step, t, noise_t in zip(coefficients, times, step_noise, strict=True):
-                    rows = x.repeat(2, 1) if options.guided else x
-                    output = self.net.forward(rows, t.expand(len(cond)), cond)
-                    x = ddpm_step(x, output, noise_t, of_step, guidance, options)
             first += len(chunk)
-        return x.to(given)
+        return (state[0] if schedule.multistep else state).to(noise.dtype)
+
+    def _steps(
+        self,
+        state: Tensor,
+        step_noise: Tensor,
+        cond: Tensor,
+        coefficients: Tensor,
+        timesteps: Tensor,
+        guidance: Tensor,
+        options: HeadOptions,
+    ) -> Tensor:
+        """Consecutive steps, all of them guided or none."""
+        if self.plain:
+            return ops.ddpm_sample(
+                state,
+                step_noise,
+                cond,
+                self.weights,
+                coefficients,
+                timesteps,
+                guidance,
+                temperature=options.temperature,
+                clip_denoised=options.clip_denoised,
+                packed=self.packed,
+                learned_range=options.learned_range,
+            )
+        for of_step, t, noise_t in zip(coefficients, timesteps, step_noise, strict=True):
+            now = state[0] if state.dim() == 3 else state
+            rows = now.repeat(2, 1) if options.guided else now
+            output = self.net.forward(rows, t.expand(len(cond)), cond)
+            state = ddpm_step(state, output, noise_t, of_step, guidance, options)
+        return state
 
 
 class FastHead:

@@ -16,11 +16,9 @@ from marfast.errors import ArgumentError
 from marfast.model.block import BoundBlock, FastBlock
 from marfast.model.head import BoundHead, FastHead
 from marfast.model.packing import autocast
+from marfast.model.schedule import DDPM, Sampling, Schedule, schedule_of
 from marfast.ops.runtime import DTYPES, check_memory
-from marfast.reference.diffusion import HeadOptions, create_diffusion
-from marfast.reference.samplers import sampling_schedule
-
-Schedule = tuple[Tensor, Tensor]
+from marfast.reference.diffusion import HeadOptions
 
 
 def check_dtype(dtype: torch.dtype | None) -> None:
@@ -108,19 +106,17 @@ class FastMAR:
             self._encoder = _bind(kept.encoder, module.encoder_blocks)
             self._decoder = _bind(kept.decoder, module.decoder_blocks)
 
-    def schedule(self, steps: int | str | None = None) -> Schedule:
-        """Coefficients [S, 8] and timesteps [S] of the sampler, on the model's device.
+    def schedule(self, steps: int | str | None = None, sampling: Sampling = DDPM) -> Schedule:
+        """The sampler's, on the model's device.
 
         steps: a count or a respacing; None takes the process that the module was built with.
         """
         own = self.module.diffloss.gen_diffusion
-        key = (str(steps), self.device)
+        key = (str(steps), sampling, self.device)
         process, schedule = self.kept.schedules.get(key, (None, None))
         if schedule is None or (steps is None and process is not own):
-            process = own if steps is None else create_diffusion(str(steps))
-            coefficients, timesteps = sampling_schedule(process)
-            schedule = coefficients.to(self.device), timesteps.to(self.device)
-            self.kept.schedules[key] = process, schedule
+            schedule = schedule_of(own, steps, sampling, self.device)
+            self.kept.schedules[key] = own, schedule
         return schedule
 
     def refresh(self) -> None:
@@ -200,4 +196,4 @@ class FastMAR:
         consecutive steps, guidance [1] -> tokens [N, C]. R = 2N if guided, conditional rows first.
         """
         with self.autocast(), profiling.range("head", len(z)):
-            return self.head.sample(noise, step_noises, z, *schedule, guidance, options)
+            return self.head.sample(noise, step_noises, z, schedule, guidance, options)

@@ -139,6 +139,14 @@ def test_every_setting_reaches_the_model() -> None:
     assert np.array_equal(made, wanted)
 
 
+def test_a_sampler_reaches_the_model() -> None:
+    options = ("--sampler=ddim", "--eta=0.5", "--guidance-interval=0.1,0.7", "--steps=4-2")
+    generate("--labels=3,4", "--seed=9", "--num-iter=3", *options, "--out=new/")
+    made = np.stack([read(path) for path in sorted(Path("new").iterdir())])
+    sampling = {"sampler": "ddim", "eta": 0.5, "guidance_interval": (0.1, 0.7), "steps": "4-2"}
+    assert np.array_equal(made, expected([3, 4], seed=9, num_iter=3, **sampling))
+
+
 def test_a_file_of_ones_own_with_its_config() -> None:
     folder = Path(marfast.__file__).parent / "assets" / "fashion-mnist"
     weights, config = folder / "model.safetensors", folder / "config.json"

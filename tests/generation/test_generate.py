@@ -208,7 +208,9 @@ def test_no_value_is_read_from_the_models_device(monkeypatch: pytest.MonkeyPatch
         generators = Generators(np.random.RandomState(0), torch.Generator(), torch.Generator())
         randomness = BatchRandomness(generators, 2, range(2))
         settings = Settings(num_iter=4, cfg=3.0)
-        tokens = sample_tokens(model, labels, randomness, settings, model.schedule())
+        tokens = sample_tokens(
+            model, labels, randomness, settings, [model.schedule()] * settings.num_iter
+        )
     assert (tokens.device.type, tuple(tokens.shape)) == ("meta", (2, 16, 16))
 
 

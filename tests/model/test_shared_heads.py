@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from marfast import ops
 from marfast.reference import SimpleMLPAdaLN, create_diffusion
-from marfast.reference.diffusion import sampling_schedule
+from marfast.reference.samplers import sampling_schedule
 
 TOKENS = 2
 
