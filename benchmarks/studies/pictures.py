@@ -1,4 +1,4 @@
-"""Pictures of README and docs/performance.md, from the raw results: nothing is measured.
+"""Pictures of README and docs, from the raw results: nothing is measured.
 
 python -m benchmarks.studies.pictures [--out FOLDER]
 """
@@ -14,10 +14,11 @@ from matplotlib import pyplot
 from matplotlib.ticker import LogLocator
 
 from benchmarks.studies import IMAGES, RESULTS
+from benchmarks.studies.quality.samplers import base_of, by_sampler
 from benchmarks.studies.scaling import QUANTITIES, series
 from benchmarks.studies.tables import MACHINES, UNITS, transformers
 from marfast.bench.plots import plot, save
-from marfast.bench.results import Row, read_document
+from marfast.bench.results import Row, read_document, read_rows
 
 COLOURS = {"float32": "#1f77b4", "bfloat16": "#d6604d"}
 SYMBOLS = {"rows": "R", "steps": "S", "width": "w", "depth": "d"}
@@ -169,6 +170,29 @@ def roofline(document: dict[str, Any], file: Path) -> Path:
     return save(figure, file, force=True)
 
 
+def quality_of_samplers(rows: Sequence[Row], file: Path) -> Path:
+    """Accuracy and Fréchet distance against steps; what is near DDPM's hundred is shaded."""
+    found = by_sampler(rows)
+    base = base_of(found)
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for name, of_sampler in found.items():
+        line = sorted(of_sampler, key=lambda row: row["steps"])
+        steps = [row["steps"] for row in line]
+        axes[0].plot(steps, [100 * row["accuracy"] for row in line], marker="o", label=name)
+        axes[1].plot(steps, [row["frechet_distance"] for row in line], marker="o")
+    axes[0].axhspan(100 * base["accuracy"] - 1, 100, color="#555555", alpha=0.1)
+    axes[1].axhspan(0, 1.1 * base["frechet_distance"], color="#555555", alpha=0.1)
+    axes[0].set(ylabel="accuracy, %", ylim=(None, 100))
+    axes[1].set(ylabel="Fréchet distance", ylim=(0, None))
+    ticks = sorted({row["steps"] for of_sampler in found.values() for row in of_sampler})
+    for axis in axes:
+        axis.set(xlabel="steps", xscale="log")
+        axis.set_xticks(ticks, labels=map(str, ticks))
+        axis.minorticks_off()
+    figure.legend(ncols=len(found), loc="outside lower center", frameon=False, fontsize=9)
+    return save(figure, file, force=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=IMAGES)
@@ -191,6 +215,8 @@ def main() -> None:
         elif what in ("head", "fashion-mnist"):
             mine = [row for row in rows if row["workload"] not in ("head-l", "head-h")]
             written += plot(mine, out, f"-{isa}", force=True)
+    if samplers := read_rows(RESULTS / "quality-samplers.json"):
+        written.append(quality_of_samplers(samplers, out / "quality-samplers.png"))
     print(*written, sep="\n")
 
 

@@ -1,5 +1,4 @@
-"""The figures of README and docs/performance.md, quality.md and editing.md, from the raw results:
-nobody types one.
+"""The figures of README and docs, from the raw results: nobody types one.
 
 python -m benchmarks.studies.tables            # rewrites what stands between the markers
 python -m benchmarks.studies.tables --check    # exit status 1 if that would change anything
@@ -242,6 +241,33 @@ def editing() -> str:
     return "\n".join(lines) + "\n"
 
 
+def samplers() -> str:
+    """Accuracy and Fréchet distance by sampler and steps, and the fewest steps that are near DDPM's
+    hundred."""
+    from benchmarks.studies.quality.samplers import base_of, by_sampler, fewest_steps
+
+    if (document := read("quality-samplers")) is None:
+        return "Not measured yet.\n"
+    found = by_sampler(document["rows"])
+    base = base_of(found)
+    steps = sorted({row["steps"] for rows in found.values() for row in rows})
+    lines = [
+        f"| sampler | {' | '.join(f'{count} steps' for count in steps)} | near from |",
+        "| --- |" + " --- |" * (len(steps) + 1),
+    ]
+    for name, rows in found.items():
+        cells = {row["steps"]: row for row in rows}
+        shown = [
+            f"{100 * row['accuracy']:.1f} %, {row['frechet_distance']:.1f}" if row else ""
+            for row in map(cells.get, steps)
+        ]
+        fewest = fewest_steps(rows, base)
+        end = "–" if fewest is None else f"{fewest} steps"
+        lines.append(f"| {name} | {' | '.join(shown)} | {end} |")
+    text = f"{base['n']:,} images a cell: accuracy, Fréchet distance.\n\n" + "\n".join(lines)
+    return f"{text}\n\n{picture('quality-samplers', 'Quality by sampler and number of steps')}"
+
+
 Table = Callable[[str, dict[str, Any]], Iterator[str]]
 SPEED: tuple[tuple[str, Table], ...] = (
     ("head", heads),
@@ -300,8 +326,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "device_work": device_work,
     "quality": quality,
     "editing": editing,
+    "samplers": samplers,
 }
-PAGE_NAMES = ("performance", "quality", "editing", "gpu_without_a_gpu")
+PAGE_NAMES = ("performance", "quality", "editing", "samplers", "gpu_without_a_gpu")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGE_NAMES))
 
 

@@ -24,6 +24,10 @@ def load(
     vae: TokenizerLike | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype | None = None,
+    sampler: str | None = None,
+    steps: int | str | None = None,
+    eta: float | None = None,
+    guidance_interval: tuple[float, float] | None = None,
 ) -> Pipeline:
     """Load a model that can `generate`; `report` on it tells what was read.
 
@@ -40,6 +44,8 @@ def load(
     device: where the model lies; ArgumentError for one that isn't here.
     dtype: what products are computed in, torch.bfloat16 or torch.float16, as under torch.autocast;
         None is float32.
+    sampler, steps, eta, guidance_interval: as in `Settings`, the defaults of `generate` then; None
+        takes the model's.
 
     Nothing is half-loaded. Raises FileNotFoundError or ValueError (CheckpointError for what is in a
     file), naming file and key; TypeError for a `vae` that is no tokenizer.
@@ -49,9 +55,15 @@ def load(
     checkpoint = find(model, preset, weights)
     found = checkpoint.preset
     tokenizer = None if vae is None else find_tokenizer(vae, found.architecture)
-    settings = found.settings
-    steps, _ = ends_of(settings.steps)
-    module = found.architecture.build(steps=str(steps), clip_denoised=settings.clip_denoised)
+    settings = found.settings.replace(
+        found.architecture.seq_len,
+        sampler=sampler,
+        steps=steps,
+        eta=eta,
+        guidance_interval=guidance_interval,
+    )
+    own_steps, _ = ends_of(settings.steps)
+    module = found.architecture.build(steps=str(own_steps), clip_denoised=settings.clip_denoised)
     checkpoint.file.fill(module)
     fast = FastMAR(module, dtype)
     report = Report.of(checkpoint)

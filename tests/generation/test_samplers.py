@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import marfast
 from marfast.checkpoints import Settings
+from marfast.errors import ArgumentError
 from marfast.generation.schedules import schedules_of
 from marfast.model.schedule import Sampling, Schedule
 from marfast.ops import choice
@@ -107,6 +109,16 @@ def test_deterministic_samplers_have_no_use_for_a_temperature() -> None:
     assert not torch.equal(
         generate(sampler="dpm++2m-sde", temperature=0.5), generate(sampler="dpm++2m-sde")
     )
+
+
+def test_a_loaded_model_keeps_the_sampler_it_was_told() -> None:
+    told: dict[str, Any] = {"sampler": "ddim", "steps": "3-1", "eta": 0.5}
+    told["guidance_interval"] = (0.1, 0.9)
+    loaded = marfast.load("fashion-mnist", **told)
+    expected = marfast.load("fashion-mnist").generate([3], seed=1, num_iter=2, **told)
+    assert_bitwise_equal(loaded.generate([3], seed=1, num_iter=2), expected)
+    with pytest.raises(ArgumentError, match="steps: 0; allowed are 1 to 980"):
+        marfast.load("fashion-mnist", sampler="ddim", steps=0)
 
 
 def test_a_table_of_no_interval_is_guided_throughout() -> None:

@@ -9,7 +9,7 @@ from marfast import ops
 from marfast.ops.head import gpu
 from marfast.ops.op import OPS
 from tests.helpers import assert_as_accurate, assert_bitwise_equal
-from tests.ops.heads import sample_inputs
+from tests.ops.heads import sample_inputs, sampler_inputs
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -36,6 +36,12 @@ def test_samples_are_as_accurate_as_the_references(sizes, dtype):
         sample_inputs(**{"tokens": 6, "width": 96} | sizes, steps=9, dtype=dtype, seed=seed)
         for seed in range(8)
     ]
+    assert_as_accurate(ops.ddpm_sample, ops.ddpm_sample.plain, cases)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++2m-sde"])
+def test_other_samplers_are_as_accurate_as_the_references(sampler):
+    cases = [sampler_inputs(sampler, tokens=5, width=64, seed=seed) for seed in range(8)]
     assert_as_accurate(ops.ddpm_sample, ops.ddpm_sample.plain, cases)
 
 
