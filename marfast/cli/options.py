@@ -57,9 +57,7 @@ CfgSchedule = Annotated[
     Literal["linear", "constant"] | None, setting("Guidance over the iterations.")
 ]
 Temperature = Annotated[float | None, setting("Scale of the noise.", metavar="X")]
-Sampler = Annotated[
-    Literal["ddpm", "ddim", "dpm++2m", "dpm++2m-sde"] | None, setting("Sampler.")
-]
+Sampler = Annotated[Literal["ddpm", "ddim", "dpm++2m", "dpm++2m-sde"] | None, setting("Sampler.")]
 Eta = Annotated[float | None, setting("DDIM's share of DDPM's noise, 0 to 1.", metavar="X")]
 GuidanceInterval = Annotated[
     str | None,
