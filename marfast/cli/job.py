@@ -3,33 +3,23 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 import typer
 
 from marfast import startup
-from marfast.checkpoints import Checkpoint, Preset, Settings, find, get_preset
+from marfast.checkpoints import Checkpoint, Preset, Settings
+from marfast.cli import model as loading
 from marfast.cli.console import echo
 from marfast.cli.errors import bad, check_device, check_environment, reported_as
 from marfast.cli.settings import parse_set
 from marfast.errors import ArgumentError, is_out_of_memory
 from marfast.evaluation import Place, Protocol
 from marfast.generation import Pipeline
-from marfast.generation.load import find_tokenizer, load
 
 
 def find_model(model: str, preset: str | None, weights: str | None, vae: str | None) -> Checkpoint:
     """An opened model that makes images."""
     check_environment()
-    with reported_as("--preset"):
-        named = None if preset is None else get_preset(preset)
-    with reported_as("--model"):
-        checkpoint = find(model, named, weights)
-    what = checkpoint.preset.architecture
-    if vae is None and not what.makes_pixels:
-        raise bad("--model", f"{model} makes latents; --vae names the tokenizer of its images")
-    if vae is not None and what.makes_pixels:
-        raise bad("--vae", f"{vae}; {model} makes pixels and needs none")
-    return checkpoint
+    return loading.open_model(model, preset, weights, vae, {})
 
 
 def choose_settings(
@@ -69,11 +59,8 @@ def load_model(
 ) -> Pipeline:
     """On the device of this process: cuda means that of its local rank."""
     found = check_device(f"cuda:{place.local_rank}" if device == "cuda" else device)
-    with reported_as("--vae"):
-        tokenizer = None if vae is None else find_tokenizer(vae, checkpoint.preset.architecture)
-    half = None if dtype is None else getattr(torch, dtype)
-    with reported_as("--model"):
-        return load(checkpoint, vae=tokenizer, dtype=half, device=found)
+    tokenizer = loading.open_tokenizer(vae, checkpoint)
+    return loading.load_model(checkpoint, tokenizer, dtype, device=found)
 
 
 def this_place() -> Place:

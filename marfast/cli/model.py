@@ -1,7 +1,7 @@
 """The model of a command that makes images: its file opened and checked before weights are read."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -53,13 +53,14 @@ def open_tokenizer(vae: str | None, checkpoint: Checkpoint) -> Tokenizer | None:
 def load_model(
     checkpoint: Checkpoint,
     tokenizer: Tokenizer | None,
-    dtype: Literal["bfloat16", "float16"] | None,
-    threads: int | None,
+    dtype: str | None,
+    threads: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> Pipeline:
     """Read the weights; from here on, so many threads."""
     with reported_as("--model"):
         half = None if dtype is None else getattr(torch, dtype)
-        pipeline = loading.load(checkpoint, vae=tokenizer, dtype=half)
+        pipeline = loading.load(checkpoint, vae=tokenizer, dtype=half, device=device)
     if threads is not None:
         torch.set_num_threads(threads)
     return pipeline
