@@ -15,6 +15,7 @@ from torch import Tensor
 from marfast import ops
 from marfast.ops.ddpm_sample.cpu import PAIRS
 from marfast.ops.head.cpu import time_embedding
+from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
 from marfast.reference import SimpleMLPAdaLN
 from marfast.reference.timesteps import timestep_embedding
@@ -317,3 +318,14 @@ def test_a_wrong_argument_is_named(args, kind, message):
         ops.ddpm_sample(*args)
     with pytest.raises(kind, match=pattern):
         torch.ops.marfast.ddpm_sample(*args)
+
+
+def test_a_shortened_call_has_each_steps_own_guidance():
+    op = OPS["ddpm_sample"]
+    a = op.example_args()
+    doubled = {name: torch.cat([getattr(a, name)] * 2) for name in ("schedule", "timesteps")}
+    a = a._replace(step_noise=torch.cat([a.step_noise] * 2), guidance=torch.rand(10), **doubled)
+    short = op.shortened(a)
+    assert torch.equal(short.guidance, a.guidance[::2])
+    assert torch.equal(short.timesteps, a.timesteps[::2])
+    assert ops.ddpm_sample(*short).isfinite().all()

@@ -120,7 +120,10 @@ def _shorten(a: Args) -> Args:
     """Few steps, from the first to one of the last."""
     few = slice(None, None, max(1, len(a.timesteps) // 4))
     return a._replace(
-        step_noise=a.step_noise[few], schedule=a.schedule[few], timesteps=a.timesteps[few]
+        step_noise=a.step_noise[few],
+        schedule=a.schedule[few],
+        timesteps=a.timesteps[few],
+        guidance=a.guidance[few] if len(a.guidance) > 1 else a.guidance,
     )
 
 

@@ -24,7 +24,7 @@ def can_run(a: Args) -> Verdict:
 def run(a: Args) -> Tensor:
     shape, options, extension = HeadShape.of(a.weights), options_of(a), cpu.extension()
     check_memory(noise=a.noise, step_noise=a.step_noise, cond=a.cond)
-    check_memory(schedule=a.schedule, timesteps=a.timesteps)
+    check_memory(schedule=a.schedule, timesteps=a.timesteps, guidance=a.guidance)
     packed = packed_head(a.weights, shape, a.packed)
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
     (noise, _), schedule = rows_of(a.noise.contiguous()), a.schedule.contiguous()
