@@ -263,7 +263,7 @@ def test_a_grid_too_large_for_a_picture_is_refused(workplace: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "said"),
     [
-        ("MARFAST_BACKEND", "'abacus'; known are auto, cuda, triton, cpu, reference"),
+        ("MARFAST_BACKEND", "'abacus'; known are auto, cuda, triton, cpu, torch, reference"),
         ("MARFAST_CPU_ISA", "'abacus' is unknown; usable: "),
     ],
 )

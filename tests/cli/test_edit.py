@@ -13,8 +13,8 @@ from typer.testing import Result
 
 import marfast
 from marfast.checkpoints import Preset, Settings
-from marfast.cli.images import to_pixels
 from marfast.generation import load as loading
+from marfast.pixels import to_pixels
 from tests.cli.program import TINY, files, invoke
 from tests.cli.test_bad_input import refused
 from tests.cli.test_generate import cut, read

@@ -14,9 +14,9 @@ from typing import Any
 
 import marfast
 from benchmarks.studies import RESULTS
-from benchmarks.studies.quality.measure import real_accuracy
 from benchmarks.studies.quality.study import Settings, measure
 from marfast.bench.results import read_rows, write_rows
+from marfast.evaluation.real_images import real_images
 
 Row = dict[str, Any]
 
@@ -106,9 +106,8 @@ def main() -> None:
             continue
         row = measure(model, settings, chosen.images, chosen.seed)
         rows.append(row)
-        write_rows(
-            chosen.out, rows, force=True, model="fashion-mnist", test_accuracy=real_accuracy()
-        )
+        real = real_images().accuracy
+        write_rows(chosen.out, rows, force=True, model="fashion-mnist", test_accuracy=real)
         print(
             f"{settings.name}, {settings.steps} steps: accuracy {row['accuracy']:.1%}, "
             f"Fréchet {row['frechet_distance']:.3f}",
