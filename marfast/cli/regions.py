@@ -86,10 +86,12 @@ def parse_box(text: str, width: int, height: int) -> Tensor:
 
 def parse_sides(text: str) -> dict[str, int]:
     """Pixels by side, from "left=8,top=-4"; those that aren't named are 0."""
-    sides = dict.fromkeys(SIDES, 0)
+    sides: dict[str, int] = {}
     for item in text.replace(" ", "").split(","):
         found = re.fullmatch(r"(\w+)=(-?\d{1,9})", item, re.ASCII)
         if found is None or found[1] not in SIDES:
             raise ValueError(f"{item!r}; allowed are {', '.join(f'{name}=N' for name in SIDES)}")
+        if found[1] in sides:
+            raise ValueError(f"{item!r}; {found[1]} is given twice")
         sides[found[1]] = int(found[2])
-    return sides
+    return dict.fromkeys(SIDES, 0) | sides

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from marfast.generation.pipeline import Pipeline
 
 SIDES = ("left", "right", "top", "bottom")
+MOST_PIXELS = 1 << 26
+"""Of a picture that becomes wider."""
 
 
 def extended(images: Tensor, sides: dict[str, int]) -> tuple[Tensor, Tensor]:
@@ -96,4 +98,7 @@ def check_sides(sides: dict[str, int], height: int, width: int, least: int) -> d
             f"{width}×{height} pixels become {whole[0]}×{whole[1]}",
             f"allowed are {least}×{least} and more",
         )
+    if whole[0] * whole[1] > MOST_PIXELS:
+        given = f"{width}×{height} pixels become {whole[0]}×{whole[1]}"
+        raise ArgumentError("images", given, f"allowed are {MOST_PIXELS} pixels and less")
     return found

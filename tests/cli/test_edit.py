@@ -182,6 +182,8 @@ OUTPAINTING = [
     ("--outpaint=", "--outpaint", "''; allowed are left=N, right=N, top=N, bottom=N"),
     ("--outpaint=left", "--outpaint", "'left'; allowed are"),
     ("--outpaint=left=1.5", "--outpaint", "'left=1.5'; allowed are"),
+    ("--outpaint=left=8,left=9", "--outpaint", "'left=9'; left is given twice"),
+    ("--outpaint=left=100000000", "--image", "become 100000028×28; allowed are 67108864 pixels"),
     ("--outpaint=up=3", "--outpaint", "'up=3'; allowed are"),
     ("--outpaint=left=-28", "--outpaint", "-28; allowed is to take away up to 27"),
     ("--outpaint=left=-1", "--image", "28×28 pixels become 27×28; allowed are 28×28 and more"),
