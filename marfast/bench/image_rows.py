@@ -54,6 +54,9 @@ def varied_settings(
     chosen = settings.replace(architecture.seq_len, num_iter=num_iter, steps=steps)
     if not isinstance(chosen.steps, int):
         raise ArgumentError("steps", repr(chosen.steps), "benchmarks take a number of steps")
+    if chosen.sampler != "ddpm" or chosen.guidance_interval is not None:
+        given = f"{chosen.sampler!r}, guided in {chosen.guidance_interval or 'all steps'}"
+        raise ArgumentError("sampler", given, "benchmarks take 'ddpm', guided in all steps")
     return chosen
 
 

@@ -70,11 +70,14 @@ class Settings:
     guidance_interval: Annotated[tuple[float, float] | None, _interval] = None
 
     def replace(self, seq_len: int, **changes: Any) -> "Settings":
-        """A copy with the changes that are not None, for a model of `seq_len` tokens.
+        """A copy with the changes that are not None, for a model of `seq_len` tokens; another
+        sampler has its own η. An interval of (0, 1) is none.
 
         Raises ArgumentError, naming the setting, for anything that can't be sampled with.
         """
         given = {name: value for name, value in changes.items() if value is not None}
+        if given.get("sampler", self.sampler) != self.sampler:
+            given.setdefault("eta", 0.0)  # the other sampler's
         new: Settings = validated(Settings, dataclasses.asdict(self) | given)
         new.check(seq_len)
         return new

@@ -54,8 +54,9 @@ def explain(model: FastMAR, batch: int, settings: Settings) -> list[Choice]:
     model = model.renewed()
     randomness = BatchRandomness(Generators.seeded(0, model.device), batch, range(batch))
     labels = torch.full((batch,), -1, device=model.device)
-    steps = settings.steps if tuning.is_on(model.device) else 2
-    schedules = schedules_of(model, replace(settings, steps=steps))
+    if not tuning.is_on(model.device):  # an interval may hold neither of two steps
+        settings = replace(settings, steps=2, guidance_interval=None)
+    schedules = schedules_of(model, settings)
     loop = Loop(model, labels, randomness, settings, schedules)
     with choice.watched(watch):
         for k in sorted({0, settings.num_iter - 1}):

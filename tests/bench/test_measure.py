@@ -1,11 +1,17 @@
 """Timings and rows as a Python caller takes them."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
 from marfast.bench import head_rows, heads, measure
 from marfast.bench.floors import Floors
+from marfast.bench.image_rows import varied_settings
 from marfast.bench.timing import in_turn, percentiles
+from marfast.checkpoints import get_preset
+from marfast.errors import ArgumentError
 
 
 def test_percentiles_are_wider_on_a_busy_machine() -> None:
@@ -43,3 +49,11 @@ def test_the_originals_own_noise_is_no_error(
     found = head_rows.measure_head("head-b", net, 4, 2, options, limits)
     assert {row["who"]: row["difference"] is None for row in found}["original"]
     assert {row["rounds"] for row in found} == {3}
+
+
+@pytest.mark.parametrize("change", [{"sampler": "ddim"}, {"guidance_interval": (0.1, 0.9)}])
+def test_another_sampler_is_not_measured_as_ddpm(change: dict[str, Any]) -> None:
+    known = get_preset("mar_base")
+    settings = replace(known.settings, **change)
+    with pytest.raises(ArgumentError, match="sampler: .* benchmarks take 'ddpm'"):
+        varied_settings(settings, known.architecture, None, None)

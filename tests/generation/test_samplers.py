@@ -121,6 +121,13 @@ def test_a_loaded_model_keeps_the_sampler_it_was_told() -> None:
         marfast.load("fashion-mnist", sampler="ddim", steps=0)
 
 
+def test_another_sampler_than_the_models_has_its_own_eta() -> None:
+    loaded = marfast.load("fashion-mnist", sampler="ddim", eta=0.5, guidance_interval=(0.1, 0.9))
+    few: dict[str, Any] = {"seed": 1, "num_iter": 1, "steps": 3}
+    found = loaded.generate([3], sampler="ddpm", guidance_interval=(0.0, 1.0), **few)
+    assert_bitwise_equal(found, marfast.load("fashion-mnist").generate([3], **few))
+
+
 def test_a_table_of_no_interval_is_guided_throughout() -> None:
     schedule = tiny_pipeline().model.schedule()
     assert isinstance(schedule, Schedule)
