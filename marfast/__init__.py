@@ -49,6 +49,7 @@ _ROOMS = (
     "checkpoints",
     "drop_in",
     "errors",
+    "evaluation",
     "generation",
     "model",
     "ops",

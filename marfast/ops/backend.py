@@ -88,10 +88,8 @@ class Backend:
                 verdict = runtime.is_built()
             return file().can_run(a) if verdict[0] else verdict
 
-        by_bindings = runtime in (cpu, cuda)
-
         def run(a: Args, *variant: str) -> Tensor:
-            if not by_bindings:
+            if runtime is not cpu:  # whose bindings ask it of all that they read
                 check_memory(**a._asdict())
             with cuda.on(a[0].device):  # launchers ask for the current one
                 result: Tensor = file().run(a, *variant)

@@ -32,7 +32,8 @@ _WATCH: ContextVar[Watch | None] = ContextVar("marfast_watch", default=None)
 
 
 def choose(op: AnyOp, a: Any) -> Backend:
-    """The first that can run the op with its bound arguments."""
+    """The one that runs the op with its bound arguments: of those that are preferred, the first
+    able and trusted one."""
     forced = _known(_FORCED.get())
     auto = forced == "auto"
     reason = ""

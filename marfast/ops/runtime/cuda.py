@@ -61,7 +61,6 @@ def on(device: torch.device) -> AbstractContextManager[object]:
 
 
 def call(name: str, device: torch.device, **arguments: Any) -> None:
-    """Enqueues a launch of the module on the device's current stream."""
+    """Enqueues a launch of the module on the current stream of the device, the current one."""
     stream = torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0
-    with on(device):
-        getattr(module(), name)(stream=stream, **arguments)
+    getattr(module(), name)(stream=stream, **arguments)
