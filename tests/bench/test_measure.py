@@ -55,5 +55,5 @@ def test_the_originals_own_noise_is_no_error(
 def test_another_sampler_is_not_measured_as_ddpm(change: dict[str, Any]) -> None:
     known = get_preset("mar_base")
     settings = replace(known.settings, **change)
-    with pytest.raises(ArgumentError, match="sampler: .* benchmarks take 'ddpm'"):
+    with pytest.raises(ArgumentError, match=r"sampler: .* benchmarks take 'ddpm'"):
         varied_settings(settings, known.architecture, None, None)
