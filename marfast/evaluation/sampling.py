@@ -38,13 +38,14 @@ class Made:
     run: Run
 
     def pixels(self, shard: int, progress: Callable[[float], None] | None = None) -> Pixels:
-        run, ids = self.run, self.run.shards[shard]
-        parts = self.pipeline.generate_parts(
+        run, ids, of = self.run, self.run.shards[shard], self.pipeline
+        # the run's settings as a whole: as arguments, None would mean the model's own
+        pipeline = Pipeline(of.model, run.settings, of.classes, of.report, of.tokenizer)
+        parts = pipeline.generate_parts(
             run.labels(ids),
             seed=run.seeds(ids),
             part=run.part,
             progress=progress and (lambda done, of: progress(done / of)),
-            **vars(run.settings),
         )
         return np.concatenate([to_pixels(images) for images in parts])
 

@@ -50,6 +50,15 @@ def test_an_image_is_what_generate_makes_of_its_seed(pipeline: Pipeline) -> None
     assert np.array_equal(Made(pipeline, run).pixels(4), to_pixels(images))
 
 
+def test_a_run_without_an_interval_is_sampled_without_the_models(pipeline: Pipeline) -> None:
+    guided = replace(run_of(pipeline), settings=replace(pipeline.settings, cfg=4.0))
+    own = replace(guided.settings, guidance_interval=(0.4, 0.6))
+    limited = Pipeline(pipeline.model, own, pipeline.classes)
+    images = Made(limited, guided).pixels(0)
+    assert np.array_equal(images, Made(pipeline, guided).pixels(0))
+    assert not np.array_equal(images, Made(limited, replace(guided, settings=own)).pixels(0))
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_is_stored_is_what_was_made(pipeline: Pipeline, kind: Kind, tmp_path: Path) -> None:
     run, told = run_of(pipeline, 5, kind), []
