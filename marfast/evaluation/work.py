@@ -6,6 +6,7 @@ makes a file it has it claimed (`files.claimed`); where a file system has no loc
 same file, and the second is thrown away.
 """
 
+import errno
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -62,6 +63,8 @@ def complete(
 
     make(i, path) writes file i to `path`, from where it is moved into its place. report is told,
     now and then, which are missing. How many this process has made is returned.
+
+    Raises FileExistsError for a link to nothing where a file belongs.
     """
     made = 0
     first = len(files) * (place.rank % place.ranks) // place.ranks
@@ -80,6 +83,10 @@ def complete(
                 idle = False
                 if files[i].exists():
                     continue
+                if files[i].is_symlink():
+                    raise FileExistsError(
+                        errno.EEXIST, "A link to nothing; remove it", str(files[i])
+                    )
                 with suppress(FileExistsError):
                     with replacing(files[i]) as unfinished:
                         make(i, unfinished)

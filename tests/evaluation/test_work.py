@@ -118,6 +118,16 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     assert files_in(tmp_path)[0].read_text() == "other"
 
 
+def test_a_link_to_nothing_is_named_before_anything_is_made_for_it(tmp_path: Path) -> None:
+    files = files_in(tmp_path, 2)
+    files[0].symlink_to(tmp_path / "nowhere")
+    made: list[int] = []
+    with pytest.raises(FileExistsError, match=r"link to nothing; remove it: '.*/00'"):
+        complete(files, lambda i, path: made.append(i))
+    assert made == []
+    assert [path.name for path in tmp_path.iterdir()] == ["00"]
+
+
 def test_a_claimed_file_is_waited_for(tmp_path: Path) -> None:
     [file] = files_in(tmp_path, 1)
     waiting = FORK.Process(target=complete, args=([file], write))
