@@ -1,8 +1,6 @@
 """Picture files that users give: pixels and masks as tensors, errors that name the file."""
 
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from marfast.evaluation.shards import UNREADABLE
+
 _KINDS = {"1": "L", "L": "L", "RGB": "RGB", "P": "RGB", "LA": "L", "RGBA": "RGB", "PA": "RGB"}
 """Modes of Pillow's that can be read, and what each becomes."""
-
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
-"""What Pillow raises for files that are damaged, or aren't pictures."""
 
 
 @contextmanager
@@ -30,7 +27,7 @@ def opened(path: str) -> Iterator[Image.Image]:
         raise FileNotFoundError(f"{path}: no such file") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"{path}: a picture of that many pixels is not read") from None
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: not a picture that can be read ({_said(error)})") from None
     with image:
         yield image
@@ -68,7 +65,7 @@ def _plain(image: Image.Image, path: str) -> Image.Image:
     try:
         alpha = np.asarray(image.convert("RGBA"))[..., 3]
         plain = image.convert(kind)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ValueError(f"{path}: not a picture that can be read ({_said(error)})") from None
     if alpha.min() < 255:
         raise ValueError(f"{path}: it is transparent; allowed is opaque")

@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,9 +41,7 @@ def read_statistics(file: str | Path, judge: Judge) -> Reference:
     try:
         stored = _read_pt(path) if path.suffix in (".pt", ".pth") else _read_npz(path)
         mu, sigma = (torch.from_numpy(np.asarray(stored[key], np.float64)) for key in _KEYS)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise _wrong(file, str(error)) from None
-    except (RuntimeError, pickle.UnpicklingError, TypeError) as error:
+    except _UNREADABLE as error:
         raise _wrong(file, str(error).partition("\n")[0]) from None
     if mu.ndim != 1 or sigma.shape != (len(mu), len(mu)):
         raise _wrong(file, f"mu is {list(mu.shape)}, sigma {list(sigma.shape)}")
@@ -55,6 +54,11 @@ def read_statistics(file: str | Path, judge: Judge) -> Reference:
 
 
 _KEYS = ("mu", "sigma")
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, AttributeError),
+    *(pickle.UnpicklingError, zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy and torch raise for files that are damaged, or of another kind."""
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

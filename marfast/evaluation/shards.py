@@ -1,8 +1,10 @@
 """Shards of images as files: each written whole, and the same images give the same bytes."""
 
 import io
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,10 @@ from marfast.pixels import Pixels
 
 DIGITS = 9
 """Of an image's number in a name."""
+
+
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error)
+"""What Pillow raises for files that are damaged, or aren't pictures."""
 
 
 class UnreadableShard(ValueError):
@@ -59,7 +65,7 @@ def _write_tar(path: Path, ids: range, labels: Sequence[int], pixels: Pixels) ->
 def _read_tar(path: Path) -> Iterator[Pixels]:
     with tarfile.open(path, "r:") as archive:
         for entry in archive:
-            if entry.name.endswith(".png"):
+            if _is_image(entry):
                 stored = archive.extractfile(entry)
                 assert stored is not None
                 yield _decoded(io.BytesIO(stored.read()))
@@ -67,7 +73,11 @@ def _read_tar(path: Path) -> Iterator[Pixels]:
 
 def _count_tar(path: Path) -> int:
     with tarfile.open(path, "r:") as archive:
-        return sum(entry.name.endswith(".png") for entry in archive)
+        return sum(map(_is_image, archive))
+
+
+def _is_image(entry: tarfile.TarInfo) -> bool:
+    return entry.isreg() and entry.name.endswith(".png")
 
 
 def _write_npz(path: Path, ids: range, labels: Sequence[int], pixels: Pixels) -> None:
@@ -152,6 +162,18 @@ def _check(file: Path, found: int, wanted: int) -> None:
         raise UnreadableShard(f"{file}: {found} images of {wanted}{_CURE}")
 
 
+_DAMAGED = (
+    *UNREADABLE,
+    Image.DecompressionBombError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    AttributeError,  # from a bare .npy, or TypeError, as Python's version has it
+    TypeError,
+    KeyError,
+    RuntimeError,  # from a zip's compression that isn't known, or encryption
+)
+"""What libraries raise for files that are damaged, or of another kind."""
+
 _CURE = "; remove it, and the command that made it makes it anew"
 
 
@@ -162,5 +184,5 @@ def _readable(file: Path) -> Iterator[None]:
         yield
     except UnreadableShard:
         raise
-    except (tarfile.TarError, zipfile.BadZipFile, ValueError, KeyError, EOFError, OSError) as error:
+    except _DAMAGED as error:
         raise UnreadableShard(f"{file}: not readable ({error}){_CURE}") from None

@@ -204,6 +204,19 @@ def test_statistics_of_the_field_are_read(tmp_path: Path) -> None:
     assert features.shape == (7, 128)
 
 
+def test_damaged_and_bare_statistics_are_refused(tmp_path: Path) -> None:
+    damaged, bare = tmp_path / "damaged.npz", tmp_path / "bare.npz"
+    np.savez_compressed(damaged, **statistics())
+    data = bytearray(damaged.read_bytes())
+    data[80:180] = b"\xff" * 100
+    damaged.write_bytes(data)
+    with bare.open("wb") as file:
+        np.save(file, np.zeros(3))
+    for path in (damaged, bare):
+        with pytest.raises(ArgumentError, match=rf"{path.name}.*allowed are an \.npz"):
+            read_statistics(path, FashionClassifier())
+
+
 @pytest.mark.parametrize(
     ("name", "contents", "said"),
     [

@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -99,6 +100,59 @@ def test_a_damaged_image_is_noticed(tmp_path: Path) -> None:
     next(file.glob("*.png")).write_bytes(b"no image")
     with pytest.raises(UnreadableShard, match="not readable"):
         read_shard(file, replace(RUN, kind="png"), IDS)
+
+
+def in_tar(folder: Path, kind: bytes) -> Path:
+    """The first image isn't a file, but a folder or a link to itself."""
+    file = write(folder, "tar")
+    with tarfile.open(file, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for i in IDS:
+            entry = tarfile.TarInfo(f"{i}.png")
+            if i == 5:
+                entry.type, entry.linkname = kind, entry.name
+            archive.addfile(entry, io.BytesIO())
+    return file
+
+
+@pytest.mark.parametrize("kind", [tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_what_is_no_file_in_a_tar_is_no_image(tmp_path: Path, kind: bytes) -> None:
+    file = in_tar(tmp_path, kind)
+    with pytest.raises(UnreadableShard, match="4 images of 5"):
+        check_shard(file, RUN, IDS)
+    with pytest.raises(UnreadableShard, match=r"00001\.tar.*remove it"):
+        read_shard(file, RUN, IDS)
+
+
+def test_an_array_alone_is_no_npz(tmp_path: Path) -> None:
+    file = write(tmp_path, "npz")
+    with file.open("wb") as bare:
+        np.save(bare, pixels(1))
+    for look in (check_shard, read_shard):
+        with pytest.raises(UnreadableShard, match="not readable"):
+            look(file, replace(RUN, kind="npz"), IDS)
+
+
+def test_a_damaged_compressed_npz_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path, "npz")
+    np.savez_compressed(file, arr_0=pixels(1), arr_1=LABELS)
+    data = bytearray(file.read_bytes())
+    data[80:180] = b"\xff" * 100
+    file.write_bytes(data)
+    with pytest.raises(UnreadableShard, match="not readable"):
+        read_shard(file, replace(RUN, kind="npz"), IDS)
+
+
+@pytest.mark.parametrize("error", [Image.DecompressionBombError, SyntaxError, zlib.error])
+def test_what_pillow_raises_names_the_shard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def damaged(*_: object) -> None:
+        raise error("damaged")
+
+    file = write(tmp_path, "tar")
+    monkeypatch.setattr(Image, "open", damaged)
+    with pytest.raises(UnreadableShard, match=r"00001\.tar: not readable \(damaged"):
+        read_shard(file, RUN, IDS)
 
 
 def test_images_of_another_size_are_noticed(tmp_path: Path) -> None:
