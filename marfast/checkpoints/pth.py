@@ -24,16 +24,18 @@ NAMES = {
 """All that a pickle may name: dense tensors, state_dicts, and a training run's options."""
 
 
+def check_torch(instead: str) -> None:
+    """Raise ValueError, which ends with what to do instead, for a torch too old to read pickles."""
+    if torch.__version__ < OLDEST_TORCH:
+        raise ValueError(f"needs torch {OLDEST_TORCH}, and this is {torch.__version__}; {instead}")
+
+
 def read_pth(path: Path) -> Mapping[str, Any]:
     """What torch.save was given, its tensors mapped and not yet read.
 
     Raises ValueError for what it doesn't write, and torch's own errors.
     """
-    if torch.__version__ < OLDEST_TORCH:
-        raise ValueError(
-            f"needs torch {OLDEST_TORCH}, and this is {torch.__version__}; `marfast convert` "
-            "with a newer one makes it a .safetensors, which any torch reads"
-        )
+    check_torch("`marfast convert` with a newer one makes it a .safetensors, which any torch reads")
     _check_names(_pickle_in(path))
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):

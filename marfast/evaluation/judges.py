@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from marfast.checkpoints.pth import check_torch
 from marfast.errors import ArgumentError, MissingFile
 from marfast.evaluation.classifier import IMAGE_SIZE, load_classifier
 from marfast.pixels import Pixels
@@ -23,6 +24,13 @@ class Judgement(NamedTuple):
 
     features: Tensor
     logits: Tensor
+
+
+_UNREADABLE = (
+    *(OSError, ValueError, RuntimeError, AttributeError, EOFError, TypeError),
+    pickle.UnpicklingError,
+)
+"""What torch and torch-fidelity raise for files of another kind."""
 
 
 class Judge(Protocol):
@@ -89,12 +97,13 @@ class Inception:
         if not Path(file).is_file():
             raise MissingFile("inception", f"{file}: no such file")
         try:
+            check_torch("weights of Inception come as a pickle only")
             state = torch.load(file, map_location="cpu", weights_only=True)
             self.weights = weights_hash(state)
             self.network = FeatureExtractorInceptionV3(
                 "inception-v3-compat", ["2048", "logits_unbiased"], str(file)
             ).to(device)
-        except (RuntimeError, pickle.UnpicklingError, AttributeError, EOFError, TypeError) as error:
+        except _UNREADABLE as error:
             said = str(error).partition("\n")[0]
             raise ArgumentError(
                 "inception", f"{file}: not torch-fidelity's Inception ({said})"

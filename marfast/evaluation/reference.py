@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from marfast.checkpoints.pth import check_torch
 from marfast.errors import ArgumentError, MissingFile
 from marfast.evaluation.frechet import Gaussian
 from marfast.evaluation.judges import Judge
@@ -69,6 +70,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 def _read_pt(path: Path) -> dict[str, Any]:
     """A pickled dictionary of NumPy's arrays, of which nothing else is allowed to be made."""
+    check_torch("any torch reads an .npz")
     rebuild = np.zeros(0).__reduce__()[0]
     makers: list[Any] = [np.ndarray, np.dtype, type(np.dtype("f8")), type(np.dtype("f4"))]
     names = [f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")]

@@ -1,12 +1,15 @@
 """Evaluation: the same figures from files, from memory and from several processes; protocols."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.torch_version import TorchVersion
 
 import marfast
 from marfast.checkpoints import get_preset
@@ -24,7 +27,7 @@ from marfast.evaluation import (
     sample,
 )
 from marfast.evaluation.frechet import fit_gaussian, frechet_distance
-from marfast.evaluation.judges import FashionClassifier
+from marfast.evaluation.judges import FashionClassifier, Inception
 from marfast.evaluation.real_images import real_images
 from marfast.evaluation.reference import read_statistics
 from marfast.generation import Pipeline
@@ -202,6 +205,20 @@ def test_statistics_of_the_field_are_read(tmp_path: Path) -> None:
     features = read_statistics(tmp_path / "adm.npz", judge).features
     assert features is not None
     assert features.shape == (7, 128)
+
+
+def test_an_older_torch_reads_no_pickle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save(statistics(), tmp_path / "cache.pt")
+    torch.save({}, tmp_path / "inception.pth")
+    network = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    network.FeatureExtractorInceptionV3 = None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, network.__name__, network)
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1+cpu"))
+    with pytest.raises(ArgumentError, match=r"cache\.pt: needs torch 2\.10, and this is 2\.9\.1"):
+        read_statistics(tmp_path / "cache.pt", FashionClassifier())
+    with pytest.raises(ArgumentError, match=r"inception\.pth: .*needs torch 2\.10"):
+        Inception(tmp_path / "inception.pth")
 
 
 def test_damaged_and_bare_statistics_are_refused(tmp_path: Path) -> None:
