@@ -161,12 +161,16 @@ def _shared(
         open_run(folder, run)
     where = folder / f"{judge.name}-{judge.weights[:8]}"
     sweep(where)
-    files = [where / f"{shard:05}.safetensors" for shard in range(len(run.shards))]
+    files = [
+        where / f"{shard:05}{source.mark(shard)}.safetensors" for shard in range(len(run.shards))
+    ]
 
     def make(shard: int, path: Path) -> None:
         court.judged(source, shard, count).save(path)
 
     complete(files, make, place, count.missing)
+    for outdated in {*where.glob("*.safetensors")} - {*files}:
+        outdated.unlink(missing_ok=True)
     parts = [Judged.load(file) for file in files]
     for file, ids, part in zip(files, run.shards, parts, strict=True):
         if int(part.sums.count) != len(ids):

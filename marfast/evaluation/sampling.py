@@ -1,6 +1,7 @@
 """The images of a run, made by its model or read from its folder; and a folder filled with them."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,6 +30,9 @@ class Source(Protocol):
     def pixels(self, shard: int, progress: Callable[[float], None] | None = None) -> Pixels:
         """The images [n, H, W, C] of a shard; progress is told the share that is done."""
 
+    def mark(self, shard: int) -> str:
+        """Part of the name of what is kept about a shard: another one once it is made anew."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -48,6 +52,9 @@ class Made:
             progress=progress and (lambda done, of: progress(done / of)),
         )
         return np.concatenate([to_pixels(images) for images in parts])
+
+    def mark(self, shard: int) -> str:
+        return ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,10 @@ class Stored:
     def pixels(self, shard: int, progress: Callable[[float], None] | None = None) -> Pixels:
         file = shard_files(self.folder, self.run)[shard]
         return read_shard(file, self.run, self.run.shards[shard])
+
+    def mark(self, shard: int) -> str:
+        found = shard_files(self.folder, self.run)[shard].stat()
+        return f"-{found.st_size:x}-{found.st_mtime_ns:x}"
 
 
 def sample(
@@ -111,7 +122,11 @@ def sample(
 
     made = complete(files, make, place, count.missing)
     if run.kind == "npz":
-        complete([folder / JOINED], lambda _, path: join(folder, run, path), place)
+        joined = folder / JOINED
+        with suppress(FileNotFoundError):
+            if max(file.stat().st_mtime_ns for file in files) > joined.stat().st_mtime_ns:
+                joined.unlink()
+        complete([joined], lambda _, path: join(folder, run, path), place)
     return made
 
 

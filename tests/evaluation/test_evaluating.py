@@ -30,6 +30,7 @@ from marfast.evaluation.frechet import fit_gaussian, frechet_distance
 from marfast.evaluation.judges import FashionClassifier, Inception
 from marfast.evaluation.real_images import real_images
 from marfast.evaluation.reference import read_statistics
+from marfast.evaluation.shards import FORMATS
 from marfast.generation import Pipeline
 from tests.evaluation.runs import RUN
 
@@ -83,6 +84,25 @@ def test_files_memory_and_processes_give_the_same_figures(
     parts[2].write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"00002\.safetensors: no statistics"):
         evaluate(kept, court, tmp_path / "sums")
+
+
+def test_a_shard_made_anew_is_judged_anew(
+    pipeline: Pipeline, run: Run, court: Court, tmp_path: Path
+) -> None:
+    sample(pipeline, run, tmp_path)
+    stored = Stored.of(tmp_path)
+    first = evaluate(stored, court, tmp_path)
+    [folder] = [path for path in tmp_path.iterdir() if path.is_dir()]
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    shard, ids = tmp_path / "00001.tar", run.shards[1]
+    shard.unlink()
+    FORMATS["tar"].write(shard, ids, run.labels(ids), np.zeros((4, 28, 28, 1), np.uint8))
+    again = evaluate(stored, court, tmp_path)
+    assert_same(again, evaluate(stored, court))
+    assert again.figures["Fréchet distance"] != first.figures["Fréchet distance"]
+    after = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert len(after) == len(before) == 6
+    assert len(after.items() & before.items()) == 5
 
 
 def test_figures_are_those_of_all_images_at_once(

@@ -1,6 +1,7 @@
 """Folders of images: the same whoever makes them, however often they are killed."""
 
 import multiprocessing
+import os
 import random
 import time
 from dataclasses import replace
@@ -114,6 +115,24 @@ def test_processes_killed_at_random_moments_make_the_same_files(
                 process.join(HANG)
                 assert process.exitcode is not None
         assert files(folder) == files(tmp_path / "whole")
+
+
+def test_shards_made_anew_are_joined_anew(pipeline: Pipeline, tmp_path: Path) -> None:
+    run = run_of(pipeline, 5, "npz")
+    sample(pipeline, run, tmp_path)
+    joined, shard = tmp_path / "images.npz", tmp_path / "00001.npz"
+    whole, made = joined.read_bytes(), joined.stat().st_mtime_ns
+    assert sample(pipeline, run, tmp_path) == 0
+    assert joined.stat().st_mtime_ns == made
+    shard.unlink()
+    FORMATS["npz"].write(shard, run.shards[1], [2, 3], np.zeros((2, 16, 16, 1), np.uint8))
+    os.utime(shard, ns=(made + 1, made + 1))
+    sample(pipeline, run, tmp_path)
+    with np.load(joined) as images:
+        assert not images["arr_0"][2:4].any()
+    shard.unlink()
+    assert sample(pipeline, run, tmp_path) == 1
+    assert joined.read_bytes() == whole
 
 
 def test_another_models_folder_is_refused(pipeline: Pipeline, tmp_path: Path) -> None:
