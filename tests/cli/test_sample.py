@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from marfast.cli.settings import NAMES
+from marfast.cli.settings import NAMES, parse_set, parse_vary
 from marfast.evaluation.run import MANIFEST
 from tests.cli.program import files, invoke, start
 from tests.limits import HANG
@@ -131,6 +131,21 @@ def test_a_folder_is_evaluated(folder: Path) -> None:
         (("sample", "--out=new", "--set", "steps"), "--set", "allowed are NAME=VALUE"),
         (("sample", "--out=new", "--set", "size=3"), "--set", "with num_iter, steps,"),
         (("sample", "--out=new", "--set", "num_iter=50"), "--set", "num_iter: 50; allowed are 1"),
+        (
+            ("sample", "--out=new", "--set", "guidance_interval=0.1"),
+            "--set",
+            "guidance_interval: '0.1'; allowed are two numbers, as 0.1,0.7",
+        ),
+        (
+            ("sample", "--out=new", "--set", "guidance_interval=0.7,0.1"),
+            "--set",
+            "the smaller one first",
+        ),
+        (
+            ("curve", "--vary", "guidance_interval=0.1,0.7"),
+            "--vary",
+            "guidance_interval: '0.1'; allowed are two numbers",
+        ),
         (("sample", "--out=new", "--set", "cfg=many"), "--set", "cfg: 'many'; "),
         (
             ("sample", "--out=new", "--set", "cfg=1", "--set", "cfg=2"),
@@ -165,6 +180,17 @@ def test_a_folder_of_other_things_is_refused(workplace: Path) -> None:
 
 def test_settings_are_all_that_the_model_has() -> None:
     assert {"num_iter", "steps", "cfg", "cfg_schedule", "temperature"} <= {*NAMES}
+
+
+def test_a_guidance_interval_is_set_and_varied() -> None:
+    assert parse_set(["guidance_interval=0.1,0.7"]) == {"guidance_interval": (0.1, 0.7)}
+    varied = parse_vary(["guidance_interval=0.1/0.7,0/1", "steps=10/15,20"])
+    assert varied == {"guidance_interval": [(0.1, 0.7), (0, 1)], "steps": ["10,15", 20]}
+    quick = ("--count=4", *QUICK, "--set=guidance_interval=0.1,0.7", "--out=interval")
+    assert invoke("sample", *quick).exit_code == 0
+    told = json.loads(Path("interval", MANIFEST).read_text())
+    assert told["run"]["settings"]["guidance_interval"] == [0.1, 0.7]
+    assert invoke("sample", *quick).exit_code == 0  # goes on with it
 
 
 def test_a_curve_is_measured_and_drawn(workplace: Path) -> None:
