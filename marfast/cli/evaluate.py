@@ -37,8 +37,9 @@ def evaluate(
     ] = None,
     settings: options.Set = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of a model's run.")
-    ] = 0,
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of a model's run. [default: 0]"),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -82,7 +83,7 @@ def evaluate(
                 pipeline,
                 count or chosen.count,
                 settings=how,
-                seed=seed,
+                seed=seed or 0,
                 kind="none",
                 shard=shard,
                 part=part,
@@ -92,7 +93,14 @@ def evaluate(
         assert folder is not None
         only_of_models = {
             **{"--preset": preset, "--weights": weights, "--vae": vae, "--count": count},
-            **{"--set": settings, "--out": out, "--shard": shard, "--part": part, "--dtype": dtype},
+            **{
+                "--set": settings,
+                "--seed": seed,
+                "--out": out,
+                "--shard": shard,
+                "--part": part,
+                "--dtype": dtype,
+            },
         }
         for name, given in only_of_models.items():
             if given is not None:

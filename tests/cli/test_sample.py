@@ -119,6 +119,7 @@ def test_a_folder_is_evaluated(folder: Path) -> None:
         (("evaluate", "x", "--model=fashion-mnist"), "DIR", "give one of them"),
         (("evaluate", "nowhere"), "DIR", "manifest.json: no such file"),
         (("evaluate", "images", "--count=3"), "--count", "it is for --model"),
+        (("evaluate", "images", "--seed=0"), "--seed", "it is for --model"),
         (("evaluate", "images", "--protocol=mar"), "--protocol", "the paper's for mar_base"),
         (("evaluate", "images", "--protocol=fid"), "--protocol", "'fid'; allowed are"),
         (("evaluate", "images", "--protocol=inception"), "--inception", "nothing is downloaded"),
