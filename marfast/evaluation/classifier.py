@@ -19,7 +19,7 @@ ASSETS = Path(str(resources.files("marfast") / "assets")) / "fashion-mnist-class
 
 
 class Judgement(NamedTuple):
-    """What the classifier sees in N images: logits [N, 10] and features [N, 128], float32."""
+    """What a judge sees in N images: logits [N, C] of what they show, and features [N, D]."""
 
     logits: torch.Tensor
     features: torch.Tensor
@@ -40,7 +40,8 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def judge(self, images: torch.Tensor, batch: int = 500) -> Judgement:
-        """Logits and features of images [N, 1, 28, 28] in [-1, 1], ``batch`` at a time.
+        """Logits [N, 10] and features [N, 128], float32, of images [N, 1, 28, 28] in [-1, 1],
+        ``batch`` at a time.
 
         Raises ValueError for another shape, no image, or values that are not finite.
         """

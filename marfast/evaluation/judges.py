@@ -5,25 +5,17 @@ import pickle
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
-from torch import Tensor
 
 from marfast.checkpoints.pth import check_torch
 from marfast.errors import ArgumentError, MissingFile
-from marfast.evaluation.classifier import IMAGE_SIZE, load_classifier
+from marfast.evaluation.classifier import IMAGE_SIZE, Judgement, load_classifier
 from marfast.pixels import Pixels
 
 BATCH = 100
 """Images that a judge looks at at a time."""
-
-
-class Judgement(NamedTuple):
-    """Features [N, D] of images, and logits [N, C] of what they show."""
-
-    features: Tensor
-    logits: Tensor
 
 
 _UNREADABLE = (
@@ -70,8 +62,8 @@ class FashionClassifier:
 
     def __call__(self, pixels: Pixels) -> Judgement:
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
-        seen = self.network.judge(images.clamp_(-1, 1), BATCH)
-        return Judgement(seen.features, seen.logits)
+        seen: Judgement = self.network.judge(images.clamp_(-1, 1), BATCH)
+        return seen
 
 
 class Inception:
@@ -120,7 +112,7 @@ class Inception:
         images = images.expand(-1, 3, -1, -1).contiguous()
         parts = [self.network(part.to(self.device)) for part in images.split(BATCH)]
         features, logits = (torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True))
-        return Judgement(features, logits)
+        return Judgement(logits, features)
 
 
 def weights_hash(state: Mapping[str, Any]) -> str:

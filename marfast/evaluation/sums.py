@@ -10,8 +10,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from marfast.evaluation.classifier import Judgement
 from marfast.evaluation.frechet import Gaussian
-from marfast.evaluation.judges import Judgement
 
 MANIFOLD = 5_000
 """How many images, those of the least ids, precision and recall are taken from."""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from marfast.evaluation.classifier import Judgement
 from marfast.evaluation.frechet import fit_gaussian, frechet_distance
-from marfast.evaluation.judges import Judgement
 from marfast.evaluation.measures import (
     grouped,
     inception_score,
@@ -25,14 +25,14 @@ def judgement(n: int = 900, size: int = 64, seed: int = 0) -> Judgement:
     draws = torch.Generator().manual_seed(seed)
     mix = torch.randn(size, size, generator=draws) / size**0.5
     features = (torch.randn(n, size, generator=draws) @ mix + 1).relu()
-    return Judgement(features, 3 * torch.randn(n, 7, generator=draws))
+    return Judgement(3 * torch.randn(n, 7, generator=draws), features)
 
 
 def parts(judged: Judgement, sizes: list[int]) -> list[Sums]:
-    features, logits = (tensor.split(sizes) for tensor in judged)
+    logits, features = (tensor.split(sizes) for tensor in judged)
     labels = torch.tensor(LABELS).split(sizes)
     return [
-        Sums.of(Judgement(f, x), label.tolist())
+        Sums.of(Judgement(x, f), label.tolist())
         for f, x, label in zip(features, logits, labels, strict=True)
     ]
 
@@ -105,13 +105,13 @@ def test_the_inception_score_is_the_usual_one() -> None:
 
 def test_a_certain_judge_of_one_class_scores_one() -> None:
     logits = torch.tensor([[500.0, 0.0, -1e30]] * 20)
-    sums = Sums.of(Judgement(torch.zeros(20, 2), logits), [0] * 20)
+    sums = Sums.of(Judgement(logits, torch.zeros(20, 2)), [0] * 20)
     assert sums.inception_score() == pytest.approx(1)
 
 
 def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
     values = torch.randn(10, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    groups = [Sums.of(Judgement(v[None], torch.zeros(1, 2)), [0]) for v in values]
+    groups = [Sums.of(Judgement(torch.zeros(1, 2), v[None]), [0]) for v in values]
     figure = jackknife(groups, lambda sums: float(sums.first / sums.count))
     assert figure.value == pytest.approx(float(values.mean()))
     assert figure.error == pytest.approx(float(values.std() / 10**0.5))
@@ -120,7 +120,7 @@ def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 9, 10, 25])
 def test_groups_are_consecutive_and_about_equal(count: int) -> None:
-    pieces = [Sums.of(Judgement(torch.ones(1, 1), torch.zeros(1, 2)), [0])] * count
+    pieces = [Sums.of(Judgement(torch.zeros(1, 2), torch.ones(1, 1)), [0])] * count
     sizes = [int(group.count) for group in grouped(pieces)]
     assert sum(sizes) == count
     assert len(sizes) == min(10, count)
