@@ -21,7 +21,7 @@ from marfast.evaluation.protocols import Protocol
 from marfast.evaluation.real_images import real_images
 from marfast.evaluation.reference import Reference, read_statistics
 from marfast.evaluation.run import Run, open_run
-from marfast.evaluation.sampling import Counted, Made, Progress, Source, Stored
+from marfast.evaluation.sampling import Counted, Made, Progress, Source
 from marfast.evaluation.sums import MANIFOLD, Judged, Sums
 from marfast.evaluation.work import Place, complete
 from marfast.files import sweep
@@ -176,6 +176,3 @@ def _shared(
         if int(part.sums.count) != len(ids):
             raise ValueError(f"{file}: of {int(part.sums.count)} images, not {len(ids)}; remove it")
     return parts
-
-
-__all__ = ["Court", "Evaluation", "Made", "Stored", "evaluate"]

@@ -80,7 +80,6 @@ class Run:
         if not pipeline.makes_images:
             raise ArgumentError("model", "it makes latents", "load it with its tokenizer")
         module = pipeline.model.module
-        token = module.vae_stride * module.patch_size
         shard = max(1, min(SHARD, -(-count // SHARDS))) if shard is None else shard
         tokenizer = pipeline.tokenizer
         run: Run = validated(
@@ -92,8 +91,8 @@ class Run:
                 "shard": shard,
                 "part": min(pipeline.largest_part, shard) if part is None else part,
                 "classes": module.num_classes,
-                "side": module.img_size // token * token,
-                "channels": module.vae_embed_dim if tokenizer is None else 3,
+                "side": pipeline.side,
+                "channels": pipeline.channels,
                 "settings": asdict(settings or pipeline.settings),
                 "dtype": str(pipeline.model.dtype or torch.float32).removeprefix("torch."),
                 "device": pipeline.model.device.type,
