@@ -7,7 +7,6 @@ Nothing is checked while a graph is captured. MARFAST_SELF_CHECK=0 turns it off.
 """
 
 import os
-import threading
 import warnings
 from typing import NamedTuple
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops.backend import AnyOp, Args, Backend, Example
+from marfast.ops.runtime.capture import LOCK
 from marfast.ops.shape_class import product_dtype, shape_class
 
 ALLOWED = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
@@ -39,7 +39,6 @@ class DeviceLost(RuntimeError):
 
 Key = tuple[str, str, str, torch.device]
 _answers: dict[Key, Answer] = {}
-_LOCK = threading.RLock()
 
 
 def verdict(op: AnyOp, backend: Backend, a: Args) -> str:
@@ -64,7 +63,7 @@ def is_capturing() -> bool:
 def answer(op: AnyOp, backend: Backend, a: Args) -> Answer:
     """What was found out about such a call, now or before. DeviceLost names the backend."""
     key = _key(op, backend, a)
-    with _LOCK:
+    with LOCK:
         if key not in _answers:
             _answers[key] = found = known_answer(op, backend, op.shortened(a))
             if found.wrong:

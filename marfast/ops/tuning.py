@@ -12,7 +12,6 @@ the order of backends.
 import logging
 import math
 import os
-import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import torch
 
 from marfast import files
 from marfast.ops import trials
+from marfast.ops.runtime.capture import LOCK
 from marfast.ops.self_check import Answer, DeviceLost, check_device, is_capturing
 from marfast.ops.stopwatch import CudaStopwatch, Stopwatch
 from marfast.ops.trials import Trial, Trials
@@ -68,7 +68,6 @@ class Tuner:
         self.machine = stopwatch.machine()
         self.trials: Trials = {} if file is None else trials.read(file, self.machine)
         self._decided: dict[str, tuple[str, ...]] = {}
-        self._lock = threading.RLock()
 
     def fastest_first(
         self, call: str, candidates: Callable[[], Sequence[Candidate]]
@@ -79,7 +78,7 @@ class Tuner:
             return decided
         if is_capturing():
             return _ranked(self.trials.get(call, {}))
-        with self._lock:
+        with LOCK:
             if call not in self._decided:
                 found = candidates()
                 if len(found) > 1:  # else there is nothing to choose
@@ -152,7 +151,6 @@ def _ranked(tried: Mapping[str, Trial]) -> tuple[str, ...]:
 
 
 _tuners: dict[torch.device, Tuner] = {}
-_LOCK = threading.Lock()
 _BUDGET = Budget()
 
 
@@ -170,7 +168,7 @@ def tuner_of(device: torch.device) -> Tuner | None:
     if not is_on(device):
         return None
     if (found := _tuners.get(device)) is None:
-        with _LOCK:
+        with LOCK:
             if (found := _tuners.get(device)) is None:
                 found = _tuners[device] = _new(device)
     return found

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch import Tensor
 import marfast
 from marfast.ops import choice, self_check, tuning
 from marfast.ops.op import OPS, Op, which
+from marfast.ops.runtime import capture
 from marfast.ops.trials import Trial, read
 from tests.ops.simulated import CPU, MACHINE, Device, Planted
 
@@ -107,6 +109,29 @@ def test_a_lost_device_ends_the_process_and_the_next_one_knows(device: Device, o
     planted = device.plant(op, **backends)
     assert chosen(op) == "torch"
     assert not planted["cuda"].runs
+
+
+def test_checks_and_measurements_hold_the_lock_of_captures(device: Device, op: Op) -> None:
+    """Those run inside a capture's preparation, and captures inside them: two locks would wait for
+    each other."""
+    free: list[bool] = []
+
+    def look(y: Tensor) -> Tensor:
+        def take() -> None:
+            free.append(capture.LOCK.acquire(blocking=False))
+
+        other = threading.Thread(target=take)
+        other.start()
+        other.join()
+        return y
+
+    device.plant(op, cuda={"seconds": 1e-3, "change": look}, torch=2e-3)
+    backend = op.backends["cuda"]
+    assert not self_check.verdict(op, backend, op.example_args())
+    assert free == [False]
+    assert chosen(op) == "cuda"
+    assert len(free) > 1
+    assert not any(free)
 
 
 def test_lack_of_memory_says_nothing_about_a_candidate(device: Device, op: Op) -> None:

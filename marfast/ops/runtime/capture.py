@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-_LOCK = threading.RLock()
+LOCK = threading.RLock()
+"""Held by whoever captures, checks or measures: each of these may do the others, in any order."""
 _streams: dict[torch.device, torch.cuda.Stream] = {}
 _failed: list[torch.cuda.CUDAGraph] = []
 """torch's allocators may still ask them."""
@@ -19,7 +20,7 @@ _failed: list[torch.cuda.CUDAGraph] = []
 def beside(device: torch.device) -> Iterator[None]:
     """On a stream of the device that is not its default one, always the same: after what is
     enqueued, and before what will be."""
-    with _LOCK, torch.cuda.device(device):
+    with LOCK, torch.cuda.device(device):
         if device not in _streams:
             _streams[device] = torch.cuda.Stream(device)
         stream, current = _streams[device], torch.cuda.current_stream()
