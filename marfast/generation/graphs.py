@@ -62,7 +62,7 @@ class CapturedLoop:
     """The K iterations of one key, recorded."""
 
     def __init__(self, loop: Loop, device: Device, limit: int):
-        self.loop = loop
+        self.loop, self._own = loop, loop.randomness
         self._busy = threading.Lock()
         self._turns = device.turns()
         self.heads: dict[Hashable, Graph] = {}
@@ -127,9 +127,11 @@ class CapturedLoop:
         progress: Progress | None,
         start: Start | None,
     ) -> Tensor:
-        loop, own = self.loop, self.loop.randomness
-        loop.fill(labels, randomness, settings, start)
-        loop.randomness = own
+        loop, own = self.loop, self._own
+        try:
+            loop.fill(labels, randomness, settings, start)
+        finally:  # where orders can't be drawn, too
+            loop.randomness = own
         pairs = list(zip(own.device_generators, randomness.device_generators, strict=True))
         for mine, theirs in pairs:
             mine.set_state(theirs.get_state())

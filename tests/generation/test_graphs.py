@@ -13,7 +13,7 @@ import marfast
 from marfast import profiling
 from marfast.generation import Pipeline, graphs
 from marfast.generation.graphs import Graphs
-from marfast.generation.randomness import Generators
+from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.model import FastMAR
 from tests.generation.recorder import Recorder
 from tests.models import tiny_pipeline
@@ -178,6 +178,24 @@ def test_while_a_loop_is_used_others_launch_kernel_by_kernel(
     assert torch.equal(images, plain(seed=1))
     assert torch.equal(inside[0], plain([5, 6, 7], seed=2))
     assert replays() == 10
+
+
+@by_one_backend
+def test_a_replay_that_could_not_begin_leaves_no_trace(
+    pipeline: Pipeline, replays: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marfast.warmup(pipeline, batch=3)
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(BatchRandomness, "orders", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.generate(LABELS, seed=1)
+    for seed in (2, 3):
+        assert torch.equal(pipeline.generate(LABELS, seed=seed), plain(seed=seed))
+    assert replays() == 20
 
 
 @by_one_backend
