@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ from marfast.generation.randomness import Randomness
 from marfast.generation.start import Start
 from marfast.model.mar import FastMAR
 from marfast.model.schedule import Schedule
-from marfast.ops import choice
+from marfast.ops import choice, tuning
 from marfast.ops.self_check import DeviceLost, is_capturing
 
 GRAPH_MEMORY = 4 << 30
@@ -223,11 +224,21 @@ def key_of(
         images,
         module.seq_len if start is None else start.count,
         randomness.layout,
-        settings.cfg != 1.0,
+        bool(settings.cfg != 1.0),
         replace(settings, cfg=1.0, cfg_schedule="constant"),
         tuple(schedule.coefficients.data_ptr() for schedule in schedules),
         model.dtype,
         autocast,
         choice.forced(),
+        tuning.is_on(model.device),
+        torch.are_deterministic_algorithms_enabled(),
+        _float32_products(),
         tuple(weight.data_ptr() for weight in (*module.parameters(), *model.weights)),
     )
+
+
+def _float32_products() -> object:
+    """In what precision the device's libraries compute them."""
+    matmul: Any = torch.backends.cuda.matmul
+    told = getattr(matmul, "fp32_precision", None)  # torch 2.9; allow_tf32 raises once it was set
+    return matmul.allow_tf32 if told is None else told

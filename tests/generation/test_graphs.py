@@ -1,7 +1,9 @@
 """The loop as graphs, proved by a recorder in CUDA graphs' place: same images, few captures."""
 
+import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,10 @@ from marfast import profiling
 from marfast.generation import Pipeline, graphs
 from marfast.generation.graphs import Graphs
 from marfast.generation.randomness import BatchRandomness, Generators
+from marfast.generation.sample import sample_tokens
+from marfast.generation.schedules import schedules_of
 from marfast.model import FastMAR
+from marfast.ops import tuning
 from tests.generation.recorder import Recorder
 from tests.models import tiny_pipeline
 
@@ -236,6 +241,44 @@ def test_other_shapes_and_settings_run_the_plain_loop(
     options = {"labels": LABELS, "seed": 5, "cfg": 2.0} | other
     assert torch.equal(pipeline.generate(**options), plain(**options))
     assert replays() == 0
+
+
+@by_one_backend
+@pytest.mark.parametrize(
+    "switch", ["tuning", "deterministic", {"allow_tf32": True}, {"fp32_precision": "tf32"}], ids=str
+)
+def test_what_chooses_kernels_is_part_of_the_key(
+    pipeline: Pipeline, replays: Callable[[], int], monkeypatch: pytest.MonkeyPatch, switch: Any
+) -> None:
+    marfast.warmup(pipeline, batch=3)
+    with monkeypatch.context() as patched:
+        if switch == "tuning":
+            patched.setattr(tuning, "is_on", lambda device: True)
+            patched.setattr(tuning, "tuner_of", lambda device: None)
+        elif isinstance(switch, dict):
+            patched.setattr(torch.backends.cuda, "matmul", SimpleNamespace(**switch))
+        else:
+            patched.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+        pipeline.generate(LABELS, seed=1)
+        assert replays() == 0
+    pipeline.generate(LABELS, seed=1)
+    assert replays() == 10
+
+
+@by_one_backend
+def test_guidance_given_as_a_tensor_finds_the_same_graphs(
+    pipeline: Pipeline, replays: Callable[[], int]
+) -> None:
+    settings = dataclasses.replace(pipeline.settings, cfg=torch.tensor([2.5]))  # type: ignore[arg-type]
+    for i in range(3):
+        labels, randomness = (
+            torch.tensor(LABELS),
+            BatchRandomness(Generators.seeded(i, pipeline.model.device), 3, range(3)),
+        )
+        schedules = schedules_of(pipeline.model, settings)
+        sample_tokens(pipeline.model, labels, randomness, settings, schedules)
+    assert replays() == 20
+    assert len(pipeline.model.graphs._met) == 1
 
 
 def test_parts_of_a_batch_have_graphs_each(
