@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from marfast.checkpoints import Settings
 from marfast.drop_in.install import installed
 from marfast.drop_in.sample_tokens import FastSampleTokens, bar, no_mar
 from marfast.errors import ArgumentError
@@ -46,7 +45,8 @@ def edit(
         num_iter: iterations, of which an image takes at most one for each unknown token; None takes
             `sample_tokens`' default in proportion to the unknown tokens.
         progress: show a bar.
-        settings: cfg, cfg_schedule and temperature, as of `sample_tokens`.
+        settings: cfg, cfg_schedule and temperature, as of `sample_tokens`; `accelerate` takes
+            another sampler.
 
     Random numbers are drawn as by `sample_tokens`, to whose result an edit of all tokens is equal;
     images with equally many unknown tokens are made together, one such group after another.
@@ -64,10 +64,7 @@ def edit(
         raise ArgumentError("module", "it is in training mode", "call its eval() first")
     m: Any = module
     method = _method(module)
-    settings["num_iter"] = min(Settings.num_iter, m.seq_len) if num_iter is None else num_iter
-    numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in settings.items()}
-    Settings().replace(m.seq_len, **numbers)
-    chosen = method.settings(m, **settings)
+    chosen = method.settings_of(m, num_iter, **settings)
     height, width = m.seq_h * m.patch_size, m.seq_w * m.patch_size
     whole, sequence = ("B", m.vae_embed_dim, height, width), ("B", m.seq_len, m.token_embed_dim)
     given = check_tensor("tokens", tokens, [sequence, whole]).to(m.mask_token.device)

@@ -15,6 +15,7 @@ from marfast.drop_in.install import installed
 from marfast.drop_in.methods import FastMethod, Own, by_its_own_sampler, told
 from marfast.drop_in.sample import FastSample, are_numbers, differs_but_for_clipping
 from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
+from marfast.errors import ArgumentError
 from marfast.generation.loop import Progress
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
@@ -45,6 +46,15 @@ _PARAMETERS = (
     "decoder_pos_embed_learned",
     "diffusion_pos_embed_learned",
 )
+
+
+_ELSEWHERE = {
+    **dict.fromkeys(
+        ("sampler", "steps", "eta", "guidance_interval"), "marfast.accelerate, which takes it"
+    ),
+    "clip_denoised": "the module, as diffloss.clip_denoised",
+}
+"""Settings of `generate` that a call of `sample_tokens` has no say in, and what has."""
 
 
 class OwnOrders(BatchRandomness):
@@ -162,7 +172,7 @@ class FastSampleTokens(FastMethod):
     def settings(
         self,
         module: Any,
-        num_iter: int = 64,
+        num_iter: int,
         cfg: float | Tensor = 1.0,
         cfg_schedule: str = "linear",
         temperature: float = 1.0,
@@ -176,6 +186,19 @@ class FastSampleTokens(FastMethod):
             clip_denoised=getattr(module.diffloss, "clip_denoised", False),
             **self.chosen.settings(),
         )
+
+    def settings_of(self, module: Any, num_iter: int | None = None, **given: Any) -> Settings:
+        """`settings`, checked; num_iter None takes `sample_tokens`' default, or one iteration a
+        token where there are fewer. Raises ArgumentError for what can't be sampled with."""
+        for name, place in _ELSEWHERE.items():
+            if given.get(name) is not None:
+                raise ArgumentError(name, repr(given[name]), f"it is told by {place}")
+        if num_iter is None:
+            num_iter = min(Settings.num_iter, module.seq_len)
+        known = {k: v for k, v in given.items() if v is not None}
+        numbers = {k: v.item() if isinstance(v, Tensor) else v for k, v in known.items()}
+        Settings().replace(module.seq_len, num_iter=num_iter, **numbers)
+        return self.settings(module, num_iter, **known)
 
     def schedules(self, model: FastMAR, settings: Settings) -> list[Schedule]:
         """One for each iteration; steps are the module's own unless others were asked for."""

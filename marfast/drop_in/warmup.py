@@ -52,7 +52,8 @@ def warmup(
     unknown: how many tokens of each image later edits will make anew; None is all, as `generate`.
     settings: as the later `generate` takes them (num_iter, steps, cfg, sampler and the others),
         or `sample_tokens` (num_iter, cfg, cfg_schedule, temperature). Labels, seeds and the
-        guidance scale may differ later; a change of the others needs a warmup of its own.
+        guidance scale may differ later; a change of the others needs a warmup of its own. A seed
+        for each image needs other graphs, which are captured at its second generation.
 
     Raises TypeError for a model that is neither, ValueError for a setting that is not allowed.
     """
@@ -65,7 +66,7 @@ def warmup(
         planned, size = partial(schedules_of, fast), model.largest_part
     else:
         method = _sample_tokens_of(model)
-        chosen = method.settings(model, **settings)
+        chosen = method.settings_of(model, **settings)
         guided = bool(chosen.cfg != 1.0)
         reason = method.lacks(model) or method.why_not(model, guided, chosen.cfg_schedule, True)
         if reason:

@@ -115,6 +115,9 @@ def test_an_accelerated_module_replays_graphs_of_edits(module: MAR) -> None:
         ({"num_iter": 17}, ValueError, "num_iter: 17; allowed are 1 to 16"),
         ({"cfg_schedule": "cosine"}, ValueError, "cfg_schedule: 'cosine'"),
         ({"temperature": "hot"}, ValueError, "temperature: 'hot'"),
+        ({"sampler": "ddim"}, ValueError, "sampler: 'ddim'; it is told by marfast.accelerate"),
+        ({"steps": 5}, ValueError, "steps: 5; it is told by marfast.accelerate"),
+        ({"clip_denoised": True}, ValueError, "clip_denoised: True; it is told by the module, as"),
     ],
     ids=str,
 )

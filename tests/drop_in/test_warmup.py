@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 import marfast
+from marfast.drop_in.install import installed
+from marfast.generation.graphs import Graphs
 from marfast.model import packing
 from marfast.ops.runtime import cpu
 from marfast.reference import MAR
+from tests.generation.recorder import Recorder
 from tests.models import TINY, tiny_pipeline, tiny_weights
 
 
@@ -89,6 +92,21 @@ def test_a_wrong_batch_is_named(batch: Any) -> None:
 def test_a_wrong_setting_is_named() -> None:
     with pytest.raises(ValueError, match="num_iter: 99"):
         marfast.warmup(tiny_pipeline(), num_iter=99)
+
+
+def test_an_accelerated_models_settings_are_named_and_have_the_defaults_of_edit(
+    module: MAR,
+) -> None:
+    marfast.accelerate(module, backend="reference")
+    for setting, said in (({"sampler": "ddim"}, "sampler: 'ddim'"), ({"num_iter": 99}, "num_iter")):
+        with pytest.raises(ValueError, match=said):
+            marfast.warmup(module, **setting)
+    recorder, method = Recorder(), installed(module)["sample_tokens"]
+    method.kept.graphs = Graphs(recorder)  # type: ignore[attr-defined]
+    made = marfast.warmup(module, unknown=9).graphs
+    marfast.edit(module, torch.zeros(1, 16, 16), torch.arange(16)[None] < 9, 1)
+    assert sum(graph.replays for graph in recorder.made) == 2 * 9
+    assert len(recorder.made) == made
 
 
 def test_other_models_are_refused(module: MAR) -> None:
