@@ -67,6 +67,8 @@ def check_tensor(name: str, given: Any, shapes: Sequence[Sequence[int | str]]) -
         raise ArgumentError(name, "none given", "at least one is needed")
     if not any(_fits(tensor.shape, shape) for shape in shapes):
         raise ArgumentError(name, f"shape {list(tensor.shape)}", f"allowed are {allowed}")
+    if not tensor.numel():
+        raise ArgumentError(name, f"shape {list(tensor.shape)}", "allowed are sizes from 1")
     if not bool(tensor.isfinite().all()):
         raise ArgumentError(name, "NaN or infinite values", "allowed are finite numbers")
     return tensor.detach().float()

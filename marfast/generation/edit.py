@@ -109,7 +109,8 @@ class Editor:
         partly = unknown.any(dim=1) & ~unknown.all(dim=1)
         if partly.any():
             rows = partly.to(self.device)
-            tokens[rows] = module.patchify(self.pipeline.encoded(images[rows]))
+            encoded = module.patchify(self.pipeline.encoded(images[rows]))
+            tokens[rows] = encoded.to(tokens.dtype)
         return tokens
 
     def _made(self, tokens: Tensor, unknown: Tensor) -> Iterator[tuple[list[int], Tensor]]:

@@ -256,6 +256,22 @@ def test_a_tokenizer_encodes_what_is_partly_known_and_the_mask_grows() -> None:
     assert (made[inside] != given[inside]).all()
 
 
+class Half(KLTokenizer):
+    def encode(self, images: Tensor) -> Tensor:
+        return super().encode(images).half()
+
+
+def test_a_tokenizer_may_encode_in_half_precision() -> None:
+    given, mask = images(2, shape=(3, 8, 8)), torch.zeros(2, 8, 8)
+    mask[:, 7, 7] = 1
+    exact, half = (
+        latent_pipeline(of(tiny_autoencoder())).edit(given, mask, 1, seed=1, num_iter=2)
+        for of in (KLTokenizer, Half)
+    )
+    assert half.dtype == exact.dtype
+    assert torch.equal(half[..., :7], given[..., :7])
+
+
 def test_latents_without_a_tokenizer_come_back_as_latents() -> None:
     pipeline = latent_pipeline(None)
     given = 3 * images(2, shape=(4, 4, 4))

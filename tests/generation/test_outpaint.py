@@ -108,6 +108,7 @@ def test_a_tokenizers_images_and_latents() -> None:
         ({"left": 8, "labels": [1, 2]}, "labels: 2 labels for 3 images"),
         ({"images": images(0)}, "images: none given"),
         ({"images": images(shape=(3, 16, 16))}, "images: shape [3, 3, 16, 16]; allowed are [B, 1,"),
+        ({"images": images()[:, :, :0]}, "images: shape [3, 1, 0, 16]; allowed are sizes from 1"),
         ({"images": images() * 2}, "images: values from"),
         ({"left": 8, "num_iter": 17}, "num_iter: 17"),
     ],
