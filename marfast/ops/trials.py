@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from marfast.files import claimed, replacing
+from marfast.files import claimed, replacing, sweep
 
 FORMAT = 1
 
@@ -57,6 +57,8 @@ def read(file: Path, machine: Mapping[str, str]) -> Trials:
 def write(file: Path, machine: Mapping[str, str], trials: Trials) -> None:
     """Add these to the file's. Where it can't be written, or somebody else is writing, nothing is
     kept: they are measured anew."""
+    with suppress(OSError):
+        sweep(file.parent)  # what processes left that died here
     with suppress(OSError), claimed(file):
         merged = read(file, machine)
         for call, tried in trials.items():

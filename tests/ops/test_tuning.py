@@ -216,6 +216,14 @@ def test_the_next_process_measures_nothing(device: Device, op: Op) -> None:
     assert [len(made.runs) for made in planted.values()] == [0, 1, 0], "the known answer alone"
 
 
+def test_what_dead_processes_left_beside_the_trials_goes(device: Device, op: Op) -> None:
+    left = device.file.parent / ".marfast-0123.part"
+    (left / "new").mkdir(parents=True)
+    device.plant(op, cuda=1e-3, torch=2e-3)
+    assert chosen(op) == "cuda"
+    assert [*device.file.parent.iterdir()] == [device.file]
+
+
 @pytest.mark.parametrize("changed", MACHINE)
 def test_trials_of_another_machine_or_version_are_ignored(
     device: Device, op: Op, changed: str
