@@ -8,6 +8,7 @@ import torch
 
 from marfast.checkpoints import Settings
 from marfast.errors import ArgumentError
+from marfast.generation.schedules import sampling_of
 from marfast.model.schedule import DDPM, Sampling, Schedule, schedule_of
 from marfast.reference import create_diffusion
 from marfast.reference.respacing import ends_of
@@ -25,8 +26,7 @@ class Chosen:
         """From `sampler`, `steps`, `eta`, `guidance_interval`, those that are None as by default;
         ArgumentError for what can't be."""
         checked = Settings(num_iter=1).replace(1, **settings)
-        sampling = Sampling(checked.sampler, checked.eta, checked.guidance_interval)
-        return cls(sampling, settings.get("steps"))
+        return cls(sampling_of(checked), settings.get("steps"))
 
     def check(self, diffloss: Any) -> None:
         """Raise ArgumentError for a module whose process isn't MAR's, which steps are chosen of."""

@@ -98,9 +98,11 @@ def _stand_in(own: type[Any], name: str) -> Callable[..., Any]:
     def run(self: Any, *args: Any, **kwargs: Any) -> Any:
         theirs = functools.partial(_on_this_machine, method, self)
         fast = self.__dict__.get(STATE, {}).get(name)
-        if fast is None or self.training or _is_someone_elses():
+        if fast is None:
             return theirs(*args, **kwargs)
-        if getattr(self, "_is_replica", False):  # its tensors are no parameters
+        is_replica = getattr(self, "_is_replica", False)  # its tensors are no parameters
+        if self.training or is_replica or _is_someone_elses():
+            fast.passed_by(self)
             return theirs(*args, **kwargs)
         return fast(self, theirs, *args, **kwargs)
 

@@ -26,6 +26,8 @@ class FastMethod(ABC):
     it is called on, and the module's own method."""
 
     name: ClassVar[str]
+    samples: ClassVar[bool] = False
+    """Whether it is done by a sampler."""
 
     def __init__(self, backend: str, dtype: torch.dtype | None, chosen: Chosen = OWN):
         self.backend = backend
@@ -46,6 +48,12 @@ class FastMethod(ABC):
     def found(self) -> list[str]:
         """Why a module's own code runs, as calls found out."""
         return self.verdicts.known()
+
+    def passed_by(self, module: nn.Module) -> None:
+        """The module's own code runs: says so where that takes another sampler than was asked
+        for."""
+        if self.samples and self.chosen != OWN:
+            told(module, self.name, "the sampler asked for is not taken")
 
     def backend_in_force(self) -> AbstractContextManager[None]:
         """What `accelerate` was told, for the time of a call."""
@@ -72,12 +80,6 @@ class FastMethod(ABC):
         if theirs != ours:
             return f"it takes ({', '.join(theirs)}) where MAR's takes ({', '.join(ours)})"
         return ""
-
-
-def by_its_own_sampler(module: nn.Module, method: FastMethod) -> None:
-    """Says so, where another was asked for."""
-    if method.chosen != OWN:
-        told(module, method.name, "the sampler asked for is not taken")
 
 
 def told(module: nn.Module, name: str, reason: str) -> str:

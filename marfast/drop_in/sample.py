@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marfast.drop_in.methods import FastMethod, Own, by_its_own_sampler, told
+from marfast.drop_in.methods import FastMethod, Own, told
 from marfast.drop_in.trust import differs, shortened, tried
 from marfast.generation.randomness import BatchRandomness, Generators, step_noises
 from marfast.model.head import FastHead, has_parameters_of_a_head, is_hooked
 from marfast.model.own import methods_set_on
 from marfast.model.packing import autocast, in_float32
+from marfast.model.schedule import Schedule
 from marfast.model.trial import trial_of
 from marfast.reference.diffusion import HeadOptions
 
@@ -25,9 +26,11 @@ class FastSample(FastMethod):
     second N rows repeat the first."""
 
     name = "sample"
+    samples = True
 
     def refresh(self) -> None:
         self.head = FastHead()
+        self.schedules: dict[torch.device, tuple[Any, Schedule]] = {}
 
     @classmethod
     def lacks(cls, module: Any) -> str:
@@ -56,14 +59,14 @@ class FastSample(FastMethod):
             and not self.why_not(module, bool(cfg != 1.0), self.head)
         ):
             return self.sample(module, z, temperature, cfg)
-        by_its_own_sampler(module, self)
+        self.passed_by(module)
         sampled: Tensor = own(z, temperature, cfg)
         return sampled
 
     def sample(self, module: Any, z: Tensor, temperature: float, cfg: float | Tensor) -> Tensor:
         """By the ops."""
         guided = bool(cfg != 1.0)
-        schedule = self.chosen.schedule(module, z.device)
+        schedule = self.schedule(module, z.device)
         tokens = len(z) // 2 if guided else len(z)
         randomness = BatchRandomness(Generators.global_ones(z.device), 1, range(1))
         with self.backend_in_force(), autocast(z.device, self.dtype):
@@ -80,6 +83,14 @@ class FastSample(FastMethod):
                 options=HeadOptions(guided, float(temperature), clip_denoised),
             )
         return torch.cat([sampled, sampled]) if guided else sampled
+
+    def schedule(self, module: Any, device: torch.device) -> Schedule:
+        """The sampler's on a device, of the module's process as it is now."""
+        process, schedule = self.schedules.get(device, (None, None))
+        if schedule is None or process is not module.gen_diffusion:
+            schedule = self.chosen.schedule(module, device)
+            self.schedules[device] = module.gen_diffusion, schedule
+        return schedule
 
     def why_not(self, module: Any, guided: bool, head: FastHead) -> str:
         """Why the module's own code has to run, found out by a trial with this head."""

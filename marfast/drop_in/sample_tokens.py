@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from marfast.checkpoints import Settings
 from marfast.drop_in.chosen import OWN, Chosen
 from marfast.drop_in.install import installed
-from marfast.drop_in.methods import FastMethod, Own, by_its_own_sampler, told
+from marfast.drop_in.methods import FastMethod, Own, told
 from marfast.drop_in.sample import FastSample, are_numbers, differs_but_for_clipping
 from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
 from marfast.errors import ArgumentError
@@ -75,6 +75,7 @@ class FastSampleTokens(FastMethod):
     """`sample_tokens` of a MAR."""
 
     name = "sample_tokens"
+    samples = True
 
     def __init__(self, backend: str, dtype: torch.dtype | None, chosen: Chosen = OWN):
         self.kept = Kept()
@@ -130,7 +131,7 @@ class FastSampleTokens(FastMethod):
         )
         if usual and not self.why_not(module, bool(cfg != 1.0), cfg_schedule, labels is not None):
             return self.sample_tokens(module, *arguments)
-        by_its_own_sampler(module, self)
+        self.passed_by(module)
         images: Tensor = own(*arguments)
         return images
 

@@ -1,6 +1,7 @@
 """`accelerate(model, sampler=…)`: the sampler that was asked for, in the model's own methods."""
 
 import pickle
+import warnings
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import marfast
 from marfast.checkpoints import Settings
+from marfast.drop_in.chosen import Chosen
 from marfast.errors import ArgumentError
 from marfast.generation import Pipeline
 from marfast.model import FastMAR
@@ -104,6 +106,29 @@ def test_a_diffloss_alone_takes_the_first_iterations_steps() -> None:
     assert_bitwise_equal(*results)
 
 
+def test_a_difflosss_table_is_made_once_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+
+    def counted(self: Chosen, *arguments: Any) -> Any:
+        made.append(1)
+        return schedule(self, *arguments)
+
+    schedule = Chosen.schedule
+    module, z = marfast.accelerate(diffloss(), sampler="ddim"), torch.zeros(N, D)
+    module.sample(z)
+    monkeypatch.setattr(Chosen, "schedule", counted)
+    for _ in range(2):
+        module.sample(z)
+    assert not made
+    module.gen_diffusion = diffloss("ddim5").gen_diffusion
+    results = []
+    for same in (module, marfast.accelerate(diffloss("ddim5"), sampler="ddim")):
+        torch.manual_seed(2)
+        results.append(same.sample(z))
+    assert made
+    assert_bitwise_equal(*results)
+
+
 def test_the_models_own_code_with_its_own_sampler_is_told() -> None:
     module, z = marfast.accelerate(diffloss(), sampler="ddim"), torch.zeros(2, D)
     module.net.res_blocks[0].register_forward_hook(lambda *_: None)
@@ -112,6 +137,17 @@ def test_the_models_own_code_with_its_own_sampler_is_told() -> None:
         sampled = module.sample(z)
     torch.manual_seed(2)
     assert_bitwise_equal(sampled, marfast.restore(module).sample(z).detach())
+
+
+def test_training_mode_with_its_own_sampler_is_told() -> None:
+    module = marfast.accelerate(mar(), sampler="ddim").train()
+    with pytest.warns(RuntimeWarning, match=r"MAR.sample_tokens: the sampler asked for is not"):
+        images(module)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        images(marfast.accelerate(module))
+        diffusion = marfast.accelerate(diffloss(), sampler="ddim").train()
+        diffusion.net(torch.zeros(N, C), torch.zeros(N), torch.zeros(N, D))
 
 
 @pytest.mark.parametrize(
