@@ -1,8 +1,8 @@
 """The loop's iterations as graphs: captured once, replayed for other labels, seeds and guidance.
 
 An iteration is two graphs. The transformer's is its own: how many tokens are known differs in each.
-The head's is shared by all iterations that predict as many tokens. They meet in tensors of one
-`Proposal` for each of those numbers, and share those of one `Loop`.
+The head's is shared by all iterations that predict as many tokens by the same schedule. They meet
+in tensors of one `Proposal` for each number of tokens, and share those of one `Loop`.
 
 They are made at the second generation of a key, or by `marfast.warmup`, kept while they fit into
 `GRAPH_MEMORY`, and used by every later generation of the key. Step noise is drawn inside the
@@ -68,7 +68,7 @@ class CapturedLoop:
         self._turns = device.turns()
         self.heads: dict[Hashable, Graph] = {}
         self.transformers: list[Graph] = []
-        self.inputs: dict[Hashable, Proposal] = {}
+        self.inputs: dict[int, Proposal] = {}  # by number of tokens
         iterations = range(loop.settings.num_iter)
         for k in iterations:
             device.prepare(partial(self._prepare, k))
@@ -79,7 +79,7 @@ class CapturedLoop:
             self.transformers.append(graph)
             if (head := loop.head_of(k)) not in self.heads:
                 graph = device.graph(loop.randomness.device_generators, pool)
-                graph.capture(partial(loop.denoise, self.inputs[head], k))
+                graph.capture(partial(loop.denoise, self.inputs[self._count(k)], k))
                 self.heads[head] = graph
                 if device.held_by(pool) > limit:
                     break
@@ -93,14 +93,18 @@ class CapturedLoop:
     def graphs(self) -> int:
         return len(self.transformers) + len(self.heads)
 
+    def _count(self, k: int) -> int:
+        """Tokens of an image that iteration k predicts."""
+        return self.loop.masked[k] - self.loop.left[k]
+
     def _prepare(self, k: int) -> None:
         proposal = self.loop.propose(k)
-        if (head := self.loop.head_of(k)) not in self.inputs:
-            self.inputs[head] = Proposal(*(part.clone() for part in proposal))
+        if (count := self._count(k)) not in self.inputs:
+            self.inputs[count] = Proposal(*(part.clone() for part in proposal))
         self.loop.denoise(proposal, k)
 
     def _transformer(self, k: int) -> None:
-        for kept, part in zip(self.inputs[self.loop.head_of(k)], self.loop.propose(k), strict=True):
+        for kept, part in zip(self.inputs[self._count(k)], self.loop.propose(k), strict=True):
             kept.copy_(part)
 
     def run(
@@ -139,9 +143,8 @@ class CapturedLoop:
         for k, transformer in enumerate(self.transformers):
             with loop.range(k):  # those of the capture are gone
                 transformer.replay()
-                head = loop.head_of(k)
-                with profiling.range("head", len(self.inputs[head].z)):
-                    self.heads[head].replay()
+                with profiling.range("head", len(self.inputs[self._count(k)].z)):
+                    self.heads[loop.head_of(k)].replay()
             if progress:
                 progress(k + 1, len(self.transformers))
         for mine, theirs in pairs:
