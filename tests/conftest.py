@@ -1,6 +1,7 @@
 """Fixtures for every test: uninitialised memory is NaN, GPU tests are skipped without a GPU."""
 
 import math
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +19,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
+
+# A shell's background job ignores Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Small models gain nothing from more, and lose much on a busy machine.
 torch.set_num_threads(1)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -97,7 +98,7 @@ def test_an_interrupted_run_leaves_nothing(
         path.write_bytes(b"half")
         raise error
 
-    monkeypatch.setattr(conversion, "save_file", interrupted)
+    monkeypatch.setattr(safetensors.torch, "save_file", interrupted)
     with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else OSError):
         convert(pth, tmp_path / out, PRESET, weights="model", force=True)
     assert files(tmp_path) == before
@@ -108,7 +109,7 @@ def test_an_interrupted_run_leaves_nothing(
 def test_of_two_at_once_one_is_told_of_the_other(
     out: str, pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, seen = conversion.save_file, []
+    save, seen = safetensors.torch.save_file, []
 
     def meanwhile(*args: Any) -> None:
         for force in (False, True):
@@ -117,7 +118,7 @@ def test_of_two_at_once_one_is_told_of_the_other(
             seen.append(force)
         save(*args)
 
-    monkeypatch.setattr(conversion, "save_file", meanwhile)
+    monkeypatch.setattr(safetensors.torch, "save_file", meanwhile)
     convert(pth, tmp_path / out, PRESET)
     assert seen == [False, True]
     assert sorted(os.listdir(tmp_path)) == sorted([pth.name, out])
@@ -127,7 +128,7 @@ def test_of_two_at_once_one_is_told_of_the_other(
 def test_what_others_write_meanwhile_stays(
     out: str, pth: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save, target = conversion.save_file, tmp_path / out
+    save, target = safetensors.torch.save_file, tmp_path / out
 
     def meanwhile(*args: Any) -> None:
         save(*args)
@@ -137,7 +138,7 @@ def test_what_others_write_meanwhile_stays(
         else:
             target.write_text("precious")
 
-    monkeypatch.setattr(conversion, "save_file", meanwhile)
+    monkeypatch.setattr(safetensors.torch, "save_file", meanwhile)
     with pytest.raises(FileExistsError):
         convert(pth, target, PRESET)
     if out == "folder":
