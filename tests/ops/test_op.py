@@ -261,7 +261,7 @@ with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     for _ in range(3):
         y = ops.layer_norm_modulate(x, x, x)
-        ops.ddpm_step(x, torch.ones(2, 32), x, torch.ones(7), torch.ones(1))
+        ops.ddpm_step(x, torch.ones(2, 32), x, torch.ones(8), torch.ones(1))
 with ops.backend("reference"):
     assert torch.equal(y, ops.layer_norm_modulate(x, x, x))
 print([str(w.message) for w in caught])

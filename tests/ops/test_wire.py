@@ -16,8 +16,8 @@ pytestmark = pytest.mark.usefixtures("needs_native")
 def step() -> dict[str, Any]:
     """Arguments of a guided step of 3 tokens of 5 channels."""
     given: dict[str, Any] = {name: torch.ones(3, 5) for name in ("out", "x", "noise")}
-    given |= {"model_output": torch.ones(6, 10), "coefficients": torch.ones(7)}
-    return given | {"guidance": torch.ones(1), "options": HeadOptions(guided=True)}
+    given |= {"model_output": torch.ones(6, 10), "coefficients": torch.ones(8)}
+    return given | {"guidance": torch.ones(1), "x0": None, "options": HeadOptions(guided=True)}
 
 
 def refused(op: str, given: dict[str, Any]) -> str:
@@ -60,7 +60,7 @@ def test_a_place_is_an_error(step):
         ("out", torch.ones(3, 6)[:, :5], "out has elements apart"),
         ("model_output", torch.ones(3, 10), "model_output has another shape"),
         ("guidance", torch.ones(2), "guidance has another shape"),
-        ("coefficients", torch.ones(14)[::2], "coefficients has elements apart"),
+        ("coefficients", torch.ones(16)[::2], "coefficients has elements apart"),
     ],
 )
 def test_a_tensor_that_its_field_does_not_mean_is_named(step, name, wrong, reason):
