@@ -14,7 +14,7 @@ def test_it_names_dtype_shapes_and_options() -> None:
     found = {name: shape_class(op.example_args()) for name, op in OPS.items()}
     assert found["fused_linear"] == "float32 128x768 4096x768 4096 1024 1024 - True -"
     a = OPS["ddpm_sample"].example_args(torch.bfloat16)
-    assert shape_class(a) == "bfloat16 3x16 8x3x16 8x64 28(96x256..192) 8x7 8 1 True -"
+    assert shape_class(a) == "bfloat16 3x16 8x3x16 8x64 28(96x256..192) 8x8 8 1 True - True"
 
 
 def sampling(**sizes: Any) -> str:
