@@ -68,7 +68,7 @@ def bench(
     plot: Annotated[
         str | None, typer.Option(metavar="FOLDER", help="Write pictures (PNG).")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Time marfast beside plain PyTorch, autocast and, on request, torch.compile and the original.

@@ -44,13 +44,13 @@ def curve(
     batch: Annotated[
         int, typer.Option(min=2, metavar="B", help="Images of each setting in a round.")
     ] = 50,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed.")] = 0,
+    seed: options.Seed = 0,
     device: options.Device = "cpu",
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the rows as JSON, as they come.")
     ] = None,
     plot: Annotated[str | None, typer.Option(metavar="FILE", help="Write a picture (PNG).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    force: options.Force = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Measure seconds an image and quality, setting by setting, and mark whom nobody beats in both.

@@ -32,9 +32,7 @@ def sample(
     vae: options.Vae = None,
     protocol: options.Protocol = None,
     settings: options.Set = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of the run.")
-    ] = 0,
+    seed: options.Seed = 0,
     kind: Annotated[
         Literal["tar", "npz", "png"],
         typer.Option(
