@@ -64,10 +64,10 @@ class Folder:
 
 @dataclass
 class Grid:
-    """One file, written when all images are there."""
+    """One file, written when all images are there; without columns, of one image as it is."""
 
     path: Path
-    columns: int
+    columns: int | None
     scale: int
     force: bool
     images: list[Pixels] = field(default_factory=list)
@@ -76,28 +76,8 @@ class Grid:
         self.images.extend(to_pixels(images))
 
     def finish(self) -> None:
-        sheet = enlarge(make_grid(self.images, self.columns), self.scale)
-        write_image(sheet, self.path, force=self.force)
-
-    def describe(self) -> str:
-        return "nothing was written"
-
-
-@dataclass
-class Single:
-    """One file of one image."""
-
-    path: Path
-    scale: int
-    force: bool
-    images: list[Pixels] = field(default_factory=list)
-
-    def add(self, images: Tensor) -> None:
-        self.images.extend(to_pixels(images))
-
-    def finish(self) -> None:
-        [image] = self.images
-        write_image(enlarge(image, self.scale), self.path, force=self.force)
+        sheet = make_grid(self.images, self.columns) if self.columns else self.images[0]
+        write_image(enlarge(sheet, self.scale), self.path, force=self.force)
 
     def describe(self) -> str:
         return "nothing was written"
@@ -143,10 +123,10 @@ def make_variants(
     return grid
 
 
-def make_single(path: Path, size: tuple[int, int], scale: int | None, force: bool) -> Single:
+def make_single(path: Path, size: tuple[int, int], scale: int | None, force: bool) -> Grid:
     scale = scale or 1
     _check_side(max(size), scale)
-    return Single(path, scale, force)
+    return Grid(path, None, scale, force)
 
 
 def _make_grid_of(

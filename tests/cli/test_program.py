@@ -5,7 +5,7 @@ import os
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,10 +16,11 @@ from typer import core
 import marfast
 from marfast import verifying
 from marfast.checkpoints import Preset, Settings, embedded_models
-from marfast.cli import measuring
+from marfast.cli import measuring, options
 from marfast.cli.app import app
 from marfast.evaluation import curve
 from marfast.generation import load as loading
+from marfast.reference.samplers import SAMPLERS
 from marfast.verifying.report import Report
 from tests.cli.program import TINY, invoke, run, start
 from tests.limits import HANG
@@ -341,3 +342,9 @@ def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verifying, "verify", broken)
     with pytest.raises(ZeroDivisionError):
         invoke("verify")
+
+
+def test_the_samplers_of_options_are_all() -> None:
+    choice, *_ = get_args(options.Sampler)  # an option's type, and what is said of it
+    names, _ = get_args(choice)  # or none
+    assert get_args(names) == SAMPLERS
