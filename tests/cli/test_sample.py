@@ -1,6 +1,7 @@
 """`marfast sample`, `evaluate` and `curve`: what they print and write, and bad input."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -244,7 +245,8 @@ def test_torchrun_needs_nothing_else(folder: Path, workplace: Path) -> None:
     )
     stdout, stderr = process.communicate(timeout=HANG)
     assert process.returncode == 0, stderr
-    assert stdout.count("made now  23 by 2 processes") == 1
+    # what was missing when the leader looked: the other may have been first
+    assert len(re.findall(r"made now +\d+ by 2 processes", stdout)) == 1
     assert files(Path("by-two")) == files(folder)
 
 

@@ -202,7 +202,9 @@ __global__ void address_space_copy_of_shared_memory(const Io a) {
 __global__ void residency_not_cooperative(const Io a) {
   if (threadIdx.x != 0) return;
   ptx::atom_add_release_gpu(a.count, 1);
-  while (ptx::ld_acquire_gpu(a.count) < gridDim.x) ptx::nanosleep(20);  // report: residency
+  do {
+    ptx::nanosleep(20);  // report: residency
+  } while (ptx::ld_acquire_gpu(a.count) < gridDim.x);
 }
 
 __global__ void uninitialised_shared(const Io a) {
