@@ -3,7 +3,6 @@ the smallest size, from one state of the generators."""
 
 import copy
 import random
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,13 +14,12 @@ from torch.overrides import TorchFunctionMode
 
 from marfast.generation.randomness import Generators
 from marfast.model.trial import same
+from marfast.ops.runtime.capture import LOCK
 
 STEPS = 3
 """How many sampling steps are tried."""
 SIDE, BUFFER = 3, 2
 """Of the image that is tried: rows and columns of tokens, and tokens of the buffer."""
-
-_ONE_AT_A_TIME = threading.RLock()
 
 
 def tried(*trials: Callable[[], str]) -> str:
@@ -58,7 +56,7 @@ def differs(device: torch.device, theirs: Callable[[], Tensor], ours: Callable[[
 @contextmanager
 def _conditions(device: torch.device) -> Iterator[Generators]:
     """Nobody's randomness moves, and nobody's settings count."""
-    with _ONE_AT_A_TIME:
+    with LOCK:
         generators = Generators.global_ones(device)
         state, python = generators.state(), random.getstate()
         try:

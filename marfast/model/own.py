@@ -1,7 +1,6 @@
 """What of a module is its owner's own: hooks and methods of an instance, which have to run; and
 whether its code has changed since it was looked at."""
 
-import threading
 from collections.abc import Callable, Hashable
 from enum import Enum
 from types import FunctionType
@@ -9,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
+
+from marfast.ops.runtime.capture import LOCK
 
 OWN_CLASS = "_marfast_own_class"
 """In a class that `accelerate` made: the class that it stands for."""
@@ -130,7 +131,6 @@ class Verdicts:
     code has changed; empty where it needn't."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
         self._found: tuple[tuple[object, ...], dict[Hashable, str]] = ((), {})
 
     def of(self, module: nn.Module, mode: Hashable, find_out: Callable[[], str]) -> str:
@@ -138,7 +138,7 @@ class Verdicts:
         code, verdicts = self._found
         if code == now and mode in verdicts:
             return verdicts[mode]
-        with self._lock:
+        with LOCK:
             if self._found[0] != now:
                 self._found = now, {}
             verdicts = self._found[1]

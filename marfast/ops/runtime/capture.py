@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 LOCK = threading.RLock()
-"""Held by whoever captures, checks or measures: each of these may do the others, in any order."""
+"""Held by whoever captures, tries or measures: each of these may do the others, in any order, so
+that locks of their own would deadlock."""
 _streams: dict[torch.device, torch.cuda.Stream] = {}
 _failed: list[torch.cuda.CUDAGraph] = []
 """torch's allocators may still ask them."""
