@@ -145,9 +145,10 @@ def read_shard(file: Path, run: Run, ids: range) -> Pixels:
     with _readable(file):
         images = [*FORMATS[run.kind].read(file)]
         _check(file, len(images), len(ids))
-        sizes = {image.shape for image in images}
-        if sizes != {(run.side, run.side, run.channels)}:
-            raise UnreadableShard(f"{file}: images of {sorted(sizes)}{_CURE}")
+        kinds = {(image.shape, str(image.dtype)) for image in images}
+        if kinds != {((run.side, run.side, run.channels), "uint8")}:
+            told = ", ".join(f"{dtype} {[*shape]}" for shape, dtype in sorted(kinds))
+            raise UnreadableShard(f"{file}: images of {told}{_CURE}")
         return np.stack(images)
 
 

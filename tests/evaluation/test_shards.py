@@ -157,5 +157,14 @@ def test_what_pillow_raises_names_the_shard(
 
 def test_images_of_another_size_are_noticed(tmp_path: Path) -> None:
     file = write(tmp_path, "npz", 3)
-    with pytest.raises(UnreadableShard, match=r"images of \[\(28, 28, 3\)\]"):
+    with pytest.raises(UnreadableShard, match=r"images of uint8 \[28, 28, 3\]"):
+        read_shard(file, replace(RUN, kind="npz"), IDS)
+
+
+def test_numbers_that_are_no_pixels_are_noticed(tmp_path: Path) -> None:
+    file = write(tmp_path, "npz")
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    np.savez(file, arrays["arr_0"] / np.float32(255), arrays["arr_1"])
+    with pytest.raises(UnreadableShard, match=r"images of float32 \[28, 28, 1\]"):
         read_shard(file, replace(RUN, kind="npz"), IDS)
