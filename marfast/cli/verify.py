@@ -7,7 +7,7 @@ import typer
 from marfast import startup
 from marfast.cli import options
 from marfast.cli.console import echo, print_json, print_table, progress_bar
-from marfast.cli.errors import check_environment, reported_as
+from marfast.cli.errors import bad, check_environment, reported_as
 
 if TYPE_CHECKING:
     from marfast.verifying.report import OpRow, Report
@@ -18,6 +18,10 @@ def verify(
         str | None,
         typer.Option(metavar="PATH", help="A checkout of LTH14/mar, to compare with bit for bit."),
     ] = None,
+    approx: Annotated[
+        bool,
+        typer.Option("--approx", help="Instead: how far fewer steps and other samplers are off."),
+    ] = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Check marfast on this machine.
@@ -25,13 +29,17 @@ def verify(
     Compares every backend of every op with the reference and with float64, or, with --original, the
     reference with the original's own code, bit for bit. Exit status 1 if anything is wrong.
     """
+    if approx and original is not None:
+        raise bad("--approx", "it is measured without --original")
     with startup.importing():
         from marfast.verifying import verify as gather
     check_environment()
     with reported_as("--original"), progress_bar("verifying") as progress:
-        report = gather(original, progress=progress)
+        report = gather(original, approximations=approx, progress=progress)
     if as_json:
         print_json(report.to_dict())
+    elif approx:
+        _print_approximations(report)
     elif original is None:
         _print_ops(report)
     else:
@@ -61,6 +69,18 @@ def _print_ops(report: "Report") -> None:
     wrong = sum(not row.ok for row in report.ops)
     verdict = f"{wrong} rows are wrong" if wrong else "all are as they should be"
     echo(f"{len(report.ops)} rows, {verdict}")
+    _print_end(report)
+
+
+def _print_approximations(report: "Report") -> None:
+    columns = ("approximation", "RMS difference", "largest", "seen as asked")
+    rows = [
+        (row.name, f"{row.rms:.3f}", f"{row.largest:.2f}", f"{row.accuracy:.1%}")
+        for row in report.approximations
+    ]
+    print_table(columns, rows)
+    images = report.approximations[0].images
+    echo(f"fashion-mnist, {images} images a row, pixels in [-1, 1]; exact is DDPM with 100 steps.")
     _print_end(report)
 
 

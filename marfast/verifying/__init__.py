@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 
-from marfast.verifying.report import Difference, OpRow, Report, Row
+from marfast.errors import ArgumentError
+from marfast.verifying.report import ApproximationRow, Difference, OpRow, Report, Row
 
-__all__ = ["Difference", "OpRow", "Report", "Row", "verify"]
+__all__ = ["ApproximationRow", "Difference", "OpRow", "Report", "Row", "verify"]
 
 
 @contextmanager
@@ -30,6 +31,7 @@ def _process_untouched(threads: int | None) -> Iterator[None]:
 def verify(
     original: str | Path | None = None,
     *,
+    approximations: bool = False,
     only: Collection[str] | None = None,
     threads: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
@@ -50,9 +52,18 @@ def verify(
     Raises:
         ValueError: before any work, if the original can't be run here; one line says why.
     """
+    if approximations and original is not None:
+        raise ArgumentError("approximations", True, "allowed without `original` only")
     report = progress or (lambda what, done, total: None)
     start = time.perf_counter()
     versions = {"torch": str(torch.__version__)}
+    if approximations:
+        from marfast.verifying import approximations as table
+
+        with _process_untouched(None):
+            found = table.rows(report)
+        seconds = time.perf_counter() - start
+        return Report(approximations=found, versions=versions, seconds=seconds)
     if original is None:
         from marfast.verifying import op_table
 

@@ -54,14 +54,31 @@ class OpRow:
 
 
 @dataclass(frozen=True)
+class ApproximationRow:
+    """Images by an approximation beside those of the same labels and seeds by what it stands for.
+
+    `rms` and `largest` are of the difference of pixels, which lie in [−1, 1]; `accuracy` is the
+    share of its images that the embedded classifier sees as asked.
+    """
+
+    name: str
+    images: int
+    rms: float
+    largest: float
+    accuracy: float
+
+
+@dataclass(frozen=True)
 class Report:
-    """`rows` are what was compared with the original, `ops` the table of ops; one of them is empty.
+    """`rows` are what was compared with the original, `ops` the table of ops, `approximations` that
+    of approximations; one of them is there.
 
     `commit` is the original's, None where its code has been changed.
     """
 
     rows: tuple[Row, ...] = ()
     ops: tuple[OpRow, ...] = ()
+    approximations: tuple[ApproximationRow, ...] = ()
     original: str | None = None
     commit: str | None = None
     versions: dict[str, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from marfast import verifying
-from marfast.verifying.report import Difference, OpRow, Report, Row
+from marfast.verifying.report import ApproximationRow, Difference, OpRow, Report, Row
 from tests.cli.program import invoke
 
 FIGURES = {
@@ -29,8 +29,8 @@ MISSING = OpRow("ddpm_step", "triton", None, "cuda", "float32", reason="no Trito
 def give(report: Report, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
 
-    def gather(original: Any, progress: Any) -> Report:
-        asked.append(original)
+    def gather(original: Any, approximations: bool, progress: Any) -> Report:
+        asked.append("approximations" if approximations else original)
         progress("orders", 0, 1)
         return report
 
@@ -70,6 +70,20 @@ def test_table_of_ops(row: OpRow, status: int, monkeypatch: pytest.MonkeyPatch) 
         " ".join(lines[3].split()) == "ddpm_step triton on cuda float32 can't run: no Triton here"
     )
     assert ("1 rows are wrong" in result.stdout) == (status == 1)
+
+
+def test_table_of_approximations(monkeypatch: pytest.MonkeyPatch) -> None:
+    row = ApproximationRow("steps=50-5", 200, rms=0.1234, largest=1.999, accuracy=0.975)
+    asked = give(Report(approximations=(row,)), monkeypatch)
+    result = invoke("verify", "--approx")
+    assert (result.exit_code, result.stderr, asked) == (0, "", ["approximations"])
+    assert result.stdout.splitlines()[2].split() == ["steps=50-5", "0.123", "2.00", "97.5%"]
+
+
+def test_approximations_have_no_original() -> None:
+    result = invoke("verify", "--approx", "--original", "there")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "'--approx': it is measured without --original" in result.stderr
 
 
 @pytest.mark.parametrize(("row", "status"), [(EQUAL, 0), (APART, 1)])

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from marfast.ops.op import OPS, Op
-from marfast.verifying import compare, op_table, original, verify
+from marfast.verifying import approximations, compare, op_table, original, verify
 from marfast.verifying.cases import all_cases
 from marfast.verifying.original import OriginalError
 from marfast.verifying.report import Difference, OpRow, Report, Row
@@ -281,3 +281,18 @@ def test_the_reference_is_the_original() -> None:
     report = verify(os.environ["MARFAST_ORIGINAL"])
     assert report.ok, failed(report)
     assert report.cases >= 100
+
+
+def test_approximations_are_measured_from_what_they_stand_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(approximations, "IMAGES", 20)
+    monkeypatch.setattr(approximations, "EXACT", {"steps": 10})
+    changes = ({}, {"steps": 5}, {"temperature": 3.0})
+    monkeypatch.setattr(approximations, "APPROXIMATIONS", changes)
+    exact, others, same, fewer, hot = verify(approximations=True).approximations
+    assert exact.rms == exact.largest == same.rms == same.largest == 0
+    assert 0 < fewer.rms < others.rms
+    assert exact.accuracy == same.accuracy > hot.accuracy
+    with pytest.raises(ValueError, match="approximations: True; allowed without `original` only"):
+        verify("there", approximations=True)
