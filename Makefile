@@ -2,14 +2,13 @@
 #   PYTHON=python3.12     the interpreter that .venv is made from (3.10 or later)
 #   TORCH=torch==2.6.0    another torch requirement
 #   JOBS=2                how many processes run the tests
-#   COVERAGE=             run them faster, without
+#   SELECT='-k attention' which of them
 #   OUT=outputs/gpu       where test-gpu writes
 
 SHELL := /bin/bash
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 JOBS ?= 2
-COVERAGE ?= --cov --cov-report=term
 OUT ?= outputs/gpu
 TRITON := triton==3.6.0
 
@@ -22,7 +21,7 @@ BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-emulation test-gpu bench counts results lint build clean FORCE
+.PHONY: help demo test coverage test-emulation test-gpu bench counts results lint build clean FORCE
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -30,11 +29,14 @@ help:  ## Show this list.
 demo: $(VENV)/installed  ## Generate a 10 x 10 grid of images: outputs/fashion-mnist.png.
 	$(BIN)/marfast generate --model fashion-mnist --labels 0-9 --per-label 10 --out outputs/fashion-mnist.png --force
 
-# The second line makes all of this once more, in a copy with another op: not beside the first.
+# The second line makes most of this once more, in a copy with another op: not beside the first.
 PAGE := tests/build/test_adding_an_op.py
-test: $(VENV)/dev  ## Run the tests, with coverage of marfast/.
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(COVERAGE) --ignore $(PAGE)
+test: $(VENV)/dev  ## Run the tests.
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore $(PAGE) $(SELECT)
 	$(BIN)/python -m pytest -q $(PAGE)
+
+coverage: $(VENV)/dev  ## Run them more slowly, and show which lines of marfast/ they don't reach.
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore $(PAGE) --cov --cov-report=term-missing
 
 test-emulation: $(VENV)/dev  ## Emulate the GPU kernels at MAR-B's real geometry, too, and mutate them (long).
 	MARFAST_TEST_EMULATION=1 $(BIN)/python -m pytest tests/emulation

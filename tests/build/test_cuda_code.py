@@ -13,9 +13,12 @@ from tests.build import cuda_code
 from tests.build.cuda_code import Code
 from tests.emulation import build
 
-pytestmark = pytest.mark.skipif(
-    not (cuda_code.nvcc() and shutil.which("c++filt")), reason="no nvcc, or no c++filt"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (cuda_code.nvcc() and shutil.which("c++filt")), reason="no nvcc, or no c++filt"
+    ),
+]
 
 
 class Budget(NamedTuple):
