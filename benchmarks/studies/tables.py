@@ -50,6 +50,20 @@ def heads(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
+def without_kernels() -> str:
+    """The head by backend, `torch` among them, on the machine that was tried."""
+    document = read("head-torch")
+    assert document is not None
+    rows = document["rows"]
+    told = f"R = {rows[0]['rows']}, S = {rows[0]['steps']}"
+    title = f"MAR-B's head, {told}, {MACHINES['avx2']} (`head-torch.json`), milliseconds a step:"
+    lines = ["| who | time | against eager | against autocast |", "| --- | --- | --- | --- |"]
+    for row in rows:
+        ratios = (f"{row['ratio_to'][other]:.1f}x" for other in ("eager", "autocast"))
+        lines.append(f"| {row['who']} | {milliseconds(row)} | {' | '.join(ratios)} |")
+    return f"{title}\n\n" + "\n".join(lines) + "\n"
+
+
 def milliseconds(row: dict[str, Any]) -> str:
     return f"{row['ms_a_step_p20_p50_p80'][1]:.2f}"
 
@@ -318,6 +332,7 @@ def picture(name: str, text: str) -> str:
 SECTIONS: dict[str, Callable[[], str]] = {
     "headline": headline,
     "speed": lambda: tables(SPEED),
+    "without_kernels": without_kernels,
     "phases": lambda: pictures("image-b", "fashion-mnist-phases"),
     "batch": lambda: pictures("head-b", "head-b-throughput", "fashion-mnist-throughput"),
     "head": lambda: scaling(loop=False),
