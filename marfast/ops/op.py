@@ -37,6 +37,7 @@ from marfast.errors import ArgumentError
 from marfast.ops import choice, flops
 from marfast.ops.backend import Args, Backend, Draw, Example
 from marfast.ops.runtime import check_memory
+from marfast.ops.schema import schema_of
 from marfast.ops.transforms import transforms
 
 __all__ = [
@@ -82,8 +83,7 @@ class Op(Generic[P]):
         reference = replace(formula, name="reference", on_request=True)
         self.backends = {b.name: b for b in (formula, reference, *backends)}
 
-        schema = torch.library.infer_schema(statement, mutates_args=())
-        _LIBRARY.define(self.name + schema)
+        _LIBRARY.define(self.name + schema_of(statement))
         qualified = f"marfast::{self.name}"
         self._overload: Any = getattr(torch.ops.marfast, self.name).default
         _LIBRARY.impl(self.name, self._run, "CompositeExplicitAutograd")
