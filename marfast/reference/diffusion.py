@@ -276,7 +276,15 @@ class GaussianDiffusion:
         """
         noise = torch.randn_like(x_start) if noise is None else noise
         x_t = self.q_sample(x_start, t, noise)
-        eps, v = self._call(model, x_t, t, model_kwargs or {}).chunk(2, dim=1)
+        return self.loss_terms(
+            self._call(model, x_t, t, model_kwargs or {}), x_start, x_t, t, noise
+        )
+
+    def loss_terms(
+        self, output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor
+    ) -> dict[str, Tensor]:
+        """`training_losses` of a model's output [N, 2C] for x_t [N, C]."""
+        eps, v = output.chunk(2, dim=1)
         bound = self._variational_bound(torch.cat([eps.detach(), v], dim=1), x_start, x_t, t)
         mse = ((noise - eps) ** 2).mean(dim=1)
         return {"loss": mse + bound, "mse": mse, "vb": bound}

@@ -83,14 +83,14 @@ def denoise(
     head = HeadWeights.of(weights)
     embedding = timestep_embedding(t, head.time_in.weight.shape[1])
     time = linear(F.silu(linear(embedding, *head.time_in)), *head.time_out)
-    y = F.silu(time + linear(cond, *head.cond))
+    y = time + linear(cond, *head.cond)
     x = linear(x, *head.input).to(x.dtype)
     for block in head.blocks:
-        shift, scale, gate = linear(y, *block.modulation).chunk(3, dim=-1)
+        shift, scale, gate = linear(F.silu(y), *block.modulation).chunk(3, dim=-1)
         norm = Layer(*(tensor.to(x.dtype) for tensor in block.norm))
         mlp = (*block.mlp_in, *block.mlp_out)
         x = adaln_mlp(x, shift, scale, gate, *norm, *mlp, options=options)
-    shift, scale = linear(y, *head.final_modulation).chunk(2, dim=-1)
+    shift, scale = linear(F.silu(y), *head.final_modulation).chunk(2, dim=-1)
     return linear(layer_norm_modulate(x, shift, scale), *head.final)
 
 

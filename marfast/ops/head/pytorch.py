@@ -34,13 +34,13 @@ class Launches:
         dtype = layer.weight.dtype
         x = x if norm is None else _normed(x, norm)
         as_it_is = activate is None and gate is None and out is not None and out.dtype == dtype
-        x = _in_range(x, dtype).to(dtype)
+        x = in_range(x, dtype).to(dtype)
         y = torch.addmm(layer.bias, x, layer.weight.t(), out=out if as_it_is else None)
         if activate is not None:
-            y = head.activate(_in_range(y, dtype), activate)
+            y = head.activate(in_range(y, dtype), activate)
         if as_it_is or out is None:
             return y
-        y = _in_range(y, dtype).to(out.dtype)
+        y = in_range(y, dtype).to(out.dtype)
         if gate is None or residual is None:
             return out.copy_(y)
         return torch.addcmul(residual, gate, y, out=out)
@@ -83,7 +83,7 @@ def _normed(x: Tensor, norm: Norm) -> Tensor:
     return torch.addcmul(norm.shift, normed, norm.scale + 1)
 
 
-def _in_range(x: Tensor, dtype: torch.dtype) -> Tensor:
+def in_range(x: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype != torch.float16:
         return x
     largest = torch.finfo(dtype).max
