@@ -15,6 +15,7 @@ by the op's own decorators, and gets the arguments bound by name, as `a.x` and `
                             either mode, and what FLOPs are counted of
     @double.recorded        how a call runs of which gradients are recorded, where that isn't by the
                             reference's vector-Jacobian product; None for a call where it is
+    @double.flops           how many there are, where they aren't counted of the reference
     @double.example         random arguments by name, from a `Draw`
     @double.shorten         the same call with little work, where a call may be long
 
@@ -38,6 +39,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_u
 from marfast.errors import ArgumentError
 from marfast.ops import choice, flops
 from marfast.ops.backend import Args, Backend, Draw, Example
+from marfast.ops.flops import Flops
 from marfast.ops.runtime import check_memory
 from marfast.ops.schema import schema_of
 from marfast.ops.transforms import transforms
@@ -99,6 +101,7 @@ class Op(Generic[P]):
         _LIBRARY.impl(self.name, self._run_transformed, "FuncTorchBatched")  # torch.vmap
         self._check_values: Callable[[Args], None] | None = None
         self.shortened: Callable[[Args], Args] = lambda a: a
+        self.counted: Flops = lambda count, a: count(self.plain, *a)
         self._recorded: Callable[[Args], Tensor | None] = lambda a: None
         OPS[self.name] = self
         flops.register(self)
@@ -127,6 +130,10 @@ class Op(Generic[P]):
         self, function: Callable[[Args], Tensor | None]
     ) -> Callable[[Args], Tensor | None]:
         self._recorded = function
+        return function
+
+    def flops(self, function: Flops) -> Flops:
+        self.counted = function
         return function
 
     def example(self, function: Example) -> Example:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from marfast.errors import ArgumentError
 from marfast.ops import checks
+from marfast.ops.flops import Count
 from marfast.ops.head import HeadShape
 from marfast.ops.op import Args, Draw, op
 from marfast.ops.runtime import DTYPES, check_memory
@@ -86,6 +87,14 @@ def _fake(a: Args) -> Tensor:
 @diffusion_loss_gradients.reference
 def _reference(a: Args) -> Tensor:
     return reference.diffusion_loss_gradients(*a)
+
+
+@diffusion_loss_gradients.flops
+def _flops(count: Count, a: Args) -> int:
+    """Backward's products are two for each of forward's, but for those whose input is given."""
+    shape = HeadShape.of(a.weights)
+    given = 2 * len(a.t) * shape.width * (shape.channels + shape.frequencies)
+    return 3 * count(reference.diffusion_loss, *a) - given
 
 
 @diffusion_loss_gradients.shorten
