@@ -31,6 +31,7 @@ def accelerate(
     steps: int | str | None = None,
     eta: float | None = None,
     guidance_interval: tuple[float, float] | None = None,
+    training: bool = False,
 ) -> Module:
     """Make the own methods of a MAR, or of a model that has MAR's head, fast: same arguments, seeds
     and random draws, same results within the bounds of docs/numerics.md.
@@ -39,8 +40,9 @@ def accelerate(
     `forward` of a SimpleMLPAdaLN and of a MAR's blocks (where no gradient is recorded) are
     replaced: LTH14/mar's, `marfast.reference`'s, or any with the same parameter names that computes
     the same in a trial at the first call. Parameters stay the module's own and may change at any
-    time. In training mode, where gradients are recorded, and for everything else, the module's own
-    code runs; a RuntimeWarning says so where nothing can be made fast. Logger "marfast" tells, at
+    time. In training mode (but for the loss, if that is asked for), where gradients are recorded,
+    and for everything else, the module's own code runs; a RuntimeWarning says so where nothing can
+    be made fast. Logger "marfast" tells, at
     level INFO, what was replaced and what was left; `marfast.findings(module)` is the same as data.
 
     Args:
@@ -53,6 +55,9 @@ def accelerate(
         sampler, steps, eta, guidance_interval: another sampler for `sample_tokens` and `sample`
             than the module's, as in `marfast.load(…).generate`; images then are others than its
             own. None: the module's steps, DDPM, with guidance in all of them.
+        training: in training mode, `forward_loss` of a MAR and `forward` of a DiffLoss, too, by
+            `ops.diffusion_loss`: the loss of the masked tokens alone, with activations of a few
+            rows at a time.
 
     Returns:
         The same object.
@@ -66,7 +71,7 @@ def accelerate(
     with ops.backend(backend):
         pass
     restore(module)
-    found = [*candidates(module)]
+    found = [*candidates(module, training)]
     if not found:
         raise TypeError(
             f"module: {type(module).__name__} has no MAR, DiffLoss or SimpleMLPAdaLN in it that "
@@ -81,9 +86,13 @@ def accelerate(
             methods.setdefault(part, []).append(method(backend, dtype, chosen))
     for part, replaced in methods.items():
         install(part, replaced)
-    if not methods:
-        reasons = "; ".join(str(finding) for _, _, finding in found)
-        warnings.warn(f"nothing was made fast: {reasons}", RuntimeWarning, stacklevel=2)
+    replaced = [method for found in methods.values() for method in found]
+    missing = "nothing" if not replaced else ""
+    if training and not any(method.in_training for method in replaced):
+        missing = missing or "no loss"
+    if missing:
+        reasons = "; ".join(str(finding) for _, _, finding in found if finding.left)
+        warnings.warn(f"{missing} was made fast: {reasons}", RuntimeWarning, stacklevel=2)
     return module
 
 

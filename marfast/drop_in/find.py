@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from marfast.drop_in.install import installed
+from marfast.drop_in.loss import FastDiffLoss, FastForwardLoss
 from marfast.drop_in.methods import FastBlockForward, FastForward, FastMethod
 from marfast.drop_in.sample import FastSample
 from marfast.drop_in.sample_tokens import FastSampleTokens
@@ -49,12 +50,25 @@ _KINDS = (
     ),
 )
 
+_LOSSES = (
+    _Kind(
+        FastForwardLoss,
+        is_owner=lambda module: hasattr(module, "mask_token") and hasattr(module, "diffloss"),
+    ),
+    _Kind(
+        FastDiffLoss,
+        is_owner=lambda module: hasattr(module, "train_diffusion") and hasattr(module, "net"),
+    ),
+)
 
-def candidates(module: nn.Module) -> Iterator[tuple[nn.Module, type[FastMethod], Finding]]:
-    """Each method that is of a kind to be replaced: its owner, what would replace it, and whether
-    that can."""
+
+def candidates(
+    module: nn.Module, training: bool
+) -> Iterator[tuple[nn.Module, type[FastMethod], Finding]]:
+    """Each method that is of a kind to be replaced, losses if they are asked for: its owner, what
+    would replace it, and whether that can."""
     for path, part in module.named_modules():
-        for method, is_owner in _KINDS:
+        for method, is_owner in (*_KINDS, *_LOSSES) if training else _KINDS:
             if is_owner(part):
                 yield part, method, Finding(path, method.name, _why_left(part, method))
         if _KINDS[0].is_owner(part):
@@ -82,6 +96,9 @@ def _why_left(part: nn.Module, method: type[FastMethod]) -> str:
 
 
 def findings(module: nn.Module) -> list[Finding]:
-    """What `accelerate` replaces in a module, and what it leaves, and why. A method that turned out
-    to compute something else, when it was first called, is left."""
-    return [finding for _, _, finding in candidates(module)]
+    """What `accelerate` replaces in a module, and what it leaves, and why; losses too once it has
+    replaced one. A method that turned out to compute something else, when it was first called, is
+    left."""
+    methods = [method for part in module.modules() for method in installed(part).values()]
+    training = any(method.in_training for method in methods)
+    return [finding for _, _, finding in candidates(module, training)]

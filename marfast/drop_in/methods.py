@@ -28,6 +28,8 @@ class FastMethod(ABC):
     name: ClassVar[str]
     samples: ClassVar[bool] = False
     """Whether it is done by a sampler."""
+    in_training: ClassVar[bool] = False
+    """Whether it stands in in training mode, and not in eval mode."""
 
     def __init__(self, backend: str, dtype: torch.dtype | None, chosen: Chosen = OWN):
         self.backend = backend
