@@ -71,6 +71,16 @@ def step(guided: bool, clip: bool, dtype: torch.dtype) -> None:
         run("ddpm_step", state, output[:, :16], x, empty(8), empty(1), 1.0, clip, False)
 
 
+def losses() -> None:
+    from marfast.ops.diffusion_loss.rows import Chunk
+    from marfast.ops.diffusion_loss.triton import terms
+
+    tokens, t = empty(200, 16), torch.zeros(200, dtype=torch.int64)
+    chunk = Chunk(slice(None), empty(50, 768), tokens, tokens, t, t, empty(200))
+    for wanted in (False, True):
+        terms(empty(200, 32), chunk, wanted)
+
+
 def launches(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     """By name, for factors of this dtype."""
     found: dict[str, Callable[[], Any]] = {}
@@ -84,6 +94,7 @@ def launches(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
             label = f"hd {head_dim}, {'all' if wanted is None else wanted}"
             found[label] = lambda h=head_dim, w=wanted, c=causal: heads(h, w, c, dtype)
     found["norms"] = lambda: norms(dtype)
+    found["loss"] = losses
     found["step"] = lambda: step(True, True, dtype)
     found["step, plain"] = lambda: step(False, False, dtype)
     return found
