@@ -49,6 +49,7 @@ PARTS = {
     "roofline": study("roofline"),
     "vae": study("vae", "taken"),
     "drop-in": study("drop_in", "needed"),
+    "training": study("training", "needed"),
 }
 
 

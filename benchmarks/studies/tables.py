@@ -282,6 +282,28 @@ def samplers() -> str:
     return f"{text}\n\n{picture('quality-samplers', 'Quality by sampler and number of steps')}"
 
 
+def training(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    where = f"{MACHINES[isa]} (`training-{isa}.json`)"
+    yield f"{where}, MAR-B at batch {document['batch']}, one thread:\n"
+    yield "| dtype | loss | blocks computed again | processor seconds a step | speed | peak memory "
+    yield "| of the original's | memory of a step | of the original's |\n" + "| --- " * 9 + "|\n"
+    rows = {(row["dtype"], row["contender"]): row for row in document["rows"]}
+    for (dtype, contender), row in rows.items():
+        base = rows[dtype, "original"]
+        whose, _, blocks = contender.partition(", ")
+        speed = base["seconds_median"] / row["seconds_median"]
+        cells = [dtype, whose, blocks.removesuffix(" again") or "none"]
+        cells += [f"{row['seconds_median']:.1f}", f"{speed:.2f}x"]
+        for name in ("peak_mb", "step_mb"):
+            cells += [f"{row[name] / 1000:.2f} GB", f"{row[name] / base[name]:.2f}"]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def training_section() -> str:
+    """The table of each machine, and the curves."""
+    return "\n".join((tables((("training", training),)), pictures("training")))
+
+
 Table = Callable[[str, dict[str, Any]], Iterator[str]]
 SPEED: tuple[tuple[str, Table], ...] = (
     ("head", heads),
@@ -342,8 +364,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "editing": editing,
     "samplers": samplers,
+    "training": training_section,
 }
-PAGE_NAMES = ("performance", "quality", "editing", "samplers", "gpu_without_a_gpu")
+PAGE_NAMES = ("performance", "quality", "editing", "samplers", "training", "gpu_without_a_gpu")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGE_NAMES))
 
 
