@@ -227,7 +227,7 @@ def main() -> None:
             written.append(scaling(document, loop, out / f"scaling-loop-{isa}.png"))
         elif what == "roofline":
             written.append(roofline(document, out / f"{file.stem}.png"))
-        elif what == "training":
+        elif what == "training" and document["curves"]:
             written.append(training(document, out / f"{file.stem}.png"))
         elif what in ("head", "fashion-mnist"):
             mine = [row for row in rows if row["workload"] not in ("head-l", "head-h")]
