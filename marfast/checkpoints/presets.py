@@ -14,9 +14,9 @@ from torch import nn
 
 from marfast.checkpoints.meta import without_storage
 from marfast.checkpoints.settings import Settings
-from marfast.checkpoints.validate import names, number, validated, whole
 from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
+from marfast.validation import names, number, validated, whole
 
 LARGEST_CONFIG = 1 << 20
 """Bytes of a config.json."""

@@ -11,11 +11,11 @@ import torch
 
 from marfast._version import __version__
 from marfast.checkpoints import Settings
-from marfast.checkpoints.validate import one_of, validated, whole
 from marfast.errors import ArgumentError, MissingFile
 from marfast.evaluation.judges import weights_hash
 from marfast.files import replacing
 from marfast.generation import Pipeline
+from marfast.validation import one_of, validated, whole
 
 SHARD = 1000
 """Images of a shard at most, unless told otherwise."""
