@@ -9,16 +9,10 @@ from typing import Protocol
 from torch import Tensor
 
 from marfast.cli.errors import bad
-from marfast.cli.images import (
-    LONGEST_SIDE,
-    enlarge,
-    grid_side,
-    make_grid,
-    write_image,
-)
+from marfast.cli.images import LONGEST_SIDE, write_image
 from marfast.cli.target import refuse_to_replace
 from marfast.files import uninterrupted
-from marfast.pixels import Pixels, to_pixels
+from marfast.pixels import Pixels, enlarge, grid_side, make_grid, to_pixels
 
 VIEWABLE = 112  # pixels: small images in a grid are enlarged to at most this
 

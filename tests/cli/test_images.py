@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from marfast.cli.images import grid_side, make_grid, write_image
-from marfast.pixels import to_pixels
+from marfast.cli.images import write_image
+from marfast.pixels import grid_side, make_grid, to_pixels
 
 
 def test_pixels_are_rounded_to_nearest_and_stay_in_range() -> None:
