@@ -19,6 +19,7 @@ from marfast.generation.sample import sample_tokens
 from marfast.generation.schedules import schedules_of
 from marfast.generation.start import Start
 from marfast.model.mar import FastMAR
+from marfast.model.restricted import is_sequence
 from marfast.model.tokenizer import Tokenizer
 
 PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about
@@ -49,9 +50,11 @@ class Pipeline:
 
     @property
     def makes_images(self) -> bool:
-        """Whether `generate` returns images in [−1, 1], and not a tokenizer's latents: tokens are
-        pixels, or there is a tokenizer."""
-        return self.tokenizer is not None or bool(self.model.module.vae_stride == 1)
+        """Whether `generate` returns images in [−1, 1], and neither a tokenizer's latents nor
+        vectors: tokens are pixels, or there is a tokenizer."""
+        module = self.model.module
+        makes_pixels = bool(module.vae_stride == 1) and not is_sequence(module)
+        return self.tokenizer is not None or makes_pixels
 
     @property
     def largest_part(self) -> int:
