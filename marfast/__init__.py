@@ -55,6 +55,7 @@ _ROOMS = (
     "ops",
     "profiling",
     "reference",
+    "training",
     "verifying",
 )
 
