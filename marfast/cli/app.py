@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from marfast import startup
 from marfast._version import __version__
 from marfast.cli.bench import bench
+from marfast.cli.cache import cache
 from marfast.cli.console import echo, escape_what_streams_lack, printable
 from marfast.cli.convert import convert
 from marfast.cli.curve import curve
@@ -24,6 +25,7 @@ from marfast.cli.generate import generate
 from marfast.cli.info import info
 from marfast.cli.profile import profile
 from marfast.cli.sample import sample
+from marfast.cli.train import train
 from marfast.cli.verify import verify
 
 
@@ -106,6 +108,15 @@ app.command(
     "  marfast curve --model fashion-mnist --out curve.json --plot curve.png\n"
     "  marfast curve --vary num_iter=4,8,16 --vary cfg=1,3,5 --minutes 5"
 )(curve)
+app.command(
+    epilog="Examples:\n\n\b\n"
+    "  marfast train --out run/ --minutes 30\n"
+    "  marfast train --model mine.json --data photos/ --out mine/ --resume\n"
+    "\nWith torchrun: docs/training.md."
+)(train)
+app.command(epilog="Example:\n\n\b\n  marfast cache --data photos/ --vae kl16.ckpt --out cache/")(
+    cache
+)
 app.command(
     epilog="Examples:\n\n\b\n"
     "  marfast convert mine.pth mine/ --preset mine.json\n"

@@ -27,6 +27,9 @@ def open_model(
     with reported_as("--model"):
         checkpoint = find(model, named, weights)
     what = checkpoint.preset.architecture
+    if what.sequence:
+        said = f"{model} makes sequences of vectors, which are generated in Python alone"
+        raise bad("--model", said)
     if vae is None and not what.makes_pixels:
         raise bad(
             "--model",
