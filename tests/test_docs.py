@@ -18,6 +18,7 @@ PAGES = [
     "profiling.md",
     "sampler.md",
     "samplers.md",
+    "training.md",
 ]
 
 

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.studies import IMAGES, RESULTS, ROOT
+from benchmarks.studies import IMAGES, RESULTS, ROOT, training_tables
 
 MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- tables: end -->\n)", re.DOTALL)
 MACHINES = {
@@ -342,8 +342,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "editing": editing,
     "samplers": samplers,
+    "vowels": training_tables.vowels,
+    "kills": training_tables.kills,
 }
-PAGE_NAMES = ("performance", "quality", "editing", "samplers", "gpu_without_a_gpu")
+PAGE_NAMES = ("performance", "quality", "editing", "samplers", "gpu_without_a_gpu", "training")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGE_NAMES))
 
 
