@@ -18,7 +18,7 @@ LAYERS = (
     ("generation",),
     ("model",),
     ("checkpoints",),
-    ("ops", "startup"),
+    ("ops", "startup", "image_files"),
     ("_cpu", "reference", "_version", "profiling", "errors", "files", "hardware", "pixels"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

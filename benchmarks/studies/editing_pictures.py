@@ -19,9 +19,9 @@ from torch import Tensor
 import marfast
 from benchmarks.studies import IMAGES
 from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
-from marfast.cli.images import BETWEEN, enlarge, make_grid, write_image
 from marfast.generation import Pipeline
 from marfast.generation.outpaint import SIDES, extended
+from marfast.image_files import BETWEEN, enlarge, make_grid, write_image
 from marfast.pixels import Pixels, to_pixels
 
 SCALE = 4

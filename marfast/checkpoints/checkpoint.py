@@ -18,6 +18,8 @@ class Checkpoint:
 
     file: WeightFile
     preset: Preset
+    name: str
+    """As it was named, but for the folders of an absolute path, which tell of a machine."""
 
 
 ModelLike = str | Path | Checkpoint
@@ -38,6 +40,7 @@ def find(model: ModelLike, preset: PresetLike = None, weights: str | None = None
                 raise ArgumentError(name, "given for a checkpoint that is open")
         return model
     chosen = None if preset is None else get_preset(preset)
+    name = Path(model).name if Path(model).is_absolute() else str(model)
     path = embedded_models().get(str(model), Path(model))
     if not path.exists():
         names = ", ".join(embedded_models())
@@ -50,9 +53,9 @@ def find(model: ModelLike, preset: PresetLike = None, weights: str | None = None
     said = said or file.preset
     if chosen is not None:
         _check_consistent(path, said, chosen)
-        return Checkpoint(file, chosen)
+        return Checkpoint(file, chosen, name)
     if said is not None:
-        return Checkpoint(file, said)
+        return Checkpoint(file, said, name)
     if in_folder:
         raise FileNotFoundError(
             f"{path.parent / 'config.json'}: no such file, and no preset was given"

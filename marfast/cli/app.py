@@ -80,6 +80,7 @@ app.command(
     epilog="Examples:\n\n\b\n"
     "  marfast generate --labels 0-9 --per-label 10 --out images.png\n"
     '  marfast generate --labels "sneaker,bag" --per-label 5 --seed 1 --out images/\n'
+    "  marfast generate --like shoes.png --seed 2 --out more.png\n"
     "  marfast generate --model mine.pth --preset mine.json --labels none --out mine.png\n"
     "  marfast generate --model latents.pth --preset latents.json --vae kl16.ckpt --labels 3 "
     "--out 3.png"
@@ -119,6 +120,7 @@ app.command(
 app.command(
     epilog="Examples:\n\n\b\n"
     "  marfast info --json\n"
+    "  marfast info shoes.png\n"
     "  marfast info --explain --model mar_base --dtype bfloat16\n"
     "  marfast info --model mine.pth --preset mine.json"
 )(info)

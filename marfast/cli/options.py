@@ -88,7 +88,7 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="DEVICE",
-        help="cpu, cuda:N, or cuda: the one of this process's local rank.",
+        help="cpu, cuda or cuda:N; under torchrun or srun, cuda is that of the local rank.",
     ),
 ]
 Set = Annotated[

@@ -1,7 +1,6 @@
 """`sample_tokens` of a MAR, made fast."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -16,7 +15,7 @@ from marfast.drop_in.methods import FastMethod, Own, told
 from marfast.drop_in.sample import FastSample, are_numbers, differs_but_for_clipping
 from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
 from marfast.errors import ArgumentError
-from marfast.generation.loop import Progress
+from marfast.generation.progress import Progress, reporting
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
 from marfast.generation.schedules import schedules_of
@@ -152,7 +151,7 @@ class FastSampleTokens(FastMethod):
             labels = torch.full((bsz,), -1, device=module.mask_token.device)
         else:  # −1 is no label that the module takes
             labels = labels - (labels < 0).to(labels.dtype)
-        with bar(num_iter) if progress else nullcontext() as report:
+        with reporting(bool(progress), num_iter) as report:
             images: Tensor = module.unpatchify(self.tokens(module, labels, settings, report))
         return images
 
@@ -288,12 +287,3 @@ def _lacking(module: nn.Module, kind: type[Any], paths: tuple[str, ...]) -> list
         return isinstance(owner, kind)
 
     return [path for path in paths if not found(path)]
-
-
-@contextmanager
-def bar(total: int) -> Iterator[Progress]:
-    """The original's progress bar."""
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total) as bar:
-        yield lambda done, of: bar.update()

@@ -5,7 +5,7 @@ shapes of the K iterations are known before the first one runs, and which tokens
 and predicts is index arithmetic on the orders: no mask is searched, and nothing waits for a device.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -20,8 +20,6 @@ from marfast.model.mar import FastMAR
 from marfast.model.schedule import Schedule
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.mar import guidance_scale, mask_lengths
-
-Progress = Callable[[int, int], None]
 
 
 class Proposal(NamedTuple):

@@ -143,7 +143,15 @@ def watched(watch: Watch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def used() -> Iterator[dict[str, set[str]]]:
-    """Records, for every op that runs inside the block, which backends ran it."""
+    """Records, for every op that runs inside the block, which backends ran it; a block round this
+    one hears of them, too."""
     record: dict[str, set[str]] = {}
-    with watched(lambda op, _, chosen: record.setdefault(op.name, set()).add(chosen.name)):
+    outer = _WATCH.get()
+
+    def watch(op: AnyOp, a: Any, chosen: Backend) -> None:
+        record.setdefault(op.name, set()).add(chosen.name)
+        if outer is not None:
+            outer(op, a, chosen)
+
+    with watched(watch):
         yield record

@@ -95,7 +95,7 @@ def test_explain_prints_who_was_tried_how_right_and_how_fast(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--explain"], "give --model, too"),
+        (["--batch=3"], "3 is for --explain"),
         (["--explain", "--model=fashion-mnist", "--batch=0"], "greater than or equal to 1"),
         (["--explain", "--model=fashion-mnist", "--device=tpu"], "allowed are cpu, cuda"),
         (["--explain", "--model=nothing"], "nothing"),
