@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,18 +13,21 @@ from marfast.drop_in.find import Finding, candidates, findings
 from marfast.drop_in.install import install, uninstall
 from marfast.drop_in.methods import FastMethod
 from marfast.drop_in.sample_tokens import no_mar
+from marfast.errors import ArgumentError
+from marfast.generation import Pipeline
 from marfast.model.mar import check_dtype
+from marfast.ops.choice import BackendName
 
 __all__ = ["Finding", "accelerate", "findings", "restore"]
 
-Module = TypeVar("Module", bound=nn.Module)
+Module = TypeVar("Module", bound=nn.Module | Pipeline)
 
 log = logging.getLogger("marfast")
 
 
 def accelerate(
     module: Module,
-    backend: str = "auto",
+    backend: BackendName = "auto",
     dtype: torch.dtype | None = None,
     *,
     sampler: str | None = None,
@@ -44,7 +47,8 @@ def accelerate(
     level INFO, what was replaced and what was left; `marfast.findings(module)` is the same as data.
 
     Args:
-        module: what to make fast, in place.
+        module: what to make fast, in place. What `marfast.load` returned is fast: it takes dtype
+            and sampler as its own.
         backend: "auto", or one of the backends that `marfast info` lists.
         dtype: what products are computed in, as torch.autocast would: torch.bfloat16 or
             torch.float16; torch.float32 turns an autocast round the call off. None takes what is
@@ -62,6 +66,10 @@ def accelerate(
         ValueError: an unknown backend, dtype or sampler, or steps that it can't take.
     """
     check_dtype(dtype)
+    if isinstance(module, Pipeline):
+        settings = {"sampler": sampler, "steps": steps, "eta": eta}
+        _set(module, backend, dtype, settings | {"guidance_interval": guidance_interval})
+        return module
     chosen = Chosen.of(sampler=sampler, steps=steps, eta=eta, guidance_interval=guidance_interval)
     with ops.backend(backend):
         pass
@@ -87,8 +95,22 @@ def accelerate(
     return module
 
 
+def _set(
+    pipeline: Pipeline, backend: str, dtype: torch.dtype | None, settings: dict[str, Any]
+) -> None:
+    """What `accelerate` does to a loaded model, which is fast."""
+    if backend != "auto":
+        allowed = 'allowed is "auto" for a loaded model; with marfast.backend(…) forces one'
+        raise ArgumentError("backend", repr(backend), allowed)
+    pipeline.settings = pipeline.settings.replace(pipeline.model.module.seq_len, **settings)
+    pipeline.model.dtype = dtype or pipeline.model.dtype
+    log.info("%s: loaded by marfast, and fast", type(pipeline).__name__)
+
+
 def restore(module: Module) -> Module:
     """Undo `accelerate`: the module's own methods are back. Returns the same object."""
+    if isinstance(module, Pipeline):
+        return module
     for part in module.modules():
         uninstall(part)
     return module

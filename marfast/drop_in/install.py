@@ -103,6 +103,8 @@ def _stand_in(own: type[Any], name: str) -> Callable[..., Any]:
         is_replica = getattr(self, "_is_replica", False)  # its tensors are no parameters
         if self.training or is_replica or _is_someone_elses():
             fast.passed_by(self)
+            if self.training:
+                fast.in_training(self)
             return theirs(*args, **kwargs)
         return fast(self, theirs, *args, **kwargs)
 

@@ -17,6 +17,7 @@ from marfast.model.block import FastBlock, is_plain_block
 from marfast.model.head import FastHead, has_parameters_of_a_head
 from marfast.model.own import Verdicts, methods_set_on, own_class
 from marfast.model.packing import autocast
+from marfast.ops.choice import BackendName
 
 Own = Callable[..., Any]
 
@@ -29,11 +30,12 @@ class FastMethod(ABC):
     samples: ClassVar[bool] = False
     """Whether it is done by a sampler."""
 
-    def __init__(self, backend: str, dtype: torch.dtype | None, chosen: Chosen = OWN):
+    def __init__(self, backend: BackendName, dtype: torch.dtype | None, chosen: Chosen = OWN):
         self.backend = backend
         self.dtype = dtype
         self.chosen = chosen
         self.verdicts = Verdicts()
+        self.told_of_training = False
         self.refresh()
 
     @abstractmethod
@@ -54,6 +56,12 @@ class FastMethod(ABC):
         for."""
         if self.samples and self.chosen != OWN:
             told(module, self.name, "the sampler asked for is not taken")
+
+    def in_training(self, module: nn.Module) -> None:
+        """The module's own code runs, as it is in training mode: says so once, of a sampler."""
+        if self.samples and not self.told_of_training:
+            self.told_of_training = True
+            told(module, self.name, "the module is in training mode (eval() ends that)")
 
     def backend_in_force(self) -> AbstractContextManager[None]:
         """What `accelerate` was told, for the time of a call."""

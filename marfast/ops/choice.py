@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 from marfast.errors import ArgumentError, BackendUnavailable
 from marfast.ops import self_check, tuning
@@ -20,6 +20,7 @@ from marfast.ops.tuning import Candidate
 
 ORDER = ("cuda", "triton", "cpu", "torch", "reference")
 """Every backend's name, the preferred first."""
+BackendName = Literal["auto", "cuda", "triton", "cpu", "torch", "reference"]
 
 
 Watch = Callable[[AnyOp, Any, Backend], object]
@@ -111,7 +112,7 @@ def _known(name: str) -> str:
 
 
 @contextlib.contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: BackendName) -> Iterator[None]:
     """Forces one backend ("cuda", "triton", "cpu", "torch" or "reference") for every op called
     inside; an op that has no such backend runs by "torch".
 
