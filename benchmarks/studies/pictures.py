@@ -214,7 +214,8 @@ def main() -> None:
             written.append(roofline(document, out / f"{file.stem}.png"))
         elif what in ("head", "fashion-mnist"):
             mine = [row for row in rows if row["workload"] not in ("head-l", "head-h")]
-            written += plot(mine, out, f"-{isa}", force=True)
+            machine = document.get("machine")
+            written += plot(mine, out, f"-{isa}", machine=machine, formats=("png",), force=True)
     if samplers := read_rows(RESULTS / "quality-samplers.json"):
         written.append(quality_of_samplers(samplers, out / "quality-samplers.png"))
     print(*written, sep="\n")

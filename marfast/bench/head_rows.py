@@ -38,6 +38,10 @@ def measure_head(
 ) -> list[Row]:
     """The head's sampling loop for R rows (guided: two a token): a row for each contender."""
     workload = heads.head_workload(net, rows, steps)
+
+    def told(what: str) -> None:
+        options.report(f"{name}, R = {rows}: {what}")
+
     steady: dict[str, Callable[[], Tensor]] = {}
     if options.compile:
         steady["compile"] = heads.compiled(workload)
@@ -55,6 +59,7 @@ def measure_head(
         return {**others, **steady, **own}
 
     with torch.no_grad(), cast_weights_kept():
+        told("comparing results")
         runs = contenders(workload)
         expected = runs["eager"]()
         difference = {
@@ -70,7 +75,7 @@ def measure_head(
         timings = []
         for _ in range(SITTINGS):
             runs = contenders(heads.head_workload(copy.deepcopy(net), rows, steps))
-            timings.append(quiet_timing(runs, -(-options.rounds // SITTINGS)))
+            timings.append(quiet_timing(runs, -(-options.rounds // SITTINGS), told))
         timing = joined(timings)
     tokens = len(expected)
     baselines = [who for who in runs if who not in ours]

@@ -170,7 +170,7 @@ def original(workload: HeadWorkload, implementation: Any) -> Run:
     return run
 
 
-def ours(workload: HeadWorkload, backend: str, dtype: torch.dtype) -> Run:
+def ours(workload: HeadWorkload, backend: Any, dtype: torch.dtype) -> Run:
     """`ops.ddpm_sample` by one backend, its weights packed beforehand where it packs."""
     work = workload.in_dtype(dtype)
     arguments = (*work.arguments, ops.pack_head(work.weights) if backend == "cpu" else None)

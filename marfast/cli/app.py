@@ -126,7 +126,10 @@ app.command(
 )(info)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog="Example:\n\n\b\n  marfast profile --trace trace.json generate --labels 3 --out 3.png",
+    epilog="Examples:\n\n\b\n"
+    "  marfast profile --trace trace.json generate --labels 3 --out 3.png\n"
+    "  marfast profile --trace head.json bench head-b --rows 2 --rounds 1\n"
+    "  marfast profile script.py its own arguments",
 )(profile)
 app.command(epilog="Example:\n\n\b\n  marfast verify --original ../mar")(verify)
 

@@ -2,13 +2,14 @@
 
 import os
 import re
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from marfast import startup
 from marfast.cli import options
 from marfast.cli.errors import bad, check_device, check_environment
+from marfast.cli.options import was_given
 from marfast.cli.target import check_file
 
 ALLOWED = (
@@ -19,6 +20,7 @@ OF_THE_PAPER = re.compile("(head|image|throughput)-([blh])")
 
 
 def bench(
+    context: typer.Context,
     workloads: Annotated[
         list[str],
         typer.Argument(
@@ -27,6 +29,13 @@ def bench(
             "phase. throughput-b|l|h: a batch of images. fashion-mnist, or your model's file.",
         ),
     ],
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="About a minute: --rows 2,32 --timed 1 --rounds 3, where not given.",
+        ),
+    ] = False,
     rows: Annotated[
         str, typer.Option(metavar="R,R,…", help="Rows of a head; guided, two a token.")
     ] = "2,8,32,128",
@@ -60,22 +69,27 @@ def bench(
     with_compile: Annotated[
         bool, typer.Option("--compile", help="torch.compile, too; it takes minutes first.")
     ] = False,
-    device: Annotated[Literal["cpu", "cuda"], typer.Option(help="Where it is timed.")] = "cpu",
+    device: options.Device = "cpu",
     preset: options.Preset = None,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the rows as JSON, as they come.")
     ] = None,
     plot: Annotated[
-        str | None, typer.Option(metavar="FOLDER", help="Write pictures (PNG).")
+        str | None, typer.Option(metavar="FOLDER", help="Write pictures, as PNG, SVG and PDF.")
     ] = None,
     force: options.Force = False,
+    dry_run: options.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Time marfast beside plain PyTorch, autocast and, on request, torch.compile and the original.
 
     All take turns in one process. Whoever differs from the float32 reference by more than its dtype
-    allows is refused. Percentiles are p20, p50 and p80.
+    allows is refused. Percentiles are p20, p50 and p80; rows are printed as they come.
     """
+    if quick:
+        rows = rows if was_given(context, "rows") else "2,32"
+        timed = timed if was_given(context, "timed") else 1
+        rounds = rounds if was_given(context, "rounds") else 3
     row_counts = _numbers("--rows", rows)
     batches: list[int | None] = [None] if batch is None else [*_numbers("--batch", batch)]
     iterations: list[int | None] = (
@@ -96,6 +110,8 @@ def bench(
     output = measuring.Output(file, folder, force, as_json)
     for name in workloads:
         measuring.check_workload(name, asked)
+    if dry_run:
+        return
     how = measuring.how(rounds, device, with_compile, original)
     status = measuring.run(asked, how, output)
     if status:

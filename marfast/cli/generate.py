@@ -11,8 +11,8 @@ from marfast.cli import options
 from marfast.cli.console import print_json
 from marfast.cli.errors import bad, check_device, check_environment, reported_as
 from marfast.cli.labels import file_names, parse_labels
-from marfast.cli.like import Like, check_weights, is_of_another_kind, tell_place, was_given
-from marfast.cli.options import interval_of, steps_of
+from marfast.cli.like import Like, check_weights, is_of_another_kind, tell_place
+from marfast.cli.options import interval_of, steps_of, was_given
 from marfast.cli.target import check_target, refuse_to_replace
 from marfast.files import sweep
 

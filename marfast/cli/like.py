@@ -8,6 +8,7 @@ import typer
 from marfast import startup
 from marfast.cli.console import echo
 from marfast.cli.errors import bad, reported_as
+from marfast.cli.options import was_given
 
 if TYPE_CHECKING:
     from marfast.generation.provenance import Provenance
@@ -73,11 +74,6 @@ def _options(said: "Provenance") -> dict[str, Any]:
         "scale": said.scale,
     }
     return {name: value for name, value in found.items() if value is not None}
-
-
-def was_given(context: typer.Context, name: str) -> bool:
-    """Whether an option is on the command line, and not what `--like` or the program sets."""
-    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
 
 
 def is_of_another_kind(context: typer.Context, grid: bool) -> bool:

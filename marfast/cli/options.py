@@ -143,3 +143,8 @@ def interval_of(given: str | None) -> tuple[float, ...] | None:
     if len(numbers) != 2:
         raise bad("--guidance-interval", f"{given!r}; allowed are two numbers, as 0.1,0.7")
     return numbers
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line, and not what `--like` or the program sets."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"
