@@ -75,7 +75,9 @@ def measure_head(
         timings = []
         for _ in range(SITTINGS):
             runs = contenders(heads.head_workload(copy.deepcopy(net), rows, steps))
-            timings.append(quiet_timing(runs, -(-options.rounds // SITTINGS), told))
+            timings.append(
+                quiet_timing(runs, -(-options.rounds // SITTINGS), options.attempts, told)
+            )
         timing = joined(timings)
     tokens = len(expected)
     baselines = [who for who in runs if who not in ours]

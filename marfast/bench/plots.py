@@ -15,7 +15,7 @@ class Look(NamedTuple):
     """Of a contender's line."""
 
     colour: str
-    line: str
+    line: Any
     marker: str
 
 
@@ -23,7 +23,7 @@ THEIRS = {
     "eager": Look("#4d4d4d", "--", "s"),
     "autocast": Look("#b8860b", "-.", "D"),
     "compile": Look("#7b4b3a", ":", "v"),
-    "original": Look("#8a8a8a", (0, (1, 1)), "X"),  # type: ignore[arg-type]
+    "original": Look("#6a51a3", (0, (3, 1, 1, 1)), "X"),
 }
 OURS = (
     *(Look("#0b62b0", "-", "o"), Look("#cc3311", "-", "^"), Look("#117733", "-", "P")),

@@ -112,7 +112,7 @@ def bench(
         measuring.check_workload(name, asked)
     if dry_run:
         return
-    how = measuring.how(rounds, device, with_compile, original)
+    how = measuring.how(rounds, device, with_compile, original, attempts=1 if quick else 3)
     status = measuring.run(asked, how, output)
     if status:
         raise typer.Exit(status)

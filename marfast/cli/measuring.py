@@ -52,7 +52,9 @@ class Output:
     as_json: bool
 
 
-def how(rounds: int, device: str, with_compile: bool, original: str | None) -> measure.Options:
+def how(
+    rounds: int, device: str, with_compile: bool, original: str | None, attempts: int
+) -> measure.Options:
     """How it is measured, with the code of a checkout of LTH14/mar if there is one."""
     implementation = None
     if original is not None:
@@ -61,7 +63,7 @@ def how(rounds: int, device: str, with_compile: bool, original: str | None) -> m
             checkouts.require_packages()
         patch_process()
         implementation = load_original(checkout)
-    return measure.Options(rounds, device, with_compile, implementation)
+    return measure.Options(rounds, device, with_compile, implementation, attempts=attempts)
 
 
 def run(asked: Asked, how: measure.Options, output: Output) -> int:
