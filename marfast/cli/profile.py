@@ -44,7 +44,8 @@ main()
 
 COMMANDS = ("generate", "edit", "bench")
 SHOWN = 12
-"""Operators that the terminal shows."""
+"""Operators that the terminal shows, besides marfast's."""
+OWN = "marfast::"
 
 
 def profile(
@@ -119,7 +120,8 @@ def _print(spent: "list[Spent]") -> None:
     if ranges:
         print_table(("range", *columns), map(cells, ranges))
         echo()
-    operators = [one for one in spent if not one.is_range][:SHOWN]
+    others = [one for one in spent if not one.is_range]
+    operators = others[:SHOWN] + [one for one in others[SHOWN:] if one.name.startswith(OWN)]
     print_table(("operator", *columns), map(cells, operators))
     echo()
 

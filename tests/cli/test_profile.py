@@ -42,6 +42,7 @@ def test_without_nsys_a_trace_has_the_ranges(tmp_path: Path) -> None:
     assert "perfetto" in out
     lines = [line.split() for line in out.splitlines()]
     assert next(line for line in lines if line[:1] == ["iteration"])[1].isdecimal()
+    assert {"head", "encoder", "decoder"} <= {line[0] for line in lines if line}
     assert any(line[:1] == ["marfast::ddpm_sample"] for line in lines)
     events = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["traceEvents"]
     names = {event["name"] for event in events if event["name"].startswith("marfast::")}
