@@ -7,8 +7,8 @@ from marfast.ops import checks
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, rows_adjacent, takes
 
-SCRATCH = 1 << 17  # floats of rows that a thread keeps in its cache
-LEAST_ROWS, MOST_ROWS = 14, 56  # taken at a time
+SCRATCH = 1 << 18  # floats of rows that a thread keeps near
+LEAST_ROWS, MOST_ROWS = 28, 192  # taken at a time
 
 
 def pack_linear(weight: Tensor, bias: Tensor) -> Tensor:
