@@ -8,9 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "bindings/attention.h"
 #include "bindings/ddpm_step.h"
 #include "bindings/modules.h"
 #include "bindings/wire.h"
+#include "cpu/attention_scratch.h"
 #include "cpu/dispatch.h"
 #include "cpu/head_workspace.h"
 #include "cpu/packed_head.h"
@@ -41,6 +43,14 @@ void fill(Given& given, AdalnMlp& a) {
   given.dense(FIELD(norm_bias), {a.width});
   given.buffer(FIELD(packed), 2 * packed_linear_size(a.width, a.width, a.weight_dtype));
   given.buffer(FIELD(workspace), 2 * a.group * (padded(a.width) + kPanel));
+}
+
+void fill(Given& given, TeamAttention& a) {
+  fill(given, static_cast<Attention&>(a));
+  given.value(FIELD(scratch));
+  given.value(FIELD(threads));
+  given.expect(a.scratch >= attention_scratch(a.length, a.head_dim), "scratch", "is too small");
+  given.buffer(FIELD(workspace), a.threads * a.scratch);
 }
 
 void fill(Given& given, DdpmSample& a) {

@@ -5,12 +5,12 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "bindings/attention.h"
 #include "bindings/ddpm_step.h"
 #include "bindings/wire.h"
 #include "cuda/launchers.h"
@@ -28,30 +28,6 @@ namespace marfast::cuda {
 namespace {
 
 using wire::Given;
-
-void fill(Given& given, Attention& a) {
-  const wire::View& qkv = given.view("qkv");
-  a.dtype = qkv.dtype();
-  given.expect(qkv.dims == 5 && qkv.sizes[2] == 3 && qkv.dense(4), "qkv",
-               "has another shape or layout");
-  a.qkv = qkv.data;
-  a.batch = qkv.sizes[0];
-  a.length = a.wanted = qkv.sizes[1];
-  a.heads = qkv.sizes[3];
-  a.head_dim = qkv.sizes[4];
-  a.batch_stride = qkv.strides[0];
-  a.position_stride = qkv.strides[1];
-  a.part_stride = qkv.strides[2];
-  a.head_stride = qkv.strides[3];
-  if (given.has("queries")) {
-    int64_t batch = 0;
-    given.sizes("queries", {&batch, &a.wanted});
-    given.dense(FIELD(queries), {a.batch, a.wanted});
-  }
-  given.dense(FIELD(out), {a.batch, a.wanted, a.heads * a.head_dim}, a.dtype);
-  given.value(FIELD(causal));
-  a.scale = static_cast<float>(std::pow(static_cast<double>(a.head_dim), -0.5));
-}
 
 void fill_epilogue(Given& given, Epilogue& a) {
   given.sizes("out", {&a.rows, &a.outputs});

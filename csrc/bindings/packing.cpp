@@ -4,6 +4,7 @@
 
 #include "bindings/modules.h"
 #include "bindings/wire.h"
+#include "cpu/attention_scratch.h"
 #include "cpu/head_workspace.h"
 #include "cpu/packed_head.h"
 
@@ -21,6 +22,13 @@ void def_packing(pybind11::module_& m) {
     given.value(FIELD(chunk));
     given.finish();
     return pybind11::int_(SampleWorkspace(a).size);
+  });
+  wire::def(m, "attention_scratch", [](Given& given) {
+    int64_t length = 0, head_dim = 0;
+    given.value("length", length);
+    given.value("head_dim", head_dim);
+    given.finish();
+    return pybind11::int_(attention_scratch(length, head_dim));
   });
   wire::def(m, "denoise_workspace", [](Given& given) {
     Denoise a{};

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/attention_scratch.h"
 #include "cpu/dispatch.h"
 #include "cpu/head_workspace.h"
 #include "cpu/packed_head.h"
@@ -120,6 +121,35 @@ Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int6
     a.step_end = a.step_begin + chunk < steps ? a.step_begin + chunk : steps;
     run(kernels.ddpm_sample, a);
   }
+  return out;
+}
+
+Floats attention(const Kernels& kernels, DType, const HeadShape& s, int64_t rows, int threads) {
+  Random random;
+  const int64_t batch = 2, heads = s.depth + 1, dim = s.condition, length = s.width;
+  const Floats qkv = random.draw(batch * length * 3 * heads * dim);
+  std::vector<int64_t> queries;
+  for (int64_t i = 0; i < batch * rows; ++i) queries.push_back((7 * i + length - 1) % length);
+  TeamAttention a{};
+  Floats out = nans(batch * rows * heads * dim);
+  a.out = *out;
+  a.qkv = *qkv;
+  a.queries = queries.data();
+  a.batch = batch;
+  a.length = length;
+  a.wanted = rows;
+  a.heads = heads;
+  a.head_dim = a.head_stride = dim;
+  a.part_stride = heads * dim;
+  a.position_stride = 3 * a.part_stride;
+  a.batch_stride = length * a.position_stride;
+  a.causal = rows % 2 == 0;
+  a.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  a.scratch = attention_scratch(length, dim);
+  const Floats workspace = nans(threads * a.scratch);
+  a.workspace = *workspace;
+  a.threads = threads;
+  run(kernels.attention, a);
   return out;
 }
 

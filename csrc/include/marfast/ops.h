@@ -99,6 +99,32 @@ struct AdalnMlp {
   float eps;
 };
 
+// softmax(Q K^T / sqrt(hd)) V; a query that isn't a position 0 ... L - 1 gives NaN.
+struct Attention {
+  void* out;               // [B, Lq, H, hd] of dtype, dense
+  const void* qkv;         // [B, L, 3, H, hd] of dtype
+  const int64_t* queries;  // [B, Lq], dense; or null: all positions
+  int64_t batch;           // B
+  int64_t length;          // L, below 2^31, as B H Lq
+  int64_t wanted;          // Lq
+  int64_t heads;           // H
+  int64_t head_dim;        // hd
+  int64_t batch_stride;
+  int64_t position_stride;
+  int64_t part_stride;
+  int64_t head_stride;
+  DType dtype;
+  bool causal;
+  float scale;  // 1 / sqrt(hd)
+};
+
+// On the CPU.
+struct TeamAttention : Attention {
+  float* workspace;  // [threads, scratch]
+  int64_t scratch;   // csrc/cpu/attention.h
+  int threads;
+};
+
 struct FusedLinear {
   float* out;                // [R, J]
   const float* x;            // [R, K]
