@@ -116,9 +116,24 @@ class Loop:
         masked, left = self.masked[k], self.left[k]
         known = self.orders[:, masked:].sort(dim=1).values
         predict = self.orders[:, left:masked].sort(dim=1).values
-        doubled = [torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)]
-        z = self.model.condition(doubled[0], doubled[1], doubled[2], self.class_embedding)
+        tokens, known, predict_all = (
+            torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)
+        )
+        embedding, source = self.class_embedding, None
+        if known.shape[1] == 0 and self.model.shares_rows:  # a row is its class
+            first, source = self._classes()
+            tokens, known, embedding = tokens[first], known[first], embedding[first]
+        z = self.model.condition(tokens, known, predict_all, embedding, source)
         return Proposal(predict, z, self._initial_noise(masked, left), self.guidance[k])
+
+    def _classes(self) -> tuple[Tensor, Tensor]:
+        """A row [U] of each class there is, "none" among them, and which of these each row [R] is."""
+        classes = self.labels.tolist()
+        if self.guided:
+            classes += [-1] * len(classes)
+        place: dict[int, int] = {}
+        source = [place.setdefault(label, len(place)) for label in classes]
+        return torch.tensor([classes.index(label) for label in place]), torch.tensor(source)
 
     def denoise(self, proposal: Proposal, k: int) -> None:
         """The head's part of iteration k, or of another that has the same head."""
