@@ -127,7 +127,7 @@ class Loop:
         return Proposal(predict, z, self._initial_noise(masked, left), self.guidance[k])
 
     def _classes(self) -> tuple[Tensor, Tensor]:
-        """A row [U] of each class there is, "none" among them, and which of these each row [R] is."""
+        """A row [U] of each class, "none" among them, and which of these each row [R] is."""
         classes = self.labels.tolist()
         if self.guided:
             classes += [-1] * len(classes)

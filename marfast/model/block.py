@@ -134,8 +134,7 @@ class BoundBlock:
 
 
 NEAR = 1 << 21
-"""Numbers of an MLP's hidden layer that the CPU makes at a time: what a cache that cores share holds
-with the layer's weights."""
+"""Numbers of an MLP's hidden layer that the CPU makes at a time: they stay in a cache."""
 
 
 def through(blocks: Sequence[BoundBlock], x: Tensor, queries: Tensor | None = None) -> Tensor:

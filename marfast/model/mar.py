@@ -187,9 +187,7 @@ class FastMAR:
             x = through(self._encoder, x)
         return x, visible
 
-    def _decode(
-        self, x: Tensor, visible: Tensor, predict: Tensor, source: Tensor | None
-    ) -> Tensor:
+    def _decode(self, x: Tensor, visible: Tensor, predict: Tensor, source: Tensor | None) -> Tensor:
         m = self.module
         rows = torch.arange(len(x), device=x.device)[:, None]
         x = m.decoder_embed(m.encoder_norm(x))
