@@ -185,6 +185,21 @@ def kernels(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
+def parts(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    """Where the time of an iteration goes."""
+    peak, name = document["peak_flops"] / 1e9, f"transformers-{isa}.json"
+    yield f"{MACHINES[isa]} (`{name}`), fastest product {peak:.0f} GFLOP/s:\n"
+    yield "| workload | part | ms | of peak |\n| --- | --- | --- | --- |\n"
+    for row in document["rows"]:
+        for part in row["parts"]:
+            share = part["share_of_peak"]
+            cells = [row["workload"], part["part"], f"{part['ms']:.2f}"]
+            cells += ["" if share is None else f"{100 * share:.0f} %"]
+            yield f"| {' | '.join(cells)} |\n"
+        total = sum(part["ms"] for part in row["eager"])
+        yield f"| {row['workload']} | plain PyTorch, all | {total:.2f} | |\n"
+
+
 def device_work() -> str:
     """Operations, copies and waits of each backend."""
     document = read("device-work")
@@ -338,6 +353,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "head": lambda: scaling(loop=False),
     "loop": lambda: scaling(loop=True),
     "roofline": lambda: "\n".join((pictures("roofline"), tables((("roofline", kernels),)))),
+    "parts": lambda: tables((("transformers", parts),)),
     "device_work": device_work,
     "quality": quality,
     "editing": editing,
