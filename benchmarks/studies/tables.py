@@ -70,8 +70,8 @@ def milliseconds(row: dict[str, Any]) -> str:
 
 def images(isa: str, document: dict[str, Any]) -> Iterator[str]:
     yield f"{MACHINES[isa]} (`image-{isa}.json`), seconds for one image of MAR-B:\n"
-    yield "| K | who | transformers | head | image | against eager | transformers, of peak |\n"
-    yield "| --- | --- | --- | --- | --- | --- | --- |\n"
+    columns = ("transformers", "head", "image", "against eager", "transformers, of peak", "memory")
+    yield f"| K | who | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 2)}\n"
     for row in document["rows"]:
         share = row.get("transformers_share_of_peak")
         cells = [
@@ -80,8 +80,15 @@ def images(isa: str, document: dict[str, Any]) -> Iterator[str]:
             f"{row['seconds_p20_p50_p80'][1]:.1f}",
             f"{row['ratio_to']['eager']:.2f}x",
             "" if share is None else f"{100 * share:.0f} %",
+            memory(row),
         ]
         yield f"| {' | '.join(cells)} |\n"
+
+
+def memory(row: dict[str, Any]) -> str:
+    """What a run works in; empty where the operating system didn't tell."""
+    found = row.get("working_mb")
+    return "" if found is None else f"{found:.0f} MB"
 
 
 def transformers(row: dict[str, Any]) -> float:
@@ -116,14 +123,16 @@ def throughput(isa: str, document: dict[str, Any]) -> Iterator[str]:
     shown = [*(who for who in OTHERS if who in who_ran), *ours]
     ratios = {"marfast float32": "eager", "marfast bfloat16": "autocast"}
     against = [f"{who.split()[1]} against {ratios[who]}" for who in ours]
-    yield f"| B | {' | '.join([*shown, *against])} |\n"
-    yield f"| --- |{' --- |' * (len(shown) + len(against))}\n"
+    held = [f"memory, {who}" for who in ("eager", "marfast float32")]
+    yield f"| B | {' | '.join([*shown, *against, *held])} |\n"
+    yield f"| --- |{' --- |' * (len(shown) + len(against) + len(held))}\n"
     batches: dict[int, dict[str, dict[str, Any]]] = {}
     for row in document["rows"]:
         batches.setdefault(row["batch"], {})[row["who"]] = row
     for batch, by_who in batches.items():
         cells = [f"{by_who[who]['images_a_second']:.1f}" for who in shown]
         cells += [f"{by_who[who]['ratio_to'][ratios[who]]:.2f}x" for who in ours]
+        cells += [memory(by_who[who]) for who in ("eager", "marfast float32")]
         yield f"| {batch} | {' | '.join(cells)} |\n"
 
 
