@@ -14,10 +14,10 @@ namespace marfast {
 
 constexpr int64_t kTallRows = 192;  // whose sums are kept, [kTallRows][32]
 
-// Whether a copied block pays.
+// Whether copying blocks pays.
 template <class F>
 constexpr bool is_tall(int64_t rows) {
-  return rows >= 4 * F::max_rows;
+  return rows >= 5 * F::max_rows;
 }
 
 // A block's weights as tiles of F::Tall's read them.
