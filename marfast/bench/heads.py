@@ -11,8 +11,11 @@ from marfast import ops
 from marfast.checkpoints import get_preset
 from marfast.ops import choice
 from marfast.ops.op import OPS
-from marfast.reference import SimpleMLPAdaLN, create_diffusion, head
+from marfast.reference import SimpleMLPAdaLN, create_diffusion
+from marfast.reference import denoise as reference
 from marfast.reference.diffusion import HeadOptions, ddpm_step
+from marfast.reference.head_spec import MAR_HEAD
+from marfast.reference.head_weights import HeadWeights
 
 Run = Callable[[], Tensor]
 
@@ -104,7 +107,7 @@ def head_workload(net: SimpleMLPAdaLN, rows: int, steps: int) -> HeadWorkload:
         schedule=schedule.to(device),
         timesteps=timesteps.to(device),
         guidance=torch.tensor([2.9], device=device),
-        options=HeadOptions(guided, clip_denoised=True),
+        options=HeadOptions(1 + guided, clip_denoised=True),
     )
 
 
@@ -125,7 +128,7 @@ def warm_autocast(workload: HeadWorkload) -> Run:
 
     def run() -> Tensor:
         with torch.autocast(leaves[0].device.type, torch.bfloat16):
-            return head.ddpm_sample(*work.inputs, work.options)
+            return reference.ddpm_sample(*work.inputs, work.options)
 
     return run
 
@@ -135,14 +138,15 @@ def compiled(work: HeadWorkload) -> Run:
     compiled by an earlier run."""
     mode = "reduce-overhead" if work.noise.is_cuda else None
     torch.compiler.reset()  # after eight shapes of one function torch would run the rest eagerly
-    denoise = torch.compile(head.denoise, fullgraph=True, dynamic=False, mode=mode)
+    denoise = torch.compile(reference.head_output, fullgraph=True, dynamic=False, mode=mode)
+    weights = HeadWeights.of(work.weights)
 
     def run() -> Tensor:
         x = work.noise
         steps = zip(work.schedule, work.timesteps, work.step_noise, strict=True)
         for coefficients, t, noise in steps:
             rows: Tensor = x.repeat(work.cond.shape[0] // x.shape[0], 1)
-            output = denoise(rows, t.expand(rows.shape[0]), work.cond, work.weights)
+            output = denoise(rows, t.expand(rows.shape[0]), work.cond, weights, MAR_HEAD)
             x = ddpm_step(x, output, noise, coefficients, work.guidance, work.options)
         return x
 

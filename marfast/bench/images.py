@@ -18,7 +18,7 @@ from marfast.checkpoints import Architecture, Settings, get_preset
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.model import FastMAR
-from marfast.reference import head as reference
+from marfast.reference import denoise as reference
 from marfast.reference.mar import first_in_order, random_orders
 
 PHASES = ("encoder", "decoder", "head", "host")

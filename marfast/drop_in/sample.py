@@ -80,7 +80,7 @@ class FastSample(FastMethod):
                 cond=z,
                 schedule=schedule,
                 guidance=torch.as_tensor(cfg, dtype=torch.float32, device=z.device).reshape(1),
-                options=HeadOptions(guided, float(temperature), clip_denoised),
+                options=HeadOptions(1 + guided, float(temperature), clip_denoised),
             )
         return torch.cat([sampled, sampled]) if guided else sampled
 

@@ -53,7 +53,7 @@ class Loop:
         self.model, self.settings, self.schedules = model, settings, schedules
         self.seq_len, self.channels = module.seq_len, module.token_embed_dim
         self.guided = bool(settings.cfg != 1.0)
-        self.options = HeadOptions(self.guided, settings.temperature, settings.clip_denoised)
+        self.options = HeadOptions(1 + self.guided, settings.temperature, settings.clip_denoised)
         self.unknown = self.seq_len if start is None else start.count
         lengths = mask_lengths(self.unknown, settings.num_iter)
         self.masked = lengths[:-1]

@@ -22,8 +22,9 @@ from marfast.model.packing import Packing
 from marfast.model.schedule import Schedule
 from marfast.model.trial import same, trial_of
 from marfast.ops.head import HeadShape
+from marfast.reference.denoise import denoise
 from marfast.reference.diffusion import HeadOptions, ddpm_step
-from marfast.reference.head import SimpleMLPAdaLN, denoise
+from marfast.reference.head import SimpleMLPAdaLN
 
 
 @functools.lru_cache(maxsize=16)
@@ -102,7 +103,7 @@ class BoundHead:
                     coefficients[steps],
                     schedule.timesteps[steps],
                     guidance,
-                    options._replace(guided=guided),
+                    options._replace(branches=2 if guided else 1),
                 )
             first += len(chunk)
         return (state[0] if schedule.multistep else state).to(noise.dtype)
@@ -134,7 +135,7 @@ class BoundHead:
             )
         for of_step, t, noise_t in zip(coefficients, timesteps, step_noise, strict=True):
             now = state[0] if state.dim() == 3 else state
-            rows = now.repeat(2, 1) if options.guided else now
+            rows = now.repeat(options.branches, 1)
             output = self.net.forward(rows, t.expand(len(cond)), cond)
             state = ddpm_step(state, output, noise_t, of_step, guidance, options)
         return state

@@ -52,7 +52,7 @@ class Table(NamedTuple):
     coefficients: Tensor
     """[S, 8] float32, rows of `Coefficients`."""
     timesteps: Tensor
-    """[S] int64, or float32 of a flow: what the head is told."""
+    """[S] int64, or float32 of a flow: what the head is told; [S, times] where it is several."""
     learned_range: bool = False
     """Whether σ is the head's, between log_beta and log_posterior."""
     multistep: bool = False
@@ -89,11 +89,12 @@ def diffusion_levels(process: Any) -> Levels:
     return Levels(np.sqrt(cumprod), np.sqrt(1.0 - cumprod), timesteps)
 
 
-def flow_levels(times: npt.ArrayLike, time_scale: float = 1.0) -> Levels:
+def flow_levels(times: npt.ArrayLike, time_scale: float = 1.0, spans: bool = False) -> Levels:
     """Those of x_t = t x_0 + (1 − t) n at the S + 1 times of a flow, ascending, the last one 1; the
-    head is told t times `time_scale`."""
+    head is told t times `time_scale`, or, with `spans`, that of a step's begin and of its end."""
     t = np.asarray(times, dtype=np.float64)
-    return Levels(t, 1.0 - t, torch.from_numpy(t[:-1] * time_scale).float())
+    told = np.stack([t[:-1], t[1:]], axis=1) if spans else t[:-1]
+    return Levels(t, 1.0 - t, torch.from_numpy(told * time_scale).float())
 
 
 def ddpm(process: Any) -> Table:

@@ -290,9 +290,21 @@ ERRORS = [
     (replaced(2, torch.zeros(5, 24)), ValueError, "cond has 5 rows; it must have N = 3"),
     (replaced(2, torch.zeros(6, 23)), ValueError, "cond has shape [6, 23]"),
     (replaced(3, [torch.zeros(1)] * 13), ValueError, "weights has 13 tensors"),
-    (with_weight(9, torch.zeros(41)), ValueError, "weights[9] has shape [41]"),
-    (with_weight(14, torch.zeros(120, 41)), ValueError, "weights[14] has shape [120, 41]"),
-    (with_weight(2, torch.zeros(40, 40).double()), TypeError, "weights[2] has dtype float64"),
+    (
+        with_weight(9, torch.zeros(41)),
+        ValueError,
+        "weights[9] (res_blocks.0.in_ln.bias) has shape",
+    ),
+    (
+        with_weight(14, torch.zeros(120, 41)),
+        ValueError,
+        "weights[14] (res_blocks.0.adaLN_modulation.1.weight) has shape [120, 41]",
+    ),
+    (
+        with_weight(2, torch.zeros(40, 40).double()),
+        TypeError,
+        "weights[2] (time_embed.mlp.2.weight) has",
+    ),
     (replaced(4, torch.zeros(4, 6)), ValueError, "schedule has shape [4, 6]"),
     (replaced(5, torch.zeros(4).half()), TypeError, "timesteps has dtype float16"),
     (

@@ -46,7 +46,7 @@ for isa, dtype, width, at_start in itertools.product(C.isas(), dtypes, WIDTHS, (
     affine = {name: fenced(rows[0], at_start) for name in ("weight", "bias")}
     C.layer_norm_modulate(**given, **affine, eps=1e-6)
 
-    options = HeadOptions(guided=width % 2 == 1, clip_denoised=True)
+    options = HeadOptions(1 + width % 2, clip_denoised=True)
     given = {name: fenced(torch.ones(3, width), at_start) for name in ("out", "x", "noise")}
     outputs = torch.ones(6 if options.guided else 3, 2 * width, dtype=dtype)
     C.ddpm_step(
@@ -59,12 +59,12 @@ for isa, dtype, width, at_start in itertools.product(C.isas(), dtypes, WIDTHS, (
     )
 
 HEADS = (  # tokens, its sizes, steps, guided, steps at once, threads
-    (1, HeadShape(1, 1, 1, 0, 2), 2, False, 2, 1),
-    (3, HeadShape(1, 1, 1, 1, 1), 3, True, 1, 2),
-    (2, HeadShape(3, 5, 33, 2, 7), 3, True, 3, 4),
-    (15, HeadShape(16, 7, 31, 1, 4), 2, True, 1, 3),
-    (4, HeadShape(40, 300, 65, 1, 8), 2, False, 2, 4),
-    (1, HeadShape(17, 2, 257, 1, 3), 2, True, 2, 4),
+    (1, HeadShape(1, 1, 1, 0, 2, 1), 2, False, 2, 1),
+    (3, HeadShape(1, 1, 1, 1, 1, 1), 3, True, 1, 2),
+    (2, HeadShape(3, 5, 33, 2, 7, 33), 3, True, 3, 4),
+    (15, HeadShape(16, 7, 31, 1, 4, 31), 2, True, 1, 3),
+    (4, HeadShape(40, 300, 65, 1, 8, 65), 2, False, 2, 4),
+    (1, HeadShape(17, 2, 257, 1, 3, 257), 2, True, 2, 4),
 )
 WEIGHTS = (torch.float32, torch.bfloat16)
 for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (False, True)):
@@ -77,7 +77,7 @@ for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (F
     C.pack_head(shape=shape, dtype=dtype, weights=weights, packed=packed)
     common = {"packed": packed, "shape": shape, "weight_dtype": dtype, "threads": threads}
 
-    out, options = nan(tokens, channels, at_start=at_start), HeadOptions(guided, 1.0, True)
+    out, options = nan(tokens, channels, at_start=at_start), HeadOptions(1 + guided, 1.0, True)
     inputs = {
         "noise": torch.randn(tokens, channels),
         "step_noise": torch.randn(steps, tokens, channels),

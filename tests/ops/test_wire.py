@@ -17,7 +17,7 @@ def step() -> dict[str, Any]:
     """Arguments of a guided step of 3 tokens of 5 channels."""
     given: dict[str, Any] = {name: torch.ones(3, 5) for name in ("out", "x", "noise")}
     given |= {"model_output": torch.ones(6, 10), "coefficients": torch.ones(8)}
-    return given | {"guidance": torch.ones(1), "x0": None, "options": HeadOptions(guided=True)}
+    return given | {"guidance": torch.ones(1), "x0": None, "options": HeadOptions(branches=2)}
 
 
 def refused(op: str, given: dict[str, Any]) -> str:
@@ -84,7 +84,7 @@ def test_rows_may_lie_at_any_stride(step):
 
 
 def test_a_buffer_that_is_too_small_is_an_error():
-    shape = HeadShape(channels=3, condition=5, width=33, depth=2, frequencies=7)
+    shape = HeadShape(channels=3, condition=5, width=33, depth=2, frequencies=7, hidden=33)
     weights = [torch.ones(sizes) for sizes in shape.expected()]
     size = cpu.extension().packed_head_size(shape=shape, dtype=torch.float32)
     given = {"shape": shape, "dtype": torch.float32, "weights": weights}

@@ -9,7 +9,6 @@ from marfast.ops.head import HeadShape
 from marfast.ops.head.gpu import Head
 from marfast.ops.head.triton import Launches
 from marfast.ops.op import OPS
-from marfast.reference.diffusion import HeadOptions
 
 from .ahead import empty
 
@@ -18,7 +17,7 @@ ROWS = (2, 40, 200)
 
 
 def head_weights(width: int, depth: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    shape = HeadShape(16, condition=768, width=width, depth=depth, frequencies=256)
+    shape = HeadShape(16, condition=768, width=width, depth=depth, frequencies=256, hidden=width)
     return [empty(*sizes, dtype=dtype) for sizes in shape.expected()]
 
 
@@ -28,7 +27,7 @@ def run(op: str, *args: Any) -> None:
 
 def products(rows: int, dtype: torch.dtype, width: int = 1024) -> None:
     """The head's: its block, its first and last layer; and a transformer's."""
-    head = Head(head_weights(width, 1, dtype), HeadOptions(), Launches())
+    head = Head(head_weights(width, 1, dtype), Launches())
     head(empty(rows, 32), empty(rows, 16), empty(rows, 5 * width))
     head.time(empty(rows, 256))
     head.condition(empty(rows, 768))

@@ -6,8 +6,9 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.ops.ddpm_sample import options as options_of
+from marfast.ops.ddpm_sample import scales_of
 from marfast.ops.ddpm_step import result_for, rows_of
-from marfast.ops.head import HeadShape
+from marfast.ops.head import HeadShape, takes_mars
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, takes
@@ -18,7 +19,9 @@ PAIRS = 224
 
 def can_run(a: Args) -> Verdict:
     ok, reason = takes({"noise": a.noise})
-    return takes({"weights": a.weights[0]}, DTYPES) if ok else (ok, reason)
+    if ok:
+        ok, reason = takes({"weights": a.weights[0]}, DTYPES)
+    return takes_mars(a, options_of(a).branches) if ok else (ok, reason)
 
 
 def run(a: Args) -> Tensor:
@@ -28,10 +31,10 @@ def run(a: Args) -> Tensor:
     packed = packed_head(a.weights, shape, a.packed)
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
     (noise, _), schedule = rows_of(a.noise.contiguous()), a.schedule.contiguous()
-    guidance = a.guidance.expand(len(schedule)).contiguous()
+    guidance = scales_of(a).flatten()
     embedding = time_embedding(tuple(a.timesteps.tolist()), shape.frequencies)
     tokens, steps = len(noise), len(schedule)
-    rows = 2 if options.guided else 1  # of a token
+    rows = options.branches  # of a token
     group = min(max(1, tokens), PAIRS // rows)
     chunks = -(-steps // (PAIRS // (group * rows)))
     chunk = -(-steps // chunks)

@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from marfast.ops.head import HeadShape, options_of
+from marfast.ops.denoise import out_shape
+from marfast.ops.head import HeadShape, options_of, takes_mars
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, takes
@@ -11,7 +12,8 @@ GROUP = 128  # rows whose modulation is kept at a time
 
 
 def can_run(a: Args) -> Verdict:
-    return takes({"x": a.x, "weights": a.weights[0]}, DTYPES)
+    ok, reason = takes({"x": a.x, "weights": a.weights[0]}, DTYPES)
+    return takes_mars(a) if ok else (ok, reason)
 
 
 def run(a: Args) -> Tensor:
@@ -21,7 +23,7 @@ def run(a: Args) -> Tensor:
     x, cond = a.x.float().contiguous(), a.cond.float().contiguous()
     group = min(rows, GROUP)
     workspace = cpu.empty(cpu.extension().denoise_workspace(shape=shape, rows=group))
-    out = x.new_empty((rows, 2 * shape.channels))
+    out = x.new_empty(out_shape(a))
     for first in range(0, rows, GROUP):
         members = slice(first, min(rows, first + GROUP))
         cpu.extension().denoise(

@@ -19,13 +19,14 @@ def time_embedding(timesteps: tuple[float, ...], frequencies: int) -> Tensor:
     return timestep_embedding(t, frequencies)
 
 
-def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:
+def pack_head(weights: Sequence[Tensor], backend: str = "cpu", spec: str = "") -> Tensor:
     """A head's weights as a backend's `ddpm_sample` reads them: opaque, tied to these values.
 
     Args:
         weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order: float32 or bfloat16, or
             float16, which is packed as float32.
         backend: "cpu", the only one of this version that packs.
+        spec: of the head, as the ops take it.
 
     Returns:
         [size] float32, whatever it holds. Packing copies every weight once: do it once for many
@@ -37,6 +38,8 @@ def pack_head(weights: Sequence[Tensor], backend: str = "cpu") -> Tensor:
     """
     if backend != "cpu":
         raise ArgumentError("backend", repr(backend), "allowed is 'cpu'")
+    if spec:
+        raise ArgumentError("spec", f"{spec!r}; the CPU's kernels take MAR's head")
     shape = HeadShape.of(weights)
     dtype, device = weights[0].dtype, weights[0].device
     if dtype not in DTYPES or device.type != "cpu":

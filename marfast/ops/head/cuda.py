@@ -43,7 +43,7 @@ class Launches:
         layer: Layer,
         *,
         norm: Norm | None = None,
-        activate: HeadOptions | None = None,
+        activation: str = "",
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
@@ -64,7 +64,7 @@ class Launches:
             bias=layer.bias,
             gate=gate,
             residual=residual,
-            options=activate,
+            options=HeadOptions() if activation else None,
             **product,
         )
         return out

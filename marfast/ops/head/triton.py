@@ -16,7 +16,6 @@ from marfast.ops.fused_linear.triton import launch as launch_linear
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.runtime import triton_tiles as tiles
 from marfast.ops.runtime.triton_functions import operand, silu
-from marfast.reference.diffusion import HeadOptions
 from marfast.reference.head_weights import Layer
 
 
@@ -51,7 +50,7 @@ class Launches:
         layer: Layer,
         *,
         norm: Norm | None = None,
-        activate: HeadOptions | None = None,
+        activation: str = "",
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
@@ -62,10 +61,10 @@ class Launches:
             x,
             layer,
             norm=norm,
-            activation="" if activate is None else "silu",
+            activation=activation,
             gate=gate,
             residual=residual,
-            factor=activate is not None,
+            factor=activation != "",
         )
 
     def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
