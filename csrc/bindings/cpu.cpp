@@ -27,7 +27,6 @@ using wire::Given;
 
 void fill(Given& given, AdalnMlp& a) {
   given.sizes("x", {&a.rows, &a.width});
-  given.record(FIELD(options));
   given.value(FIELD(group));
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
@@ -46,6 +45,7 @@ void fill(Given& given, AdalnMlp& a) {
 void fill(Given& given, DdpmSample& a) {
   given.sizes("noise", {&a.tokens, &a.shape.channels});
   given.record(FIELD(shape));
+  given.record(FIELD(spec));
   given.record(FIELD(options));
   given.value(FIELD(step_begin));
   given.value(FIELD(step_end));
@@ -53,15 +53,16 @@ void fill(Given& given, DdpmSample& a) {
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
   const HeadShape& s = a.shape;
-  given.sizes("time_embedding", {&a.steps, &a.shape.frequencies});
+  int64_t times = 0;
+  given.sizes("time_embedding", {&times, &a.steps, &a.shape.frequencies});
   given.dense(FIELD(out), {a.tokens, s.channels});
   given.dense(FIELD(noise), {a.tokens, s.channels});
   given.rows(ROWS(step_noise), {a.steps, a.tokens, s.channels});
   given.dense(FIELD(condition), {rows_of(a.options, a.tokens), s.condition});
-  given.buffer(FIELD(packed), PackedHead(s, a.weight_dtype, nullptr).size());
+  given.buffer(FIELD(packed), PackedHead(s, a.spec, a.weight_dtype, nullptr).size());
   fill_coefficients(given, FIELD(schedule), {a.steps, kCoefficients});
-  given.dense(FIELD(time_embedding), {a.steps, s.frequencies});
-  given.dense(FIELD(guidance), {a.steps});
+  given.dense(FIELD(time_embedding), {a.spec.times, a.steps, s.frequencies});
+  given.dense(FIELD(guidance), {a.steps, a.options.scales()});
   if (given.has("x0")) given.dense(FIELD(x0), {a.tokens, s.channels});
   given.buffer(FIELD(workspace), SampleWorkspace(a).size);
 }
@@ -69,16 +70,16 @@ void fill(Given& given, DdpmSample& a) {
 void fill(Given& given, Denoise& a) {
   given.sizes("x", {&a.rows, &a.shape.channels});
   given.record(FIELD(shape));
-  given.record(FIELD(options));
+  given.record(FIELD(spec));
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
   const HeadShape& s = a.shape;
-  given.dense(FIELD(out), {a.rows, 2 * s.channels});
+  given.dense(FIELD(out), {a.rows, a.spec.outputs(s.channels)});
   given.dense(FIELD(x), {a.rows, s.channels});
   given.dense(FIELD(condition), {a.rows, s.condition});
-  given.dense(FIELD(time_embedding), {a.rows, s.frequencies});
-  given.buffer(FIELD(packed), PackedHead(s, a.weight_dtype, nullptr).size());
-  given.buffer(FIELD(workspace), HeadWorkspace(s, a.rows, a.rows, a.rows, nullptr).size);
+  given.dense(FIELD(time_embedding), {a.spec.times, a.rows, s.frequencies});
+  given.buffer(FIELD(packed), PackedHead(s, a.spec, a.weight_dtype, nullptr).size());
+  given.buffer(FIELD(workspace), HeadWorkspace(s, a.spec, a.rows, a.rows, a.rows, nullptr).size);
 }
 
 void fill(Given& given, FusedLinear& a) {

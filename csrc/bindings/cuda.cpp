@@ -56,8 +56,7 @@ void fill(Given& given, Attention& a) {
 void fill_epilogue(Given& given, Epilogue& a) {
   given.sizes("out", {&a.rows, &a.outputs});
   a.dtype = given.dtype("bias");
-  a.activated = given.has("options");
-  if (a.activated) given.record(FIELD(options));
+  given.value(FIELD(activated));
   given.rows(ROWS(out), a.rows, a.outputs, a.activated ? a.dtype : DType::f32);
   given.dense(FIELD(bias), {a.outputs}, a.dtype);
   if (given.has("gate")) given.rows(ROWS(gate), a.rows, a.outputs);
@@ -106,7 +105,7 @@ void fill(Given& given, PersistentSample& a) {
   given.record(FIELD(options));
   given.value(FIELD(limit_ns));
   a.dtype = given.dtype("normed");
-  const auto [c, z, w, d, f] = a.shape;
+  const auto [c, z, w, d, f, h] = a.shape;
   const int64_t r = rows_of(a.options, a.tokens), weights = HeadWeights::count(d);
   given.dense(FIELD(out), {a.tokens, c});
   given.dense(FIELD(before), {a.tokens, c});

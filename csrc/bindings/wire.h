@@ -29,6 +29,16 @@ namespace py = pybind11;
 
 #define ROWS(name) #name, a.name, a.name##_stride
 
+// The value of an enumeration that has this name (names_of, marfast/head_spec.h).
+template <class Enum>
+Enum named(const char* name) {
+  const char* const* names = names_of(Enum{});
+  for (int i = 0; names[i]; ++i) {
+    if (std::strcmp(names[i], name) == 0) return static_cast<Enum>(i);
+  }
+  throw std::invalid_argument(std::string("no kernel knows ") + name);
+}
+
 // A call's arguments by name, each taken once.
 class Given {
  public:
@@ -114,6 +124,8 @@ class Given {
       const py::object found = from.attr(field);
       if constexpr (std::is_same_v<Value, const char*>) {
         value = PyUnicode_AsUTF8(found.ptr());  // the record's own, while the call lasts
+      } else if constexpr (std::is_enum_v<Value>) {
+        value = named<Value>(PyUnicode_AsUTF8(found.ptr()));
       } else {
         value = found.cast<Value>();
       }

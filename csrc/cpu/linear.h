@@ -80,11 +80,11 @@ void panel_rows(int64_t rows, const typename F::Element* x, int64_t x_stride, co
   }
 }
 
-// The outputs of the panels `own`, each handed to epilogue(row, j, count, value): `count` outputs
-// from j on. `then` is what the caller reads next.
+// The sums of the panels `own`, a row's 32 at a time, handed to epilogue(row, panel, sums). `then`
+// is what the caller reads next.
 template <class V, class F, class Epilogue>
-void linear(const Linear& layer, const typename F::Element* x, int64_t x_stride, int64_t rows,
-            Range own, const char* then, Epilogue epilogue) {
+void linear_panels(const Linear& layer, const typename F::Element* x, int64_t x_stride,
+                   int64_t rows, Range own, const char* then, Epilogue epilogue) {
   const int64_t groups = (rows + F::max_rows - 1) / F::max_rows;
   for (int64_t p = own.begin; p < own.end; ++p) {
     const char* next = p + 1 < own.end ? layer.panel(p + 1) : then;
@@ -97,17 +97,38 @@ void linear(const Linear& layer, const typename F::Element* x, int64_t x_stride,
       } else {
         panel_rows<V, F>(count, rows_of_x, x_stride, layer.panel(p), layer.inputs, next, out);
       }
-      for (int64_t r = 0; r < count; ++r) {
+      for (int64_t r = 0; r < count; ++r) epilogue(first + r, p, out + r * kPanel);
+    }
+  }
+}
+
+// The outputs of the panels `own`, each handed to epilogue(row, j, count, value): `count` outputs
+// from j on.
+template <class V, class F, class Epilogue>
+void linear(const Linear& layer, const typename F::Element* x, int64_t x_stride, int64_t rows,
+            Range own, const char* then, Epilogue epilogue) {
+  linear_panels<V, F>(
+      layer, x, x_stride, rows, own, then, [&](int64_t row, int64_t p, const float* sums) {
         for (int64_t v = 0; v < kPanel; v += V::lanes) {
           const int64_t j = p * kPanel + v;
           if (j >= layer.outputs) break;
           const int64_t valid = layer.outputs - j < V::lanes ? layer.outputs - j : V::lanes;
-          epilogue(first + r, j, valid,
-                   V::load(out + r * kPanel + v, V::lanes) + V::load(layer.bias + j, V::lanes));
+          epilogue(row, j, valid, V::load(sums + v, V::lanes) + V::load(layer.bias + j, V::lanes));
         }
-      }
-    }
-  }
+      });
+}
+
+// Those of a layer of pairs, each handed to epilogue(row, j, first, second): 16 pairs from j on, 0
+// past the last one.
+template <class V, class F, class Epilogue>
+void linear_pairs(const Linear& layer, const typename F::Element* x, int64_t x_stride, int64_t rows,
+                  Range own, const char* then, Epilogue epilogue) {
+  linear_panels<V, F>(
+      layer, x, x_stride, rows, own, then, [&](int64_t row, int64_t p, const float* sums) {
+        const float* bias = layer.bias + p * kPanel;
+        epilogue(row, p * V::lanes, V::load(sums, V::lanes) + V::load(bias, V::lanes),
+                 V::load(sums + V::lanes, V::lanes) + V::load(bias + V::lanes, V::lanes));
+      });
 }
 
 // A row of float32 as a product reads it.

@@ -38,8 +38,7 @@ struct Epilogue {
   int64_t gate_stride;
   int64_t residual_stride;
   DType dtype;
-  bool activated;
-  HeadOptions options;  // of the activation
+  bool activated;  // by SiLU
 };
 
 // y = x W^T

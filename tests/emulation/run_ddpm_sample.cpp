@@ -172,7 +172,7 @@ std::string sample(const Sizes& sizes, const cuda::PersistentPlan& plan) {
   a.barrier = barrier.data();
   a.shape = {sizes.channels, 1, sizes.width, sizes.depth, 1};
   a.tokens = sizes.tokens, a.steps = sizes.steps, a.step_noise_stride = n + 5;
-  a.plan = plan, a.options = {sizes.guided, 0.75f, sizes.clip, !sizes.multistep};
+  a.plan = plan, a.options = {sizes.guided ? 2 : 1, 0.75f, sizes.clip, !sizes.multistep};
   a.dtype = dtype<T>, a.limit_ns = 2'000'000'000;
   if (const char* error = cuda::ddpm_sample_by(a, emu::Emulated{})) return error;
   float largest = 0;

@@ -1,6 +1,5 @@
 """Heads of any spec by the ops: against float64 formulas, every backend and sampler."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,7 +9,6 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from marfast.ops.head import HeadShape
 from marfast.ops.op import OPS
 from marfast.reference import Head, HeadSpec, create_diffusion
 from marfast.reference.diffusion import GaussianDiffusion
@@ -24,7 +22,12 @@ from marfast.reference.samplers import (
     euler_maruyama,
     flow_levels,
 )
-from tests.helpers import assert_as_accurate
+from tests.helpers import (
+    assert_as_accurate,
+    assert_bitwise_equal,
+    on_every_isa,
+    with_defined_bits,
+)
 from tests.ops import sampler_loops as loops
 from tests.ops.spec_heads import SPECS, denoise_args, drawn_weights, exact, shape_of
 
@@ -182,84 +185,49 @@ def test_ddpm_takes_any_head_with_variance():
     assert_near(actual, state)
 
 
-def with_weight(spec: HeadSpec, place: int, weight: Tensor) -> list[Tensor]:
-    weights = denoise_args(spec)[3]
-    return [*weights[:place], weight, *weights[place + 1 :]]
+@pytest.mark.usefixtures("needs_native", "guarded_outputs")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("spec", SPECS, ids=range(len(SPECS)))
+def test_every_instruction_set_and_thread_count_gives_the_same_bits(
+    spec: HeadSpec, dtype: torch.dtype
+):
+    for seed in range(3):  # as many widths of an MLP
+        x, t, cond, weights, *rest = denoise_args(spec, 17, seed)
+        args = (x, t, cond, [weight.to(dtype) for weight in weights], *rest)
+        results = on_every_isa(ops.denoise, *args)
+        for isa, actual in with_defined_bits(results, dtype).items():
+            assert_bitwise_equal(actual, results["portable"], isa)
+        expected = ops.denoise(*args)
+        try:
+            torch.set_num_threads(3)
+            assert_bitwise_equal(ops.denoise(*args), expected, "3 threads")
+        finally:
+            torch.set_num_threads(1)
 
 
-SWIGLU = HeadSpec(activation="swiglu", variance=False)
-ERRORS = [
-    (
-        SWIGLU,
-        with_weight(SWIGLU, 10, torch.zeros(79, 40)),
-        "weights[10] (res_blocks.0.mlp.0.weight)",
-    ),
-    (SWIGLU, denoise_args(HeadSpec(variance=False))[3], "weights[12] (res_blocks.0.mlp.2.weight)"),
-    (SWIGLU, denoise_args(SWIGLU)[3][:-1], "weights has 43 tensors; a head with activation=swiglu"),
-    (HeadSpec(), denoise_args(SWIGLU)[3], "weights[12] (res_blocks.0.mlp.2.weight) has shape"),
-    (replace(SWIGLU, bias=False), denoise_args(SWIGLU)[3], "weights has 44 tensors"),
-    (replace(SWIGLU, order="scale shift gate"), denoise_args(SWIGLU)[3], ""),
-]
-
-
-@pytest.mark.parametrize(("spec", "weights", "message"), ERRORS)
-def test_weights_that_do_not_fit_a_spec_are_named(spec: HeadSpec, weights: Any, message: str):
-    x, t, cond, *_ = denoise_args(SWIGLU)
-    if not message:  # names nothing of its own: the same tensors in another order
-        assert ops.denoise(x, t, cond, weights, None, str(spec)).shape == x.shape
-        return
-    with pytest.raises(ValueError, match=re.escape(message)):
-        ops.denoise(x, t, cond, weights, None, str(spec))
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("norm=batch", "a head's norm is 'batch'; allowed: layer, rms, std"),
-        ("colour=red", "a head's spec has no choice 'colour'; known are norm, affine"),
-        ("share=0", "a head's share is 0; allowed: numbers from 1"),
-        ("share=two", "a head's share is 'two'; allowed: whole numbers"),
-        ("bias=no", "a head's bias is 'no'; allowed: True or False"),
-        ("eps=nan", "a head's eps is nan; allowed: finite numbers"),
-        ("order=shift scale", "a head's order is 'shift scale'; allowed: shift, scale and gate"),
-    ],
-)
-def test_a_choice_that_is_not_allowed_is_named(text: str, message: str):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        ops.denoise(*denoise_args(HeadSpec())[:-1], text)
-
-
-def test_a_specs_text_is_itself():
-    assert str(HeadSpec()) == ""
-    for spec in SPECS:
-        assert HeadSpec.of(str(spec)) == spec
-
-
-@pytest.mark.parametrize(
-    ("rows", "guidance", "message"),
-    [
-        (7, torch.ones(1), "cond has 7 rows; it must have N = 3, or 2N = 6 or 3N = 9"),
-        (12, torch.ones(1), "cond has 12 rows"),
-        (9, torch.ones(1), "guidance has shape [1]; it must be [1, 2]"),
-        (9, torch.ones(3), "guidance has shape [3]; it must be [1, 2]"),
-    ],
-)
-def test_guidance_of_three_branches_has_two_scales(rows: int, guidance: Tensor, message: str):
-    shape = HeadShape(4, 5, 8, 1, 6, 8)
-    table = create_diffusion("4").sampling_schedule()
-    weights = drawn_weights(HeadSpec(), shape)
-    args = (torch.ones(3, 4), torch.ones(4, 3, 4), torch.ones(rows, 5), weights, *table, guidance)
-    with pytest.raises(ValueError, match=re.escape(message)):
-        ops.ddpm_sample(*args)
-
-
-def test_a_head_without_variance_has_no_range():
-    shape = HeadShape(4, 5, 8, 1, 6, 8)
-    weights = drawn_weights(HeadSpec(variance=False), shape)
-    table = create_diffusion("4").sampling_schedule()
-    rest = (torch.ones(3, 5), weights, *table, torch.ones(1))
-    with pytest.raises(ValueError, match="learned_range: it is True, but a head without variance"):
-        ops.ddpm_sample(torch.ones(3, 4), torch.ones(4, 3, 4), *rest, spec="variance=False")
+@pytest.mark.usefixtures("needs_native", "guarded_outputs")
+@pytest.mark.parametrize("branches", [1, 2, 3])
+@pytest.mark.parametrize("spec", SPECS[-6:], ids=range(6))
+def test_a_whole_sample_is_the_loop_of_denoise_and_ddpm_step(spec: HeadSpec, branches: int):
+    shape, text, generator = shape_of(spec), str(spec), torch.Generator().manual_seed(1)
+    weights, steps = drawn_weights(spec, shape), 5
+    x = torch.randn(4, shape.channels, generator=generator)
+    noise = torch.randn(steps, *x.shape, generator=generator)
+    cond = torch.randn(4 * branches, shape.condition, generator=generator)
+    table = euler_maruyama(flow_levels([i / steps for i in range(steps + 1)], 1.0, spec.times == 2))
+    scales = torch.linspace(0.5, 2.0, steps * max(1, branches - 1))
+    scales = scales.view(steps, 2) if branches == 3 else scales
+    packed = ops.pack_head(weights, spec=text)
+    args = (x, noise, cond, weights, table.coefficients, table.timesteps, scales, 0.9, False)
+    results = on_every_isa(ops.ddpm_sample, *args, packed, False, text)
+    for isa, actual in results.items():
+        assert_bitwise_equal(actual, results["portable"], isa)
+    for t, row, n, scale in zip(table.timesteps, table.coefficients, noise, scales, strict=True):
+        rows = x.repeat(branches, 1)
+        output = ops.denoise(rows, t.expand(len(rows), *t.shape), cond, weights, packed, text)
+        output = output[:, : shape.channels].contiguous()
+        x = ops.ddpm_step(x, output, n, row, scale.view(-1), 0.9, False, False)
+    assert_bitwise_equal(results["portable"], x)
 
 
 def test_gradients_and_opcheck():

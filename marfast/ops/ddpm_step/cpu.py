@@ -2,15 +2,13 @@
 
 from torch import Tensor
 
-from marfast.ops.ddpm_step import Step, branches, filled
-from marfast.ops.head import takes_guidance
+from marfast.ops.ddpm_step import Step, filled
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, cpu, rows_adjacent, takes
 
 
 def can_run(a: Args) -> Verdict:
-    ok, reason = takes({"x": a.x})
-    return takes_guidance(branches(a)) if ok else (ok, reason)
+    return takes({"x": a.x})
 
 
 def run(a: Args) -> Tensor:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from marfast.ops.denoise import out_shape
-from marfast.ops.head import HeadShape, options_of, takes_mars
+from marfast.ops.head import HeadShape, spec_of
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, takes
@@ -12,17 +12,17 @@ GROUP = 128  # rows whose modulation is kept at a time
 
 
 def can_run(a: Args) -> Verdict:
-    ok, reason = takes({"x": a.x, "weights": a.weights[0]}, DTYPES)
-    return takes_mars(a) if ok else (ok, reason)
+    return takes({"x": a.x, "weights": a.weights[0]}, DTYPES)
 
 
 def run(a: Args) -> Tensor:
-    shape, rows = HeadShape.of(a.weights), len(a.x)
+    spec, rows = spec_of(a), len(a.x)
+    shape = HeadShape.of(a.weights, spec)
     check_memory(x=a.x, t=a.t, cond=a.cond)
-    packed = packed_head(a.weights, shape, a.packed)
+    packed = packed_head(a, shape, spec)
     x, cond = a.x.float().contiguous(), a.cond.float().contiguous()
     group = min(rows, GROUP)
-    workspace = cpu.empty(cpu.extension().denoise_workspace(shape=shape, rows=group))
+    workspace = cpu.empty(cpu.extension().denoise_workspace(shape=shape, spec=spec, rows=group))
     out = x.new_empty(out_shape(a))
     for first in range(0, rows, GROUP):
         members = slice(first, min(rows, first + GROUP))
@@ -30,11 +30,11 @@ def run(a: Args) -> Tensor:
             out=out[members],
             x=x[members],
             condition=cond[members],
-            time_embedding=time_embedding(tuple(a.t[members].tolist()), shape.frequencies),
+            time_embedding=time_embedding(a.t[members], shape.frequencies, spec),
             packed=packed,
             workspace=workspace,
             shape=shape,
-            options=options_of(a),
+            spec=spec,
             weight_dtype=cpu.packed_dtype(a.weights[0].dtype),
             threads=cpu.threads(),
         )
