@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from marfast.ops.ddpm_sample import options, scales_of
-from marfast.ops.head import gpu, takes_mars
-from marfast.ops.head.triton import Launches
+from marfast.ops.head import gpu, spec_of
+from marfast.ops.head.triton import Launches, takes_spec
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict
 from marfast.ops.runtime.triton import takes
@@ -19,9 +19,9 @@ def can_run(a: Args) -> Verdict:
     if not ok:
         return ok, reason
     ok, reason = takes({"weights": a.weights[0]}, width=len(a.weights[0]))
-    return takes_mars(a, options(a).branches) if ok else (ok, reason)
+    return takes_spec(a) if ok else (ok, reason)
 
 
 def run(a: Args) -> Tensor:
-    head = gpu.Head(a.weights, Launches())
+    head = gpu.Head(a.weights, Launches(), spec=spec_of(a))
     return gpu.sample(a, options(a), scales_of(a), lambda rows: head)

@@ -13,7 +13,10 @@ from torch import Tensor
 
 from marfast.ops.ddpm_step.triton import launch as launch_step
 from marfast.ops.fused_linear.triton import launch as launch_linear
+from marfast.ops.head import spec_of
 from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict
 from marfast.ops.runtime import triton_tiles as tiles
 from marfast.ops.runtime.triton_functions import operand, silu
 from marfast.reference.head_weights import Layer
@@ -38,6 +41,16 @@ def silu_sum_kernel(
     b_sum += tl.load(p_cond + o_cond, mask=m_width, other=0.0)
     b_sum = operand(silu(b_sum), p_out.dtype.element_ty)
     tl.store(p_out + pair.to(tl.int64) * width + o_width, b_sum, mask=m_width)
+
+
+def takes_spec(a: Args) -> Verdict:
+    """Whether the launches compute an op's head; if not, why."""
+    spec = spec_of(a)
+    if spec.norm != "layer":
+        return False, f"the head's norm is {spec.norm}; the kernel takes layer"
+    if spec.gated:
+        return False, f"the head's activation is {spec.activation}; the kernel takes silu, gelu"
+    return True, ""
 
 
 class Launches:
