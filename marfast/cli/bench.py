@@ -12,9 +12,10 @@ from marfast.cli.errors import bad, check_device, check_environment
 from marfast.cli.target import check_file
 
 ALLOWED = (
-    "head-b, head-l, head-h, image-b, image-l, image-h, throughput-b, throughput-l, "
-    "throughput-h, fashion-mnist, or a model's file or folder"
+    "head-b, head-l, head-h, head (with --spec), image-b, image-l, image-h, throughput-b, "
+    "throughput-l, throughput-h, fashion-mnist, or a model's file or folder"
 )
+NAMED = "nextstep, vibevoice, pocket-tts, sphere-ar, ming, nova, orthus"
 OF_THE_PAPER = re.compile("(head|image|throughput)-([blh])")
 
 
@@ -23,13 +24,17 @@ def bench(
         list[str],
         typer.Argument(
             metavar="WORKLOAD...",
-            help="head-b|l|h: the sampling loop of a head of the paper. image-b|l|h: one image, by "
-            "phase. throughput-b|l|h: a batch of images. fashion-mnist, or your model's file.",
+            help="head-b|l|h: the sampling loop of a head of the paper; head: of one named by "
+            "--spec. image-b|l|h: one image, by phase. throughput-b|l|h: a batch of images. "
+            "fashion-mnist, or your model's file.",
         ),
     ],
     rows: Annotated[
         str, typer.Option(metavar="R,R,…", help="Rows of a head; guided, two a token.")
     ] = "2,8,32,128",
+    spec: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME,…", help=f"Of head: {NAMED}.")
+    ] = None,
     batch: Annotated[
         str | None,
         typer.Option(metavar="B,B,…", help="Images at once. [default: 1; 64 for throughput]"),
@@ -43,7 +48,7 @@ def bench(
         typer.Option(
             min=2,
             metavar="S",
-            help="Sampling steps. [default: 25 of a head, else the model's]",
+            help="Sampling steps. [default: 25 of a head of the paper, else the model's own]",
         ),
     ] = None,
     timed: Annotated[
@@ -81,8 +86,10 @@ def bench(
     iterations: list[int | None] = (
         [None] if num_iter is None else [*_numbers("--num-iter", num_iter)]
     )
+    workloads = _with_specs(workloads, spec)
     for name in workloads:
-        if not (OF_THE_PAPER.fullmatch(name) or name == "fashion-mnist" or os.path.exists(name)):
+        known = OF_THE_PAPER.fullmatch(name) or name.startswith("head ")
+        if not (known or name == "fashion-mnist" or os.path.exists(name)):
             raise bad("WORKLOAD", f"{name!r}; allowed are {ALLOWED}")
     file = None if out is None else check_file("--out", out, force)
     with startup.importing():
@@ -100,6 +107,20 @@ def bench(
     status = measuring.run(asked, how, output)
     if status:
         raise typer.Exit(status)
+
+
+def _with_specs(workloads: list[str], spec: str | None) -> list[str]:
+    """The workload `head` for each of the named heads, as "head NAME"."""
+    names = [] if spec is None else spec.split(",")
+    for name in names:
+        if name not in NAMED.split(", "):
+            raise bad("--spec", f"{name!r}; allowed are {NAMED}")
+    if bool(names) != ("head" in workloads):
+        raise bad("--spec", "it names the heads of the workload `head`, and stands with it alone")
+    found: list[str] = []
+    for workload in workloads:
+        found += [f"head {name}" for name in names] if workload == "head" else [workload]
+    return found
 
 
 def _numbers(option: str, text: str) -> list[int]:

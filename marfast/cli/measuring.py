@@ -9,6 +9,7 @@ from marfast import startup
 from marfast.bench import floors, heads, images, measure, plots
 from marfast.bench.head_rows import head_floors, measure_head
 from marfast.bench.image_rows import ImageWorkload, measure_images, varied_settings
+from marfast.bench.named_heads import NAMED
 from marfast.bench.results import Row, commit, write_rows
 from marfast.checkpoints import Architecture, Preset, Settings, find, get_preset
 from marfast.cli.bench import OF_THE_PAPER
@@ -105,6 +106,8 @@ def check_pictures(plot: str, asked: Asked, force: bool) -> Path:
 
 def check_workload(name: str, asked: Asked) -> None:
     """Errors for what can't be measured, before anything is: weights in files are read."""
+    if name.startswith("head "):
+        return
     if paper := OF_THE_PAPER.fullmatch(name):
         known = get_preset(SIZES[paper[2]])
         if paper[1] == "head":
@@ -122,6 +125,14 @@ def check_workload(name: str, asked: Asked) -> None:
 
 def measured(name: str, asked: Asked, how: measure.Options) -> Iterator[list[Row]]:
     """Rows of one workload, as they come."""
+    head, _, spec = name.partition(" ")
+    if head == "head" and spec:
+        named = heads.make_named_head(spec, how.device)
+        limits = head_floors(named, how.device)
+        for rows in asked.rows:
+            steps = asked.steps or NAMED[spec].steps
+            yield measure_head(name, named, rows, steps, how, limits, spec)
+        return
     kind, _, size = name.partition("-")
     if kind == "head":
         net = heads.make_head(SIZES[size], how.device)

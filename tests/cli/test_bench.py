@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from marfast.bench import floors, head_rows, heads
 from marfast.bench.floors import Floors
 from marfast.bench.measure import DTYPES
+from marfast.bench.named_heads import NAMED
 from marfast.bench.plots import file_names
 from marfast.cli import measuring
 from tests.cli.program import invoke
@@ -54,6 +55,36 @@ def test_a_head(small_heads: None, needs_native: None, tmp_path: Path) -> None:
     document = json.loads(out.read_text())
     assert document["rows"] == rows
     assert document["machine"]["torch"] == torch.__version__
+
+
+def test_a_named_head(needs_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, named in NAMED.items():
+        small = named.shape._replace(width=48, depth=4, hidden=64, condition=24)
+        monkeypatch.setitem(NAMED, name, named._replace(shape=small))
+    names = ",".join(NAMED)
+    result = invoke(
+        *("bench", "head", f"--spec={names}", "--rows=1,4", "--rounds=1", "--steps=3", "--json")
+    )
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)
+    assert {row["workload"] for row in rows} == {f"head {name}" for name in NAMED}
+    for row in rows:
+        if row["who"].endswith("float32"):
+            assert row["difference"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("head", "--spec=none"), "'none'; allowed are nextstep, vibevoice"),
+        (("head",), "it names the heads of the workload `head`"),
+        (("head-b", "--spec=ming"), "it names the heads of the workload `head`"),
+    ],
+)
+def test_a_head_that_nobody_knows(arguments: tuple[str, ...], message: str) -> None:
+    result = invoke("bench", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
 
 
 def test_images_by_phase(needs_native: None, tmp_path: Path) -> None:
