@@ -42,7 +42,7 @@ def drawn_specs(count: int) -> list[HeadSpec]:
 
 
 ONE_CHOICE = [HeadSpec(**{name: values[-1]}) for name, values in CHOICES.items()]
-SPECS = [*ONE_CHOICE, *drawn_specs(24)]
+SPECS = [*ONE_CHOICE, *drawn_specs(12)]
 
 
 def shape_of(spec: HeadSpec, seed: int = 0, width: int = 40, depth: int = 4) -> HeadShape:

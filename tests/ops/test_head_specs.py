@@ -119,7 +119,7 @@ def guided(rows: Callable[[Tensor, Any], Tensor], scales: Tensor, branches: int)
 @pytest.mark.usefixtures("in_float64")
 @pytest.mark.parametrize("branches", [1, 2, 3])
 @pytest.mark.parametrize("name", ["euler", "euler-maruyama", "dpm++2m of v", "dpm++2m-sde of v"])
-@pytest.mark.parametrize("spec", SPECS[-6:], ids=range(6))
+@pytest.mark.parametrize("spec", SPECS[-4:], ids=range(4))
 def test_samplers_are_their_papers_loops(spec: HeadSpec, name: str, branches: int):
     shape, scales = shape_of(spec), torch.tensor([1.7, 0.6]).double()
     generator = torch.Generator().manual_seed(1)
@@ -207,7 +207,7 @@ def test_every_instruction_set_and_thread_count_gives_the_same_bits(
 
 @pytest.mark.usefixtures("needs_native", "guarded_outputs")
 @pytest.mark.parametrize("branches", [1, 2, 3])
-@pytest.mark.parametrize("spec", SPECS[-6:], ids=range(6))
+@pytest.mark.parametrize("spec", SPECS[-4:], ids=range(4))
 def test_a_whole_sample_is_the_loop_of_denoise_and_ddpm_step(spec: HeadSpec, branches: int):
     shape, text, generator = shape_of(spec), str(spec), torch.Generator().manual_seed(1)
     weights, steps = drawn_weights(spec, shape), 5
@@ -232,7 +232,7 @@ def test_a_whole_sample_is_the_loop_of_denoise_and_ddpm_step(spec: HeadSpec, bra
 
 def test_gradients_and_opcheck():
     spec = SPECS[-2]
-    x, t, cond, weights, *rest = denoise_args(spec, 2, width=6, depth=2)
+    x, t, cond, weights, *rest = denoise_args(spec, 2, width=3, depth=1)
     floats = [value.double().requires_grad_() for value in (x, cond, *weights)]
     assert torch.autograd.gradcheck(
         lambda x, cond, *weights: ops.denoise(x, t, cond, weights, *rest), floats

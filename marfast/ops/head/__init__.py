@@ -36,25 +36,26 @@ class HeadShape(NamedTuple):
         Raises ValueError or TypeError naming the entry that doesn't fit.
         """
         dtypes, depth = (*DTYPES, torch.float64), depth_of(spec, len(weights))
-        found = {"d": depth}
+        labels, found = _labels(spec, depth), {"d": depth}
         for letter, place, dim, times in _places(spec, depth):
-            label, letters = _labels(spec, depth)[place]
+            label, letters = labels[place]
             given = checks.first(label, weights[place], letters, dtypes)
             found[letter] = given[dim] // times
         shape = cls(*(found.get(letter, found["w"]) for letter in _LETTERS))
         if min(shape._replace(depth=1)) < 1:
             raise ValueError(f"weights are a head's of sizes {shape}; allowed are sizes from 1")
         like, own = weights[0], (weights[0].dtype,)
-        for place, (weight, sizes) in enumerate(zip(weights, shape.expected(spec), strict=True)):
-            label, letters = _labels(spec, depth)[place]
+        expected = zip(weights, shape.expected(spec), labels, strict=True)
+        for weight, sizes, (label, letters) in expected:
             checks.like(label, weight, letters, sizes, own, like, "weights[0]")
         return shape
 
     def expected(self, spec: HeadSpec = MAR_HEAD) -> list[tuple[int, ...]]:
         """The shape of each weight."""
         sizes = dict(zip(_LETTERS, self, strict=True))
-        known = {letters: sizes_of(letters, sizes) for _, letters in layout(spec, self.depth)}
-        return [known[letters] for _, letters in layout(spec, self.depth)]
+        lettered = [letters for _, letters in layout(spec, self.depth)]
+        known = {letters: sizes_of(letters, sizes) for letters in set(lettered)}
+        return [known[letters] for letters in lettered]
 
 
 @functools.lru_cache(maxsize=64)
