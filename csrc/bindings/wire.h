@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "bindings/names.h"
 #include "bindings/view.h"
 #include "marfast/ops.h"
 
@@ -28,16 +29,6 @@ namespace marfast::wire {
 namespace py = pybind11;
 
 #define ROWS(name) #name, a.name, a.name##_stride
-
-// The value of an enumeration that has this name (names_of, marfast/head_spec.h).
-template <class Enum>
-Enum named(const char* name) {
-  const char* const* names = names_of(Enum{});
-  for (int i = 0; names[i]; ++i) {
-    if (std::strcmp(names[i], name) == 0) return static_cast<Enum>(i);
-  }
-  throw std::invalid_argument(std::string("no kernel knows ") + name);
-}
 
 // A call's arguments by name, each taken once.
 class Given {

@@ -106,7 +106,7 @@ void know(Memory& memory, const SampleTables& a) {
 }
 
 void know(Memory& memory, const PersistentSample& a) {
-  const auto [c, z, w, d, frequencies] = a.shape;
+  const auto [c, z, w, d, frequencies, hidden] = a.shape;
   const int64_t n = a.tokens, r = a.options.branches * n;
   const int64_t size = size_of(a.dtype), modulated = (3 * d + 2) * w;
   memory.in("before", a.before, n, c, c, 4);

@@ -1,29 +1,18 @@
 #pragma once
 
 // What a head computes, as named choices: marfast/reference/head_spec.py's HeadSpec, MAR's by
-// default. Kernels take modulations in one order; packing puts them into it.
+// default. Kernels take modulations in one order; packing puts them into it. bindings/names.h has
+// the enumerations' names.
 
 #include <cstdint>
+
+#include "marfast/types.h"
 
 namespace marfast {
 
 enum class Norm : int32_t { none, layer, rms, std };
 enum class Activation : int32_t { silu, gelu, swiglu };
 enum class Condition : int32_t { linear, mlp };
-
-// The names of an enumeration's values, in their order.
-inline const char* const* names_of(Norm) {
-  static const char* const names[] = {"none", "layer", "rms", "std", nullptr};
-  return names;
-}
-inline const char* const* names_of(Activation) {
-  static const char* const names[] = {"silu", "gelu", "swiglu", nullptr};
-  return names;
-}
-inline const char* const* names_of(Condition) {
-  static const char* const names[] = {"linear", "mlp", nullptr};
-  return names;
-}
 
 struct HeadSpec {
   Norm norm = Norm::layer;
@@ -49,21 +38,21 @@ struct HeadSpec {
 
 template <class Visit>
 void fields(HeadSpec& a, Visit visit) {
-  visit("norm", a.norm);
-  visit("affine", a.affine);
-  visit("eps", a.eps);
-  visit("norm_after", a.norm_after);
-  visit("eps_after", a.eps_after);
-  visit("activation", a.activation);
-  visit("bias", a.bias);
-  visit("share", a.share);
-  visit("order", a.order);
-  visit("modulation_silu", a.modulation_silu);
-  visit("variance", a.variance);
-  visit("times", a.times);
-  visit("time_norm", a.time_norm);
-  visit("time_eps", a.time_eps);
-  visit("condition", a.condition);
+  visit(FIELD(norm));
+  visit(FIELD(affine));
+  visit(FIELD(eps));
+  visit(FIELD(norm_after));
+  visit(FIELD(eps_after));
+  visit(FIELD(activation));
+  visit(FIELD(bias));
+  visit(FIELD(share));
+  visit(FIELD(order));
+  visit(FIELD(modulation_silu));
+  visit(FIELD(variance));
+  visit(FIELD(times));
+  visit(FIELD(time_norm));
+  visit(FIELD(time_eps));
+  visit(FIELD(condition));
 }
 
 }  // namespace marfast

@@ -11,9 +11,6 @@
 
 namespace marfast {
 
-// A record's fields, by name: visit("width", a.width).
-#define FIELD(name) #name, a.name
-
 // A head's sizes.
 struct HeadShape {
   int64_t channels;     // C
