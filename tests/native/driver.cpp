@@ -57,10 +57,12 @@ Floats nans(int64_t size) {
 
 using Run = Floats (*)(const Kernels&, DType, const HeadShape&, int64_t rows, int threads);
 
-HeadSpec spec_of(int64_t rows) {  // MAR's, or one with all that is otherwise
+// MAR's, or one with all that is otherwise. One number has no unbiased variance.
+HeadSpec spec_of(int64_t rows, const HeadShape& s) {
   HeadSpec spec;
   if (rows != 3) return spec;
-  spec.norm = Norm::rms, spec.time_norm = Norm::std, spec.activation = Activation::swiglu;
+  spec.norm = Norm::rms, spec.time_norm = s.width > 1 ? Norm::std : Norm::layer,
+  spec.activation = Activation::swiglu;
   spec.norm_after = true, spec.bias = false, spec.share = 2, spec.times = 2;
   spec.order = "gate scale shift", spec.condition = Condition::mlp;
   return spec;
@@ -109,7 +111,7 @@ Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int6
   Random random;
   const bool guided = rows % 2 == 0;
   const int64_t n = guided ? rows / 2 : rows, steps = 3, chunk = 2, c = s.channels;
-  const HeadSpec spec = spec_of(rows);
+  const HeadSpec spec = spec_of(rows, s);
   const Floats packed = packed_head(random, s, spec, dtype), noise = random.draw(n * c);
   const Floats step_noise = random.draw(steps * n * c), condition = random.draw(rows * s.condition);
   const Floats schedule = random.draw(steps * kCoefficients, 0.5f);
@@ -172,7 +174,7 @@ Floats ddpm_step(const Kernels& kernels, DType, const HeadShape& s, int64_t rows
 
 Floats denoise(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t rows, int threads) {
   Random random;
-  const HeadSpec spec = spec_of(rows);
+  const HeadSpec spec = spec_of(rows, s);
   const Floats packed = packed_head(random, s, spec, dtype), x = random.draw(rows * s.channels);
   const Floats condition = random.draw(rows * s.condition);
   const Floats embedding = random.draw(spec.times * rows * s.frequencies);
