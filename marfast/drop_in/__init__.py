@@ -38,10 +38,12 @@ def accelerate(
     In the module and everything inside it, `sample_tokens` of a MAR, `sample` of a DiffLoss and
     `forward` of a SimpleMLPAdaLN and of a MAR's blocks (where no gradient is recorded) are
     replaced: LTH14/mar's, `marfast.reference`'s, or any with the same parameter names that computes
-    the same in a trial at the first call. Parameters stay the module's own and may change at any
-    time. In training mode, where gradients are recorded, and for everything else, the module's own
-    code runs; a RuntimeWarning says so where nothing can be made fast. Logger "marfast" tells, at
-    level INFO, what was replaced and what was left; `marfast.findings(module)` is the same as data.
+    the same in a trial at the first call; so are the loops and heads of other models that
+    `marfast.drop_in.heads` knows (docs/models.md). Parameters stay the module's own and may change
+    at any time. In training mode, where gradients are recorded, and for everything else, the
+    module's own code runs; a RuntimeWarning says so where nothing can be made fast. Logger
+    "marfast" tells, at level INFO, what was replaced and what was left; `marfast.findings(module)`
+    is the same as data.
 
     Args:
         module: what to make fast, in place.
@@ -72,8 +74,8 @@ def accelerate(
             f"module: {type(module).__name__} has no MAR, DiffLoss or SimpleMLPAdaLN in it that "
             f"can be made fast ({no_mar(module)})"
         )
-    for part, *_ in found:
-        chosen.check(part)
+    for part, method, _ in found:
+        method.check(part, chosen)
     methods: dict[nn.Module, list[FastMethod]] = {}
     for part, method, finding in found:
         log.info("%s", finding)

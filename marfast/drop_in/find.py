@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 from torch import nn
 
+from marfast.drop_in.heads import FORWARDS, LOOPS
 from marfast.drop_in.install import installed
-from marfast.drop_in.methods import FastBlockForward, FastForward, FastMethod
+from marfast.drop_in.methods import FastBlockForward, FastMethod
 from marfast.drop_in.sample import FastSample
 from marfast.drop_in.sample_tokens import FastSampleTokens
 
@@ -43,10 +45,6 @@ _KINDS = (
         FastSample,
         is_owner=lambda module: hasattr(module, "gen_diffusion") and hasattr(module, "net"),
     ),
-    _Kind(
-        FastForward,
-        is_owner=lambda module: hasattr(module, "time_embed") and hasattr(module, "cond_embed"),
-    ),
 )
 
 
@@ -57,12 +55,20 @@ def candidates(module: nn.Module) -> Iterator[tuple[nn.Module, type[FastMethod],
         for method, is_owner in _KINDS:
             if is_owner(part):
                 yield part, method, Finding(path, method.name, _why_left(part, method))
+        for method in _of_heads(part):
+            yield part, method, Finding(path, method.name, _why_left(part, method))
         if _KINDS[0].is_owner(part):
             for name, block in _blocks(part):
                 finding = Finding(
                     f"{path}.{name}".lstrip("."), "forward", _why_left(block, FastBlockForward)
                 )
                 yield block, FastBlockForward, finding
+
+
+def _of_heads(part: nn.Module) -> Iterator[type[FastMethod]]:
+    """The loop and the forward that a module has, of those known."""
+    yield from islice((loop for loop in LOOPS if loop.is_owner(part)), 1)
+    yield from islice((forward for forward in FORWARDS if forward.is_owner(part)), 1)
 
 
 def _blocks(mar: nn.Module) -> Iterator[tuple[str, nn.Module]]:
