@@ -143,6 +143,24 @@ def drop_in(isa: str, document: dict[str, Any]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |\n"
 
 
+def models(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`models-{isa}.json`), milliseconds of a model's own sampling and "
+    yield "of the accelerated one:\n"
+    yield "| model | head | sampling | dtype | tokens | own | accelerated | ratio | difference | "
+    yield f"error against float64, own | accelerated |\n|{' --- |' * 11}\n"
+    for row in document["rows"]:
+        for case in row["cases"]:
+            times = [case[f"{who}_ms_p20_p50_p80"][1] for who in ("own", "accelerated")]
+            errors = [case["error"][who]["rms"] for who in ("own", "accelerated")]
+            cells = [
+                *(row["model"], row["sizes"], row["sampling"], case["dtype"], str(case["tokens"])),
+                *(f"{time:.3g}" if time < 1000 else f"{time:.0f}" for time in times),
+                f"{case['ratio']:.2f}x",
+                *(f"{number:.1e}" for number in (case["difference"], *errors)),
+            ]
+            yield f"| {' | '.join(cells)} |\n"
+
+
 def tokenizer(isa: str, document: dict[str, Any]) -> Iterator[str]:
     yield f"{MACHINES[isa]} (`vae-{isa}.json`), KL-16's decoder, 256 × 256 pixels:\n"
     yield "| who | images | seconds | peak memory |\n| --- | --- | --- | --- |\n"
@@ -342,8 +360,9 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "quality": quality,
     "editing": editing,
     "samplers": samplers,
+    "models": lambda: tables((("models", models),)) or "Not measured yet.\n",
 }
-PAGE_NAMES = ("performance", "quality", "editing", "samplers", "gpu_without_a_gpu")
+PAGE_NAMES = ("performance", "quality", "editing", "samplers", "gpu_without_a_gpu", "models")
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGE_NAMES))
 
 
