@@ -11,14 +11,19 @@ from marfast._version import __version__
 
 if TYPE_CHECKING:
     from marfast import ops, reference
+    from marfast.checkpoints import Settings
     from marfast.drop_in import accelerate, findings, restore
     from marfast.drop_in.edit import edit
     from marfast.drop_in.warmup import refresh, warmup
+    from marfast.generation import Pipeline
+    from marfast.generation.generated import save, to_pil
     from marfast.generation.load import load
     from marfast.ops.choice import backend
     from marfast.verifying import verify
 
 __all__ = [
+    "Pipeline",
+    "Settings",
     "__version__",
     "accelerate",
     "backend",
@@ -29,11 +34,15 @@ __all__ = [
     "reference",
     "refresh",
     "restore",
+    "save",
+    "to_pil",
     "verify",
     "warmup",
 ]
 
 _HOMES = {
+    "Pipeline": "generation",
+    "Settings": "checkpoints",
     "accelerate": "drop_in",
     "backend": "ops.choice",
     "edit": "drop_in.edit",
@@ -41,6 +50,8 @@ _HOMES = {
     "load": "generation.load",
     "refresh": "drop_in.warmup",
     "restore": "drop_in",
+    "save": "generation.generated",
+    "to_pil": "generation.generated",
     "verify": "verifying",
     "warmup": "drop_in.warmup",
 }
@@ -55,6 +66,7 @@ _ROOMS = (
     "ops",
     "profiling",
     "reference",
+    "training",
     "verifying",
 )
 
@@ -69,4 +81,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_ROOMS})
+    dunders = {name for name in globals() if name.startswith("__")}
+    return sorted({*dunders, *__all__, *_ROOMS})

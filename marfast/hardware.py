@@ -1,11 +1,13 @@
 """What this machine is called: its processor and its GPUs."""
 
+import functools
 import platform
 from pathlib import Path
 
 import torch
 
 
+@functools.cache
 def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -15,3 +17,10 @@ def processor() -> str:
 
 def gpus() -> list[str]:
     return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+
+
+def name_of(device: torch.device) -> str:
+    """What computes on a device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return processor() if device.type == "cpu" else device.type

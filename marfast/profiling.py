@@ -9,17 +9,19 @@ well under a microsecond.
 import contextlib
 import errno
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 DOMAIN = "marfast"
 
 _NOTHING = nullcontext()
+_RANGE = re.compile(rf"{DOMAIN}::(iteration|steps|encoder|decoder|head|vae)\b.*")
 _TIMES: ContextVar[dict[str, float] | None] = ContextVar("marfast_times", default=None)
 
 
@@ -86,10 +88,24 @@ def timed() -> Iterator[dict[str, float]]:
         _TIMES.reset(token)
 
 
-def trace(function: Callable[[], object], file: str) -> None:
+class Spent(NamedTuple):
+    """What a range or an operator took, all its calls together; seconds."""
+
+    name: str
+    """A range's without its number: `iteration`, `steps`."""
+    is_range: bool
+    calls: int
+    total: float
+    own: float
+    """Without the operators and ranges inside it."""
+    device: float
+    """Of the GPU's, on one."""
+
+
+def trace(function: Callable[[], object], file: str) -> list[Spent]:
     """Run `function` under torch's profiler and write a trace that Perfetto opens
-    (ui.perfetto.dev): operators, and the ranges above them as `marfast::…`. OSError if it can't be
-    written."""
+    (ui.perfetto.dev): operators, and the ranges above them as `marfast::…`. What took how long is
+    returned, the most first. OSError if it can't be written."""
     activities = [torch.profiler.ProfilerActivity.CPU]
     if torch.cuda.is_available():
         activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -98,3 +114,21 @@ def trace(function: Callable[[], object], file: str) -> None:
     profiled.export_chrome_trace(file)
     if not os.path.exists(file):  # torch tells nobody but the terminal
         raise OSError(errno.EIO, "torch's profiler could not write it: is the disk full?")
+    return _spent(profiled.key_averages())
+
+
+def _spent(events: Any) -> list[Spent]:
+    found: dict[str, Spent] = {}
+    for event in events:
+        of_range = _RANGE.fullmatch(event.key)
+        name = of_range[1] if of_range else event.key
+        before = found.get(name, Spent(name, bool(of_range), 0, 0.0, 0.0, 0.0))
+        found[name] = Spent(
+            name,
+            before.is_range,
+            before.calls + event.count,
+            before.total + 1e-6 * event.cpu_time_total,
+            before.own + 1e-6 * event.self_cpu_time_total,
+            before.device + 1e-6 * getattr(event, "self_device_time_total", 0.0),
+        )
+    return sorted(found.values(), key=lambda spent: spent.own + spent.device, reverse=True)

@@ -65,6 +65,11 @@ def training_checkpoint(
 LATENT = dataclasses.replace(TINY, img_size=8, vae_stride=2, patch_size=1, vae_embed_dim=4)
 """16 tokens, each the 4 numbers of a latent of `tiny_autoencoder`."""
 
+SEQUENCE = dataclasses.replace(
+    TINY, img_size=9, patch_size=1, vae_embed_dim=3, class_num=4, sequence=True
+)
+"""Up to 9 vectors of 3 numbers."""
+
 
 def tiny_autoencoder(embed_dim: int = 4, ch_mult: Sequence[int] = (1, 2)) -> AutoencoderKL:
     """By default of stride 2, 4 channels, levels 32 and 64 wide."""

@@ -13,11 +13,13 @@ PAGES = [
     "drop_in.md",
     "editing.md",
     "evaluation.md",
+    "heads.md",
     "models.md",
     "ops.md",
     "profiling.md",
     "sampler.md",
     "samplers.md",
+    "training.md",
 ]
 
 
@@ -46,6 +48,34 @@ def test_every_op_has_an_example() -> None:
     for op in OPS:
         assert f"\n## {op}\n" in text
         assert f"ops.{op}(" in text
+
+
+def test_a_head_of_nobodys_runs_by_every_backend_that_says_so() -> None:
+    from marfast import ops
+    from marfast.reference.denoise import denoise
+
+    page = run_page("heads.md")
+    net, tokens, rows = page["net"], page["tokens"], page["speech"]
+    assert set(page["able"]) >= {"torch", "reference"}
+    for name in page["able"]:
+        with ops.backend(name):
+            assert torch.allclose(page["sampled"](), tokens, rtol=1e-3, atol=1e-3)
+    x, t = torch.randn(4, rows.channels), torch.rand(4)
+    expected = denoise(x, t, page["cond"], page["weights"], net.spec)
+    torch.testing.assert_close(net(x, t, page["cond"]), expected)
+
+
+def test_every_choice_of_a_head_is_in_the_docs() -> None:
+    from dataclasses import fields
+
+    from marfast.bench.named_heads import NAMED
+    from marfast.reference import HeadSpec
+
+    text = (DOCS / "heads.md").read_text()
+    for field in fields(HeadSpec):
+        assert f"| `{field.name}` |" in text
+    for name in NAMED:
+        assert f"| `{name}` |" in text
 
 
 def test_an_op_in_somebody_elses_head() -> None:

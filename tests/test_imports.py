@@ -18,7 +18,7 @@ LAYERS = (
     ("generation",),
     ("model",),
     ("checkpoints",),
-    ("ops", "startup"),
+    ("ops", "startup", "validation", "image_files"),
     ("_cpu", "reference", "_version", "profiling", "errors", "files", "hardware", "pixels"),
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
@@ -68,7 +68,7 @@ def test_imports_point_one_way(file: Path) -> None:
     ("room", "may"),
     [
         ("reference", {"reference"}),
-        ("checkpoints", {"checkpoints", "errors", "files", "reference"}),
+        ("checkpoints", {"checkpoints", "errors", "files", "reference", "validation"}),
     ],
 )
 def test_a_room_imports_little_of_marfast(room: str, may: set[str]) -> None:

@@ -36,6 +36,8 @@ CASES = {  # width, depth, rows, steps, weights
     "MAR-B, R 2": (1024, 6, 2, 2, "f32"),
 }
 
+PRODUCTS = ("tile", "block_rows", "tall_linear")  # csrc/cpu/tile.h and what they are inlined in
+
 Figures = dict[str, int]
 
 
@@ -106,7 +108,7 @@ def _instructions(name: str, *case: object) -> Figures:
             called = names.setdefault(found[2], found[3])
             function = function if found[1] else called
         elif found := re.fullmatch(r"[-+*\d]\d* (\d+)", line):
-            product = "marfast::tile<" in function
+            product = any(f"marfast::{part}<" in function for part in PRODUCTS)
             if not inclusive:  # of a callee
                 figures[f"{name}: {'products' if product else 'the rest'}"] += int(found[1])
         inclusive = line.startswith("calls=")

@@ -26,17 +26,17 @@ from torch import Tensor
 
 import marfast
 from benchmarks.studies import RESULTS
-from benchmarks.studies.quality.fashion_mnist import (
-    CLASS_NAMES,
-    read_fashion_mnist,
-    to_model_range,
-)
 from benchmarks.studies.quality.measure import evaluate_images
 from marfast.bench.images import random_module
 from marfast.bench.results import commit, write_rows
 from marfast.checkpoints.presets import MAR_PRESETS
 from marfast.generation import Pipeline, loop
 from marfast.model import FastMAR
+from marfast.training.fashion_mnist import (
+    CLASS_NAMES,
+    read_fashion_mnist,
+    to_model_range,
+)
 
 BLOCK = 250  # images made at a time, with a seed of their own
 FEW = 250  # edits by which the two ramps are compared

@@ -18,11 +18,11 @@ from torch import Tensor
 
 import marfast
 from benchmarks.studies import IMAGES
-from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
-from marfast.cli.images import BETWEEN, enlarge, make_grid, write_image
 from marfast.generation import Pipeline
 from marfast.generation.outpaint import SIDES, extended
+from marfast.image_files import BETWEEN, enlarge, make_grid, write_image
 from marfast.pixels import Pixels, to_pixels
+from marfast.training.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
 
 SCALE = 4
 Labels = Sequence[str | None]

@@ -193,6 +193,21 @@ def quality_of_samplers(rows: Sequence[Row], file: Path) -> Path:
     return save(figure, file, force=True)
 
 
+def training(document: dict[str, Any], file: Path) -> Path:
+    """The loss of each step, the original's and the accelerated one, one on top of the other."""
+    figure, axis = pyplot.subplots(figsize=(7, 3.2), layout="constrained")
+    styles = {
+        "original": {"color": "#bbbbbb", "linewidth": 4},
+        "accelerated": {"color": "#d6604d", "linewidth": 1},
+    }
+    for name, losses in document["curves"].items():
+        axis.plot(range(1, len(losses) + 1), losses, label=name, **styles[name])
+    axis.set(xlabel="step", ylabel="loss", yscale="log")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False)
+    return save(figure, file, force=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=IMAGES)
@@ -212,9 +227,12 @@ def main() -> None:
             written.append(scaling(document, loop, out / f"scaling-loop-{isa}.png"))
         elif what == "roofline":
             written.append(roofline(document, out / f"{file.stem}.png"))
+        elif what == "training" and document["curves"]:
+            written.append(training(document, out / f"{file.stem}.png"))
         elif what in ("head", "fashion-mnist"):
             mine = [row for row in rows if row["workload"] not in ("head-l", "head-h")]
-            written += plot(mine, out, f"-{isa}", force=True)
+            machine = document.get("machine")
+            written += plot(mine, out, f"-{isa}", machine=machine, formats=("png",), force=True)
     if samplers := read_rows(RESULTS / "quality-samplers.json"):
         written.append(quality_of_samplers(samplers, out / "quality-samplers.png"))
     print(*written, sep="\n")

@@ -46,9 +46,11 @@ PARTS = {
     "image": bench("image-b", "--num-iter", "64,256", "--rounds", "3"),
     "fashion-mnist": bench("fashion-mnist", "--batch", "1,4,16,64,256", "--rounds", "5"),
     "scaling": study("scaling"),
+    "transformers": study("transformers"),
     "roofline": study("roofline"),
     "vae": study("vae", "taken"),
     "drop-in": study("drop_in", "needed"),
+    "training": study("training", "needed"),
 }
 
 

@@ -145,7 +145,8 @@ def loop_parts(
     for masked, left in itertools.pairwise([*lengths[:-1], 0]):
         if masked == left:
             continue
-        parts.append(Part(rows * images.transformer_flops(module, masked, left), weights))
+        flops = sum(images.transformer_flops(module, masked, left).values())
+        parts.append(Part(rows * flops, weights))
         flops = 2.0 * rows * (masked - left) * (5 * depth + 2) * width**2
         parts.append(Part(flops, 2.0 * depth * width**2 * itemsize, steps))
     return parts

@@ -12,7 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks.studies import IMAGES, RESULTS, ROOT
+from benchmarks.studies import IMAGES, RESULTS, ROOT, training_tables
 
 MARKED = re.compile(r"(<!-- tables: (\w+) -->\n).*?(<!-- tables: end -->\n)", re.DOTALL)
 MACHINES = {
@@ -70,8 +70,8 @@ def milliseconds(row: dict[str, Any]) -> str:
 
 def images(isa: str, document: dict[str, Any]) -> Iterator[str]:
     yield f"{MACHINES[isa]} (`image-{isa}.json`), seconds for one image of MAR-B:\n"
-    yield "| K | who | transformers | head | image | against eager | transformers, of peak |\n"
-    yield "| --- | --- | --- | --- | --- | --- | --- |\n"
+    columns = ("transformers", "head", "image", "against eager", "transformers, of peak", "memory")
+    yield f"| K | who | {' | '.join(columns)} |\n|{' --- |' * (len(columns) + 2)}\n"
     for row in document["rows"]:
         share = row.get("transformers_share_of_peak")
         cells = [
@@ -80,8 +80,15 @@ def images(isa: str, document: dict[str, Any]) -> Iterator[str]:
             f"{row['seconds_p20_p50_p80'][1]:.1f}",
             f"{row['ratio_to']['eager']:.2f}x",
             "" if share is None else f"{100 * share:.0f} %",
+            memory(row),
         ]
         yield f"| {' | '.join(cells)} |\n"
+
+
+def memory(row: dict[str, Any]) -> str:
+    """What a run works in; empty where the operating system didn't tell."""
+    found = row.get("working_mb")
+    return "" if found is None else f"{found:.0f} MB"
 
 
 def transformers(row: dict[str, Any]) -> float:
@@ -116,14 +123,16 @@ def throughput(isa: str, document: dict[str, Any]) -> Iterator[str]:
     shown = [*(who for who in OTHERS if who in who_ran), *ours]
     ratios = {"marfast float32": "eager", "marfast bfloat16": "autocast"}
     against = [f"{who.split()[1]} against {ratios[who]}" for who in ours]
-    yield f"| B | {' | '.join([*shown, *against])} |\n"
-    yield f"| --- |{' --- |' * (len(shown) + len(against))}\n"
+    held = [f"memory, {who}" for who in ("eager", "marfast float32")]
+    yield f"| B | {' | '.join([*shown, *against, *held])} |\n"
+    yield f"| --- |{' --- |' * (len(shown) + len(against) + len(held))}\n"
     batches: dict[int, dict[str, dict[str, Any]]] = {}
     for row in document["rows"]:
         batches.setdefault(row["batch"], {})[row["who"]] = row
     for batch, by_who in batches.items():
         cells = [f"{by_who[who]['images_a_second']:.1f}" for who in shown]
         cells += [f"{by_who[who]['ratio_to'][ratios[who]]:.2f}x" for who in ours]
+        cells += [memory(by_who[who]) for who in ("eager", "marfast float32")]
         yield f"| {batch} | {' | '.join(cells)} |\n"
 
 
@@ -141,6 +150,24 @@ def drop_in(isa: str, document: dict[str, Any]) -> Iterator[str]:
             cells.append(f"{times[1]:.1f} s" if times else "")
         cells += [f"{row['ratio']:.2f}x" if "ratio" in row else "", f"{row['difference']:.1e}"]
         yield f"| {' | '.join(cells)} |\n"
+
+
+def models(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    yield f"{MACHINES[isa]} (`models-{isa}.json`), milliseconds of a model's own sampling and "
+    yield "of the accelerated one:\n"
+    yield "| model | head | sampling | dtype | tokens | own | accelerated | ratio | difference | "
+    yield f"error against float64, own | accelerated |\n|{' --- |' * 11}\n"
+    for row in document["rows"]:
+        for case in row["cases"]:
+            times = [case[f"{who}_ms_p20_p50_p80"][1] for who in ("own", "accelerated")]
+            errors = [case["error"][who]["rms"] for who in ("own", "accelerated")]
+            cells = [
+                *(row["model"], row["sizes"], row["sampling"], case["dtype"], str(case["tokens"])),
+                *(f"{time:.3g}" if time < 1000 else f"{time:.0f}" for time in times),
+                f"{case['ratio']:.2f}x",
+                *(f"{number:.1e}" for number in (case["difference"], *errors)),
+            ]
+            yield f"| {' | '.join(cells)} |\n"
 
 
 def tokenizer(isa: str, document: dict[str, Any]) -> Iterator[str]:
@@ -183,6 +210,21 @@ def kernels(isa: str, document: dict[str, Any]) -> Iterator[str]:
             *(f"{row[name]:.3g}" for name in ("flops_a_byte", "gflops_a_second", "gb_a_second")),
         ]
         yield f"| {' | '.join(cells)} |\n"
+
+
+def parts(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    """Where the time of an iteration goes."""
+    peak, name = document["peak_flops"] / 1e9, f"transformers-{isa}.json"
+    yield f"{MACHINES[isa]} (`{name}`), fastest product {peak:.0f} GFLOP/s:\n"
+    yield "| workload | part | ms | of peak |\n| --- | --- | --- | --- |\n"
+    for row in document["rows"]:
+        for part in row["parts"]:
+            share = part["share_of_peak"]
+            cells = [row["workload"], part["part"], f"{part['ms']:.2f}"]
+            cells += ["" if share is None else f"{100 * share:.0f} %"]
+            yield f"| {' | '.join(cells)} |\n"
+        total = sum(part["ms"] for part in row["eager"])
+        yield f"| {row['workload']} | plain PyTorch, all | {total:.2f} | |\n"
 
 
 def device_work() -> str:
@@ -282,6 +324,28 @@ def samplers() -> str:
     return f"{text}\n\n{picture('quality-samplers', 'Quality by sampler and number of steps')}"
 
 
+def training(isa: str, document: dict[str, Any]) -> Iterator[str]:
+    where = f"{MACHINES[isa]} (`training-{isa}.json`)"
+    yield f"{where}, MAR-B at batch {document['batch']}, one thread:\n"
+    yield "| dtype | loss | blocks computed again | processor seconds a step | speed | peak memory "
+    yield "| of the original's | memory of a step | of the original's |\n" + "| --- " * 9 + "|\n"
+    rows = {(row["dtype"], row["contender"]): row for row in document["rows"]}
+    for (dtype, contender), row in rows.items():
+        base = rows[dtype, "original"]
+        whose, _, blocks = contender.partition(", ")
+        speed = base["seconds_median"] / row["seconds_median"]
+        cells = [dtype, whose, blocks.removesuffix(" again") or "none"]
+        cells += [f"{row['seconds_median']:.1f}", f"{speed:.2f}x"]
+        for name in ("peak_mb", "step_mb"):
+            cells += [f"{row[name] / 1000:.2f} GB", f"{row[name] / base[name]:.2f}"]
+        yield f"| {' | '.join(cells)} |\n"
+
+
+def training_section() -> str:
+    """The table of each machine, and the curves."""
+    return "\n".join((tables((("training", training),)), pictures("training")))
+
+
 Table = Callable[[str, dict[str, Any]], Iterator[str]]
 SPEED: tuple[tuple[str, Table], ...] = (
     ("head", heads),
@@ -338,12 +402,20 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "head": lambda: scaling(loop=False),
     "loop": lambda: scaling(loop=True),
     "roofline": lambda: "\n".join((pictures("roofline"), tables((("roofline", kernels),)))),
+    "parts": lambda: tables((("transformers", parts),)),
     "device_work": device_work,
     "quality": quality,
     "editing": editing,
     "samplers": samplers,
+    "training": training_section,
+    "vowels": training_tables.vowels,
+    "kills": training_tables.kills,
+    "models": lambda: tables((("models", models),)),
 }
-PAGE_NAMES = ("performance", "quality", "editing", "samplers", "gpu_without_a_gpu")
+PAGE_NAMES = (
+    *("performance", "quality", "editing", "samplers", "training", "models"),
+    "gpu_without_a_gpu",
+)
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in PAGE_NAMES))
 
 

@@ -8,9 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "bindings/attention.h"
 #include "bindings/ddpm_step.h"
 #include "bindings/modules.h"
 #include "bindings/wire.h"
+#include "cpu/attention_scratch.h"
 #include "cpu/dispatch.h"
 #include "cpu/head_workspace.h"
 #include "cpu/packed_head.h"
@@ -27,7 +29,6 @@ using wire::Given;
 
 void fill(Given& given, AdalnMlp& a) {
   given.sizes("x", {&a.rows, &a.width});
-  given.record(FIELD(options));
   given.value(FIELD(group));
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
@@ -43,9 +44,18 @@ void fill(Given& given, AdalnMlp& a) {
   given.buffer(FIELD(workspace), 2 * a.group * (padded(a.width) + kPanel));
 }
 
+void fill(Given& given, TeamAttention& a) {
+  fill(given, static_cast<Attention&>(a));
+  given.value(FIELD(scratch));
+  given.value(FIELD(threads));
+  given.expect(a.scratch >= attention_scratch(a.length, a.head_dim), "scratch", "is too small");
+  given.buffer(FIELD(workspace), a.threads * a.scratch);
+}
+
 void fill(Given& given, DdpmSample& a) {
   given.sizes("noise", {&a.tokens, &a.shape.channels});
   given.record(FIELD(shape));
+  given.record(FIELD(spec));
   given.record(FIELD(options));
   given.value(FIELD(step_begin));
   given.value(FIELD(step_end));
@@ -53,15 +63,16 @@ void fill(Given& given, DdpmSample& a) {
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
   const HeadShape& s = a.shape;
-  given.sizes("time_embedding", {&a.steps, &a.shape.frequencies});
+  int64_t times = 0;
+  given.sizes("time_embedding", {&times, &a.steps, &a.shape.frequencies});
   given.dense(FIELD(out), {a.tokens, s.channels});
   given.dense(FIELD(noise), {a.tokens, s.channels});
   given.rows(ROWS(step_noise), {a.steps, a.tokens, s.channels});
   given.dense(FIELD(condition), {rows_of(a.options, a.tokens), s.condition});
-  given.buffer(FIELD(packed), PackedHead(s, a.weight_dtype, nullptr).size());
+  given.buffer(FIELD(packed), PackedHead(s, a.spec, a.weight_dtype, nullptr).size());
   fill_coefficients(given, FIELD(schedule), {a.steps, kCoefficients});
-  given.dense(FIELD(time_embedding), {a.steps, s.frequencies});
-  given.dense(FIELD(guidance), {a.steps});
+  given.dense(FIELD(time_embedding), {a.spec.times, a.steps, s.frequencies});
+  given.dense(FIELD(guidance), {a.steps, a.options.scales()});
   if (given.has("x0")) given.dense(FIELD(x0), {a.tokens, s.channels});
   given.buffer(FIELD(workspace), SampleWorkspace(a).size);
 }
@@ -69,16 +80,16 @@ void fill(Given& given, DdpmSample& a) {
 void fill(Given& given, Denoise& a) {
   given.sizes("x", {&a.rows, &a.shape.channels});
   given.record(FIELD(shape));
-  given.record(FIELD(options));
+  given.record(FIELD(spec));
   given.value(FIELD(weight_dtype));
   given.value(FIELD(threads));
   const HeadShape& s = a.shape;
-  given.dense(FIELD(out), {a.rows, 2 * s.channels});
+  given.dense(FIELD(out), {a.rows, a.spec.outputs(s.channels)});
   given.dense(FIELD(x), {a.rows, s.channels});
   given.dense(FIELD(condition), {a.rows, s.condition});
-  given.dense(FIELD(time_embedding), {a.rows, s.frequencies});
-  given.buffer(FIELD(packed), PackedHead(s, a.weight_dtype, nullptr).size());
-  given.buffer(FIELD(workspace), HeadWorkspace(s, a.rows, a.rows, a.rows, nullptr).size);
+  given.dense(FIELD(time_embedding), {a.spec.times, a.rows, s.frequencies});
+  given.buffer(FIELD(packed), PackedHead(s, a.spec, a.weight_dtype, nullptr).size());
+  given.buffer(FIELD(workspace), HeadWorkspace(s, a.spec, a.rows, a.rows, a.rows, nullptr).size);
 }
 
 void fill(Given& given, FusedLinear& a) {

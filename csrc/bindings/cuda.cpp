@@ -5,12 +5,12 @@
 #include <pybind11/pybind11.h>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
+#include "bindings/attention.h"
 #include "bindings/ddpm_step.h"
 #include "bindings/wire.h"
 #include "cuda/launchers.h"
@@ -29,35 +29,10 @@ namespace {
 
 using wire::Given;
 
-void fill(Given& given, Attention& a) {
-  const wire::View& qkv = given.view("qkv");
-  a.dtype = qkv.dtype();
-  given.expect(qkv.dims == 5 && qkv.sizes[2] == 3 && qkv.dense(4), "qkv",
-               "has another shape or layout");
-  a.qkv = qkv.data;
-  a.batch = qkv.sizes[0];
-  a.length = a.wanted = qkv.sizes[1];
-  a.heads = qkv.sizes[3];
-  a.head_dim = qkv.sizes[4];
-  a.batch_stride = qkv.strides[0];
-  a.position_stride = qkv.strides[1];
-  a.part_stride = qkv.strides[2];
-  a.head_stride = qkv.strides[3];
-  if (given.has("queries")) {
-    int64_t batch = 0;
-    given.sizes("queries", {&batch, &a.wanted});
-    given.dense(FIELD(queries), {a.batch, a.wanted});
-  }
-  given.dense(FIELD(out), {a.batch, a.wanted, a.heads * a.head_dim}, a.dtype);
-  given.value(FIELD(causal));
-  a.scale = static_cast<float>(std::pow(static_cast<double>(a.head_dim), -0.5));
-}
-
 void fill_epilogue(Given& given, Epilogue& a) {
   given.sizes("out", {&a.rows, &a.outputs});
   a.dtype = given.dtype("bias");
-  a.activated = given.has("options");
-  if (a.activated) given.record(FIELD(options));
+  given.value(FIELD(activated));
   given.rows(ROWS(out), a.rows, a.outputs, a.activated ? a.dtype : DType::f32);
   given.dense(FIELD(bias), {a.outputs}, a.dtype);
   if (given.has("gate")) given.rows(ROWS(gate), a.rows, a.outputs);
@@ -106,7 +81,7 @@ void fill(Given& given, PersistentSample& a) {
   given.record(FIELD(options));
   given.value(FIELD(limit_ns));
   a.dtype = given.dtype("normed");
-  const auto [c, z, w, d, f] = a.shape;
+  const auto [c, z, w, d, f, h] = a.shape;
   const int64_t r = rows_of(a.options, a.tokens), weights = HeadWeights::count(d);
   given.dense(FIELD(out), {a.tokens, c});
   given.dense(FIELD(before), {a.tokens, c});

@@ -7,7 +7,7 @@
 namespace marfast {
 
 inline int64_t rows_of(const HeadOptions& options, int64_t tokens) {
-  return options.guided ? 2 * tokens : tokens;
+  return options.branches * tokens;
 }
 
 // Rows of a table, as tensors have them: numbers side by side.
@@ -29,7 +29,7 @@ inline void fill(wire::Given& given, DdpmStep& a) {
   given.rows(ROWS(noise), a.tokens, a.channels);
   fill_coefficients(given, FIELD(coefficients), {kCoefficients});
   if (given.has("x0")) given.dense(FIELD(x0), {a.tokens, a.channels});
-  given.dense(FIELD(guidance), {1});
+  given.dense(FIELD(guidance), {a.options.scales()});
 }
 
 }  // namespace marfast

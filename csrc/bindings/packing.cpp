@@ -4,6 +4,7 @@
 
 #include "bindings/modules.h"
 #include "bindings/wire.h"
+#include "cpu/attention_scratch.h"
 #include "cpu/head_workspace.h"
 #include "cpu/packed_head.h"
 
@@ -15,6 +16,7 @@ void def_packing(pybind11::module_& m) {
   wire::def(m, "ddpm_sample_workspace", [](Given& given) {
     DdpmSample a{};
     given.record(FIELD(shape));
+    given.record(FIELD(spec));
     given.record(FIELD(options));
     given.value(FIELD(tokens));
     given.value(FIELD(steps));
@@ -22,23 +24,33 @@ void def_packing(pybind11::module_& m) {
     given.finish();
     return pybind11::int_(SampleWorkspace(a).size);
   });
+  wire::def(m, "attention_scratch", [](Given& given) {
+    int64_t length = 0, head_dim = 0;
+    given.value("length", length);
+    given.value("head_dim", head_dim);
+    given.finish();
+    return pybind11::int_(attention_scratch(length, head_dim));
+  });
   wire::def(m, "denoise_workspace", [](Given& given) {
     Denoise a{};
     given.record(FIELD(shape));
+    given.record(FIELD(spec));
     given.value(FIELD(rows));
     given.finish();
-    return pybind11::int_(HeadWorkspace(a.shape, a.rows, a.rows, a.rows, nullptr).size);
+    return pybind11::int_(HeadWorkspace(a.shape, a.spec, a.rows, a.rows, a.rows, nullptr).size);
   });
   struct Head {
     HeadShape shape;
+    HeadSpec spec;
     DType dtype;  // of what is packed
     float* packed;
 
-    int64_t size() const { return PackedHead(shape, dtype, nullptr).size(); }
+    int64_t size() const { return PackedHead(shape, spec, dtype, nullptr).size(); }
   };
   wire::def(m, "packed_head_size", [](Given& given) {
     Head a{};
     given.record(FIELD(shape));
+    given.record(FIELD(spec));
     given.value(FIELD(dtype));
     given.finish();
     return pybind11::int_(a.size());
@@ -46,10 +58,11 @@ void def_packing(pybind11::module_& m) {
   wire::def(m, "pack_head", [](Given& given) {
     Head a{};
     given.record(FIELD(shape));
+    given.record(FIELD(spec));
     given.value(FIELD(dtype));
     const std::vector<wire::View> weights = given.views("weights");
-    given.expect(static_cast<int64_t>(weights.size()) == HeadWeights::count(a.shape.depth),
-                 "weights", "are not a head's");
+    given.expect(static_cast<int64_t>(weights.size()) == head_tensors(a.shape, a.spec), "weights",
+                 "are not a head's");
     std::vector<const void*> tensors;
     for (const wire::View& weight : weights) {
       given.expect(weight.dense() && weight.element == weights.front().element, "weights",
@@ -59,8 +72,8 @@ void def_packing(pybind11::module_& m) {
     given.buffer(FIELD(packed), a.size());
     given.finish();
     const DType from = weights.front().dtype();
-    const HeadWeights dense(tensors.data(), a.shape.depth);
-    return wire::unlocked([&] { pack_head(a.shape, a.dtype, from, dense, a.packed); });
+    return wire::unlocked(
+        [&] { pack_head(a.shape, a.spec, a.dtype, from, tensors.data(), a.packed); });
   });
   struct Layer {
     int64_t inputs, outputs;

@@ -20,6 +20,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "bindings/names.h"
 #include "bindings/view.h"
 #include "marfast/ops.h"
 
@@ -114,6 +115,8 @@ class Given {
       const py::object found = from.attr(field);
       if constexpr (std::is_same_v<Value, const char*>) {
         value = PyUnicode_AsUTF8(found.ptr());  // the record's own, while the call lasts
+      } else if constexpr (std::is_enum_v<Value>) {
+        value = named<Value>(PyUnicode_AsUTF8(found.ptr()));
       } else {
         value = found.cast<Value>();
       }

@@ -12,11 +12,12 @@ namespace marfast {
 template <class V, class F>
 void adaln_mlp_as(const AdalnMlp& a, const Team& team) {
   using Element = typename F::Element;
-  BlockWeights weights{};
+  BlockWeights weights;
+  HeadSpec spec;
+  spec.eps = a.eps;
   weights.in = linear_at(a.packed, a.width, a.width, a.weight_dtype);
   weights.out = linear_at(a.packed + packed_size(weights.in), a.width, a.width, a.weight_dtype);
-  weights.norm_weight = a.norm_weight;
-  weights.norm_bias = a.norm_bias;
+  weights.norm = {a.norm_weight, a.norm_bias};
   const char* then = weights.in.panel(team.share(weights.in.panel_count).begin);
   const int64_t stride = padded(a.width) + kPanel;
 
@@ -39,10 +40,8 @@ void adaln_mlp_as(const AdalnMlp& a, const Team& team) {
     rows.shift_stride = a.shift_stride;
     rows.scale_stride = a.scale_stride;
     rows.gate_stride = a.gate_stride;
-    rows.stride = stride;
-    rows.options = a.options;
-    rows.eps = a.eps;
-    residual_block<V>(team, weights, rows, then);
+    rows.stride = rows.hidden_stride = stride;
+    residual_block<V>(team, spec, weights, rows, then);
   }
 }
 

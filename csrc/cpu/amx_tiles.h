@@ -21,7 +21,7 @@ namespace marfast::avx512_amx {
 namespace {
 
 struct AmxTiles {
-  static constexpr bool own_tiles = true;
+  static constexpr bool own_tiles = true, tall = false;
   using V = avx512::Vec;
   using Element = bfloat16;
   static constexpr int max_rows = 32;

@@ -16,7 +16,7 @@ namespace marfast::avx512_bf16 {
 namespace {
 
 struct BFloat16Dots {
-  static constexpr bool own_tiles = false;
+  static constexpr bool own_tiles = false, tall = false;
   using V = avx512::Vec;
   using Element = bfloat16;
   using Weights = __m512bh;

@@ -9,8 +9,8 @@
 // weights, each read once a step. Every thread owns a slice of each product's outputs, and the
 // rows' (or tokens') LayerNorm, final layer and update; three barriers a block.
 //
-// Row r < N is token r's conditional row, row N + r its unconditional one; both read the same
-// state, which is float32, as all that no product reads. Floor a step: max(2 d w^2 weights over
+// Row r < N is token r's conditional row, rows N + r, 2N + r its others; all read the same state,
+// which is float32, as all that no product reads. Floor a step: max(2 d w^2 weights over
 // bandwidth, R (5 d + 2) w^2 multiply-adds over their peak).
 
 #include <cstring>
@@ -27,7 +27,7 @@ class Sampler {
       : a_(a),
         team_(team),
         at_(a),
-        pass_(a.shape, a.options, a.weight_dtype, a.packed, at_.head, rows(), team) {}
+        pass_(a.shape, a.spec, a.weight_dtype, a.packed, at_.head, rows(), team) {}
 
   void run() {
     const Range own = team_.share(a_.tokens);
@@ -45,7 +45,7 @@ class Sampler {
   }
 
  private:
-  int64_t rows() const { return a_.options.guided ? 2 * a_.tokens : a_.tokens; }
+  int64_t rows() const { return a_.options.branches * a_.tokens; }
 
   void step(int64_t s, Range own_tokens) {
     const int64_t c = a_.shape.channels, first_pair = (s - a_.step_begin) * rows();
@@ -68,7 +68,7 @@ class Sampler {
     update.model_output = output;
     update.noise = a_.step_noise + s * a_.step_noise_stride + token * c;
     update.coefficients = a_.schedule + s;
-    update.guidance = a_.guidance + s;
+    update.guidance = a_.guidance + s * a_.options.scales();
     update.x0 = a_.x0 ? a_.x0 + token * c : nullptr;
     update.tokens = 1;
     update.channels = c;

@@ -4,6 +4,7 @@
 //
 //   c = coefficients, a row of the sampler's table
 //   eps   = eps_u + guidance (eps_c - eps_u) when guided, else the row's own; v of the first N rows
+//           of three branches (eps_u2 + guidance_2 (eps_u1 - eps_u2)) + guidance (eps_c - eps_u1)
 //   x0    = c.p x - c.q eps, clamped to [-1, 1] on request; NaN stays NaN
 //   f     = (v + 1) / 2
 //   sigma = c.noise exp(0.5 (f c.log_beta + (1 - f) c.log_posterior)), or c.noise alone
@@ -24,25 +25,26 @@ namespace marfast {
 template <class V, class T>
 void ddpm_step_rows(const DdpmStep& a) {
   const StepCoefficients c = *a.coefficients;
-  const V guidance(a.options.guided ? a.guidance[0] : 0.0f), temperature(a.options.temperature);
+  const int64_t between = a.tokens * a.model_output_stride, last = a.options.branches - 1;
+  const V temperature(a.options.temperature);
   const V one(1.0f), half(0.5f);
 
   for (int64_t row = 0; row < a.tokens; ++row) {
     const float* x_row = a.x + row * a.x_stride;              // [C]
     const float* noise_row = a.noise + row * a.noise_stride;  // [C]
     const T* eps_row = static_cast<const T*>(a.model_output) + row * a.model_output_stride;
-    const T* v_row = eps_row + a.channels;                             // [C], of a learned range
-    const T* uncond_row = eps_row + a.tokens * a.model_output_stride;  // [C], when guided
-    float* x0_row = a.x0 ? a.x0 + row * a.channels : nullptr;          // [C]
-    float* out_row = a.out + row * a.channels;                         // [C]
+    const T* v_row = eps_row + a.channels;                     // [C], of a learned range
+    float* x0_row = a.x0 ? a.x0 + row * a.channels : nullptr;  // [C]
+    float* out_row = a.out + row * a.channels;                 // [C]
 
     for (int64_t j = 0; j < a.channels; j += V::lanes) {
       const int64_t count = a.channels - j < V::lanes ? a.channels - j : V::lanes;
       const V x = V::load(x_row + j, count);
-      V eps = V::load(eps_row + j, count);
-      if (a.options.guided) {
-        const V uncond = V::load(uncond_row + j, count);
-        eps = uncond + guidance * (eps - uncond);
+      V after = V::load(eps_row + last * between + j, count), eps = after;
+      for (int64_t branch = last - 1; branch >= 0; --branch) {
+        const V here = V::load(eps_row + branch * between + j, count);
+        eps = eps + V(a.guidance[branch]) * (here - after);
+        after = here;
       }
       V x0 = V(c.p) * x - V(c.q) * eps;
       if (a.options.clip_denoised) x0 = min(one, max(V(-1.0f), x0));

@@ -9,9 +9,9 @@ namespace marfast {
 
 template <class V, class F>
 void denoise_as(const Denoise& a, const Team& team) {
-  const int64_t c = a.shape.channels;
-  const HeadWorkspace at(a.shape, a.rows, a.rows, a.rows, a.workspace);
-  HeadPass<V, F> pass(a.shape, a.options, a.weight_dtype, a.packed, at, a.rows, team);
+  const int64_t c = a.shape.channels, outputs = a.spec.outputs(c);
+  const HeadWorkspace at(a.shape, a.spec, a.rows, a.rows, a.rows, a.workspace);
+  HeadPass<V, F> pass(a.shape, a.spec, a.weight_dtype, a.packed, at, a.rows, team);
   const Range own = team.share(a.rows);
   pass.embed(a.time_embedding, a.rows, a.condition);
   for (int64_t r = own.begin; r < own.end; ++r) pass.input(a.x + r * c, r, a.rows);
@@ -19,7 +19,7 @@ void denoise_as(const Denoise& a, const Team& team) {
   pass.blocks(0);
   team.barrier();
   for (int64_t r = own.begin; r < own.end; ++r) {
-    pass.final(0, r, a.rows, a.out + r * 2 * c, 2 * c);
+    pass.final(0, r, a.rows, a.out + r * outputs, outputs);
   }
 }
 

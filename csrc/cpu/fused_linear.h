@@ -8,8 +8,9 @@
 // row and on no number of threads.
 //
 // Threads share the rows (or the outputs, where rows are few) and meet nowhere. Rows are taken some
-// at a time, normalised or copied into scratch of the thread's own that stays in L2, its rows
-// padded so that they do not fall into the same cache sets; then all panels pass over them. Bytes
+// at a time, normalised or copied into scratch of the thread's own, of which a block of k stays in
+// L2, its rows padded so that they do not fall into the same cache sets; then all panels pass over
+// them. Bytes
 // moved: x, out and residual once, the weights once for each group of rows. Floor: 2 R J K flops.
 
 #include "layer_norm_modulate.h"
@@ -34,8 +35,10 @@ class FusedLinearThread {
   }
 
   void run() {
-    for (int64_t first = rows_.begin; first < rows_.end; first += a_.group) {
-      const int64_t left = rows_.end - first, count = left < a_.group ? left : a_.group;
+    const int64_t size = rows_.end - rows_.begin, parts = (size + a_.group - 1) / a_.group;
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t first = rows_.begin + size * part / parts;
+      const int64_t count = rows_.begin + size * (part + 1) / parts - first;
       for (int64_t r = 0; r < count; ++r) prepare(first + r, scratch_ + r * a_.scratch_stride);
       linear<V, F>(layer_, scratch_, a_.scratch_stride, count, panels_, layer_.panel(panels_.begin),
                    [&](int64_t r, int64_t j, int64_t valid, V value) {

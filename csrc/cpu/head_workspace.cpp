@@ -8,14 +8,14 @@ namespace marfast {
 
 namespace {
 
-int64_t rows_of(const DdpmSample& a) { return a.options.guided ? 2 * a.tokens : a.tokens; }
+int64_t rows_of(const DdpmSample& a) { return a.options.branches * a.tokens; }
 
 int64_t row_stride(int64_t size) { return padded(size) + kPanel; }
 
 }  // namespace
 
-HeadWorkspace::HeadWorkspace(const HeadShape& shape, int64_t rows, int64_t times, int64_t pairs,
-                             float* buffer)
+HeadWorkspace::HeadWorkspace(const HeadShape& shape, const HeadSpec& spec, int64_t rows,
+                             int64_t times, int64_t pairs, float* buffer)
     : size(0) {
   const auto take = [&](int64_t floats) {
     float* part = buffer ? buffer + size : nullptr;  // null: only the size is wanted
@@ -23,26 +23,29 @@ HeadWorkspace::HeadWorkspace(const HeadShape& shape, int64_t rows, int64_t times
     return part;
   };
   stride = row_stride(shape.width);
-  modulation_stride = row_stride((3 * shape.depth + 2) * shape.width);
+  hidden_stride = row_stride(shape.hidden);
+  modulation_stride = row_stride((3 * spec.groups(shape.depth) + 2) * shape.width);
   frequencies_stride = row_stride(shape.frequencies);
   condition_stride = row_stride(shape.condition);
   channels_stride = row_stride(2 * shape.channels);
   frequencies = take(times * frequencies_stride);
   condition_in = take(rows * condition_stride);
+  condition_hidden = take(spec.condition == Condition::mlp ? rows * stride : 0);
   time_hidden = take(times * stride);
   time = take(times * stride);
+  other_time = take(spec.times > 1 ? times * stride : 0);
   condition = take(rows * stride);
   activated = take(pairs * stride);
   modulation = take(pairs * modulation_stride);
   tokens = take(rows * channels_stride);
   x = take(rows * stride);
   normed = take(rows * stride);
-  hidden = take(rows * stride);
+  hidden = take(rows * hidden_stride);
   output = take(rows * channels_stride);
 }
 
 SampleWorkspace::SampleWorkspace(const DdpmSample& a)
-    : head(a.shape, rows_of(a), a.steps, a.chunk * rows_of(a), a.workspace) {
+    : head(a.shape, a.spec, rows_of(a), a.steps, a.chunk * rows_of(a), a.workspace) {
   const int64_t tokens = padded(a.tokens * a.shape.channels);
   size = head.size;
   for (float*& s : state) {

@@ -6,6 +6,7 @@
 // driver come from it.
 #define MARFAST_CPU_KERNELS(KERNEL)      \
   KERNEL(adaln_mlp, AdalnMlp)            \
+  KERNEL(attention, TeamAttention)       \
   KERNEL(ddpm_sample, DdpmSample)        \
   KERNEL(ddpm_step, DdpmStep)            \
   KERNEL(denoise, Denoise)               \

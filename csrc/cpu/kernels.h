@@ -4,6 +4,7 @@
 // files compile.
 
 #include "adaln_mlp.h"
+#include "attention.h"
 #include "ddpm_sample.h"
 #include "ddpm_step.h"
 #include "denoise.h"

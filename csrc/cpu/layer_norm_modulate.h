@@ -27,34 +27,52 @@ struct RowMoments {
 };
 
 template <class V, class T>
-RowMoments<V> row_moments(const T* x, int64_t w, float eps) {
-  const V one(1.0f), width(static_cast<float>(w));
+V row_mean(const T* x, int64_t w) {
+  const V width(static_cast<float>(w));
   const float sum = lane_sum<V>(w, [=](int64_t j, int64_t n) { return V::load(x + j, n); });
   const V m = V(sum) / width;
   const float rest =
       lane_sum<V>(w, [=](int64_t j, int64_t n) { return (V::load(x + j, n) - m).first(n); });
-  const V mean = m + V(rest) / width;
-  const float squares = lane_sum<V>(w, [=](int64_t j, int64_t n) {
-    const V centred = (V::load(x + j, n) - mean).first(n);
-    return centred * centred;
-  });
-  return {mean, one / sqrt(V(squares) / width + V(eps))};
+  return m + V(rest) / width;
 }
 
-// One row; x, shift, scale [w]; weight, bias [w] or null. Each `count` results from j on are handed
-// to write(j, count, value).
+// sum((x - mean)^2)
+template <class V, class T>
+V row_squares(const T* x, int64_t w, V mean) {
+  return V(lane_sum<V>(w, [=](int64_t j, int64_t n) {
+    const V centred = (V::load(x + j, n) - mean).first(n);
+    return centred * centred;
+  }));
+}
+
+template <class V, class T>
+RowMoments<V> row_moments(const T* x, int64_t w, float eps) {
+  const V one(1.0f), width(static_cast<float>(w)), mean = row_mean<V>(x, w);
+  return {mean, one / sqrt(row_squares(x, w, mean) / width + V(eps))};
+}
+
+// One row by its moments; x [w]; weight, bias [w] or null. Each `count` results from j on are
+// handed to write(j, count, value).
 template <class V, class T, class Write>
-void layer_norm_modulate_row(const T* x, const T* shift, const T* scale, const T* weight,
-                             const T* bias, int64_t w, float eps, Write write) {
-  const V one(1.0f);
-  const RowMoments<V> moments = row_moments<V>(x, w, eps);
+void normalise_row(const RowMoments<V>& moments, const T* x, const T* weight, const T* bias,
+                   int64_t w, Write write) {
   for (int64_t j = 0; j < w; j += V::lanes) {
     const int64_t n = w - j < V::lanes ? w - j : V::lanes;
     V y = (V::load(x + j, n) - moments.mean) * moments.rstd;
     if (weight) y = y * V::load(weight + j, n);
     if (bias) y = y + V::load(bias + j, n);
-    write(j, n, y * (one + V::load(scale + j, n)) + V::load(shift + j, n));
+    write(j, n, y);
   }
+}
+
+// The same, modulated; shift, scale [w].
+template <class V, class T, class Write>
+void normalise_modulate_row(const RowMoments<V>& moments, const T* x, const T* shift,
+                            const T* scale, const T* weight, const T* bias, int64_t w,
+                            Write write) {
+  normalise_row(moments, x, weight, bias, w, [=](int64_t j, int64_t n, V y) {
+    write(j, n, y * (V(1.0f) + V::load(scale + j, n)) + V::load(shift + j, n));
+  });
 }
 
 template <class V, class T>
@@ -66,8 +84,8 @@ void layer_norm_modulate_rows(const LayerNormModulate& a) {
     const T* shift = static_cast<const T*>(a.shift) + row * a.shift_stride;
     const T* scale = static_cast<const T*>(a.scale) + row * a.scale_stride;
     T* out = static_cast<T*>(a.out) + row * a.width;
-    layer_norm_modulate_row<V>(x, shift, scale, weight, bias, a.width, a.eps,
-                               [=](int64_t j, int64_t n, V y) { y.store(out + j, n); });
+    normalise_modulate_row(row_moments<V>(x, a.width, a.eps), x, shift, scale, weight, bias,
+                           a.width, [=](int64_t j, int64_t n, V y) { y.store(out + j, n); });
   }
 }
 

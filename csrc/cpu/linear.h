@@ -8,20 +8,20 @@
 // registers, nor on the threads. operands.h says what a multiply-add and a block are.
 //
 // Weights lie in panels of 32 outputs (packed_linear.h), rows of x padded with zeros to whole
-// vectors. A tile is up to F::max_rows rows by one panel (or half a panel, where registers are
-// few), its accumulators in registers. A panel is read once for each group of rows; while it is
-// used, the next one is brought into L2. Bytes moved: the weights once, J K s; flops: 2 R J K.
-// Floor: the larger of the two.
+// vectors. A tile (tile.h) is up to F::max_rows rows by one panel (or half a panel, where registers
+// are few), its accumulators in registers. Few rows: a panel is read once for each group of them;
+// while it is used, the next one is brought into L2. Many rows: tall_linear.h. Bytes moved: the
+// weights once, J K s; flops: 2 R J K. Floor: the larger of the two.
 
 #include <cstdint>
 
 #include "operands.h"
 #include "packed_linear.h"
 #include "parallel.h"
+#include "tall_linear.h"
+#include "tile.h"
 
 namespace marfast {
-
-constexpr int64_t kVectorBytes = 64;  // of a panel: one vector of outputs by F::depth values of k
 
 // Rows x Vecs vectors of a panel's outputs, without the bias -> out [Rows][32].
 template <class V, class F, int Rows, int Vecs>
@@ -29,36 +29,11 @@ void tile(const typename F::Element* x, int64_t x_stride, const char* panel, int
           const char* next, float* out) {
   static_assert(F::block % F::depth == 0, "a block is whole multiply-adds");
   for (int64_t block = 0; block < inputs; block += F::block) {
-    const int64_t end = block + F::block < inputs ? block + F::block : inputs;
+    const int64_t left = inputs - block, count = left < F::block ? left : F::block;
+    const int64_t at = block / F::depth * kPitch;
     V sum[Rows][Vecs];
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 2
-      for (int v = 0; v < Vecs; ++v) sum[r][v] = V(0.0f);
-    }
-    for (int64_t k = block; k < end; k += F::depth) {
-      const int64_t at = k / F::depth * 2 * kVectorBytes;
-      __builtin_prefetch(next + at, 0, 2);
-      __builtin_prefetch(next + at + kVectorBytes, 0, 2);
-      typename F::Weights weight[Vecs];
-#pragma GCC unroll 2
-      for (int v = 0; v < Vecs; ++v) weight[v] = F::weights(panel + at + v * kVectorBytes);
-#pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r) {
-        const typename F::Value value = F::value(x + r * x_stride + k);
-#pragma GCC unroll 2
-        for (int v = 0; v < Vecs; ++v) sum[r][v] = F::multiply_add(value, weight[v], sum[r][v]);
-      }
-    }
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 2
-      for (int v = 0; v < Vecs; ++v) {
-        float* total = out + r * kPanel + v * V::lanes;
-        const V whole = block == 0 ? sum[r][v] : V::load(total, V::lanes) + sum[r][v];
-        whole.store(total, V::lanes);
-      }
-    }
+    chain<V, F, Rows, Vecs, kPitch, true>(x + block, x_stride, panel + at, count, next + at, sum);
+    fold(sum, block == 0, out, kPanel);
   }
 }
 
@@ -80,11 +55,16 @@ void panel_rows(int64_t rows, const typename F::Element* x, int64_t x_stride, co
   }
 }
 
-// The outputs of the panels `own`, each handed to epilogue(row, j, count, value): `count` outputs
-// from j on. `then` is what the caller reads next.
+// The sums of the panels `own`, a row's 32 at a time, handed to epilogue(row, panel, sums). `then`
+// is what the caller reads next.
 template <class V, class F, class Epilogue>
-void linear(const Linear& layer, const typename F::Element* x, int64_t x_stride, int64_t rows,
-            Range own, const char* then, Epilogue epilogue) {
+void linear_panels(const Linear& layer, const typename F::Element* x, int64_t x_stride,
+                   int64_t rows, Range own, const char* then, Epilogue epilogue) {
+  if constexpr (F::tall) {
+    if (is_tall<F>(rows)) {
+      return tall_linear<V, F>(layer, x, x_stride, rows, own, then, epilogue);
+    }
+  }
   const int64_t groups = (rows + F::max_rows - 1) / F::max_rows;
   for (int64_t p = own.begin; p < own.end; ++p) {
     const char* next = p + 1 < own.end ? layer.panel(p + 1) : then;
@@ -97,17 +77,38 @@ void linear(const Linear& layer, const typename F::Element* x, int64_t x_stride,
       } else {
         panel_rows<V, F>(count, rows_of_x, x_stride, layer.panel(p), layer.inputs, next, out);
       }
-      for (int64_t r = 0; r < count; ++r) {
+      for (int64_t r = 0; r < count; ++r) epilogue(first + r, p, out + r * kPanel);
+    }
+  }
+}
+
+// The outputs of the panels `own`, each handed to epilogue(row, j, count, value): `count` outputs
+// from j on.
+template <class V, class F, class Epilogue>
+void linear(const Linear& layer, const typename F::Element* x, int64_t x_stride, int64_t rows,
+            Range own, const char* then, Epilogue epilogue) {
+  linear_panels<V, F>(
+      layer, x, x_stride, rows, own, then, [&](int64_t row, int64_t p, const float* sums) {
         for (int64_t v = 0; v < kPanel; v += V::lanes) {
           const int64_t j = p * kPanel + v;
           if (j >= layer.outputs) break;
           const int64_t valid = layer.outputs - j < V::lanes ? layer.outputs - j : V::lanes;
-          epilogue(first + r, j, valid,
-                   V::load(out + r * kPanel + v, V::lanes) + V::load(layer.bias + j, V::lanes));
+          epilogue(row, j, valid, V::load(sums + v, V::lanes) + V::load(layer.bias + j, V::lanes));
         }
-      }
-    }
-  }
+      });
+}
+
+// Those of a layer of pairs, each handed to epilogue(row, j, first, second): 16 pairs from j on, 0
+// past the last one.
+template <class V, class F, class Epilogue>
+void linear_pairs(const Linear& layer, const typename F::Element* x, int64_t x_stride, int64_t rows,
+                  Range own, const char* then, Epilogue epilogue) {
+  linear_panels<V, F>(
+      layer, x, x_stride, rows, own, then, [&](int64_t row, int64_t p, const float* sums) {
+        const float* bias = layer.bias + p * kPanel;
+        epilogue(row, p * V::lanes, V::load(sums, V::lanes) + V::load(bias, V::lanes),
+                 V::load(sums + V::lanes, V::lanes) + V::load(bias + V::lanes, V::lanes));
+      });
 }
 
 // A row of float32 as a product reads it.

@@ -12,6 +12,9 @@
 //   Element,
 //                  max_rows and store
 //   store          16 values into a row, rounded to what the product takes
+//   tall           whether products of many rows have a way of their own (tall_linear.h)
+//   Tall           the operands of that
+//   expand         Weights as `depth` of Tall's, `pitch` bytes apart
 
 #include <cstring>
 
@@ -22,7 +25,7 @@ namespace marfast {
 // float32 by float32: one FMA for each k.
 template <class V>
 struct Float32 {
-  static constexpr bool own_tiles = false;
+  static constexpr bool own_tiles = false, tall = true;
   using Element = float;
   using Weights = V;
   using Value = V;
@@ -35,13 +38,18 @@ struct Float32 {
   static Value value(const float* x) { return V(*x); }
   static V multiply_add(const Value& x, const Weights& w, V sum) { return fma(x, w, sum); }
   static void store(V value, float* row) { value.store(row, V::lanes); }
+
+  using Tall = Float32;
+  static void expand(const char* p, char* out, int64_t) {
+    weights(p).store(reinterpret_cast<float*>(out), V::lanes);
+  }
 };
 
 // bfloat16 by bfloat16, exact products summed in float32: both expanded to float32, then one FMA
 // for each k, in the order of Float32.
 template <class V>
 struct BFloat16 {
-  static constexpr bool own_tiles = false;
+  static constexpr bool own_tiles = false, tall = true;
   using Element = float;
   struct Weights {
     V even, odd;
@@ -63,6 +71,13 @@ struct BFloat16 {
     bfloat16 rounded[V::lanes];
     value.store(rounded, V::lanes);
     V::load(rounded, V::lanes).store(row, V::lanes);
+  }
+
+  using Tall = Float32<V>;
+  static void expand(const char* p, char* out, int64_t pitch) {
+    const Weights both = weights(p);
+    both.even.store(reinterpret_cast<float*>(out), V::lanes);
+    both.odd.store(reinterpret_cast<float*>(out + pitch), V::lanes);
   }
 };
 

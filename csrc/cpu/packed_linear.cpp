@@ -3,12 +3,15 @@
 #include "packed_linear.h"
 
 #include <cstring>
+#include <initializer_list>
 
 #include "vec_portable.h"
 
 namespace marfast {
 
 namespace {
+
+constexpr int64_t kPairs = kPanel / 2;  // of a panel
 
 int64_t bytes_a_panel(int64_t inputs, DType dtype) {
   const int64_t pairs = (inputs + 1) / 2;
@@ -33,7 +36,7 @@ void pack_as(const Linear& layer, int64_t first, int64_t outputs, const From* we
     for (int64_t k = 0; k < layer.inputs; ++k) {
       from_float(to_float(row[k]), &entry<To>(panel, k, (first + j) % kPanel));
     }
-    to_bias[j] = to_float(bias[j]);
+    if (bias) to_bias[j] = to_float(bias[j]);
   }
 }
 
@@ -48,6 +51,8 @@ void pack_from(const Linear& layer, DType dtype, int64_t first, int64_t outputs,
 }  // namespace
 
 int64_t padded(int64_t size) { return (size + kPanel - 1) / kPanel * kPanel; }
+
+int64_t paired(int64_t size) { return (size + kPairs - 1) / kPairs * kPanel; }
 
 Linear linear_at(const float* packed, int64_t inputs, int64_t outputs, DType dtype) {
   Linear layer{};
@@ -76,6 +81,23 @@ void pack(const Linear& layer, DType dtype, int64_t first, int64_t outputs, DTyp
     case DType::f16:
       return pack_from<float16>(layer, dtype, first, outputs, weight, bias);
   }
+}
+
+void pack_pairs(const Linear& layer, DType dtype, int64_t pairs, DType from, const void* weight,
+                const void* bias) {
+  for (int64_t first = 0; first < pairs; first += kPairs) {
+    const int64_t count = pairs - first < kPairs ? pairs - first : kPairs;
+    for (const int64_t half : {0, 1}) {
+      const int64_t row = half * pairs + first;
+      pack(layer, dtype, 2 * first + half * kPairs, count, from,
+           element(weight, from, row * layer.inputs), element(bias, from, row));
+    }
+  }
+}
+
+const void* element(const void* values, DType from, int64_t index) {
+  const int64_t size = from == DType::f32 ? 4 : 2;
+  return values ? static_cast<const char*>(values) + index * size : nullptr;
 }
 
 void pack_linear(int64_t inputs, int64_t outputs, DType dtype, DType from, const void* weight,

@@ -24,8 +24,8 @@
 #include "cuda/grid_barrier.cuh"
 #include "cuda/layer_norm_modulate.cuh"
 #include "cuda/plan.h"
-#include "marfast/activation.h"
 #include "marfast/head_weights.h"
+#include "marfast/silu.h"
 
 namespace marfast::cuda {
 
@@ -47,7 +47,7 @@ class PersistentSampler {
  public:
   __device__ explicit PersistentSampler(const PersistentSample& a)
       : a_(a),
-        rows_(a.options.guided ? 2 * a.tokens : a.tokens),
+        rows_(a.options.branches * a.tokens),
         modulation_width_((3 * a.shape.depth + 2) * a.shape.width),
         weights_(a.weights, a.shape.depth),
         layout_(a.shape, kDType, a.plan.row_tile, a.plan.columns),
@@ -250,7 +250,7 @@ class PersistentSampler {
           }
         },
         [&](int64_t r, int64_t j, Lane y) {
-          store_operand(activate(y, a_.options), elements(a_.hidden) + r * w + j);
+          store_operand(silu(y), elements(a_.hidden) + r * w + j);
         });
     barrier_.wait();
     const float* gate = modulation + 3 * w * b + 2 * w;
@@ -303,7 +303,7 @@ class PersistentSampler {
 
   __device__ void end_token(int64_t s, int64_t n) {
     const int64_t c = a_.shape.channels, w = a_.shape.width, d = a_.shape.depth;
-    const int64_t count = a_.options.guided ? 2 : 1, warp = threadIdx.x / 32;
+    const int64_t count = a_.options.branches, warp = threadIdx.x / 32;
     const float* modulation = a_.modulation + s * rows_ * modulation_width_;
     if (warp < count) normalise(modulation, d, n + warp * a_.tokens, tile_ + warp * layout_.pitch);
     const Layer layer = weights_.final();
@@ -313,7 +313,7 @@ class PersistentSampler {
     float* to = last_step_ ? a_.out : a_.state;
     for (int64_t j = threadIdx.x; j < c; j += kSampleThreads) {
       Lane eps(output_[j]);
-      if (a_.options.guided) {
+      if (a_.options.branches > 1) {
         const Lane uncond(output_[2 * c + j]);
         eps = uncond + Lane(a_.guidance[s]) * (eps - uncond);
       }

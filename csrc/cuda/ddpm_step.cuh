@@ -45,7 +45,7 @@ __global__ void ddpm_step(const DdpmStep a) {
   const int64_t n = i / a.channels, j = i % a.channels;
   const T* row = static_cast<const T*>(a.model_output) + n * a.model_output_stride;  // [2C]
   Lane eps = Lane::load(row + j);
-  if (a.options.guided) {
+  if (a.options.branches > 1) {
     const Lane uncond = Lane::load(row + a.tokens * a.model_output_stride + j);
     eps = uncond + Lane(a.guidance[0]) * (eps - uncond);
   }

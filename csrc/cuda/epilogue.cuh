@@ -4,7 +4,7 @@
 
 #include "cuda/operand.cuh"
 #include "cuda/ops.h"
-#include "marfast/activation.h"
+#include "marfast/silu.h"
 
 namespace marfast::cuda {
 
@@ -14,7 +14,7 @@ __device__ __forceinline__ void epilogue(const Epilogue& a, int64_t r, int64_t j
   const Lane y = Lane(value) + Lane::load(static_cast<const T*>(a.bias) + j);
   if (a.activated) {
     T* out = static_cast<T*>(a.out) + r * a.out_stride + j;
-    return store_operand(activate(y, a.options), out);
+    return store_operand(silu(y), out);
   }
   float* out = static_cast<float*>(a.out) + r * a.out_stride + j;
   if (!a.gate) return y.store(out);

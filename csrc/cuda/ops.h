@@ -38,8 +38,7 @@ struct Epilogue {
   int64_t gate_stride;
   int64_t residual_stride;
   DType dtype;
-  bool activated;
-  HeadOptions options;  // of the activation
+  bool activated;  // by SiLU
 };
 
 // y = x W^T
@@ -54,25 +53,6 @@ struct LinearLayer : Epilogue {
 struct LinearEpilogue : Epilogue {
   const void* product;  // [R, J] of dtype
   int64_t product_stride;
-};
-
-// softmax(Q K^T / sqrt(hd)) V; a query that isn't a position 0 ... L - 1 gives NaN.
-struct Attention {
-  void* out;               // [B, Lq, H, hd] of dtype, dense
-  const void* qkv;         // [B, L, 3, H, hd] of dtype
-  const int64_t* queries;  // [B, Lq], dense; or null: all positions
-  int64_t batch;           // B
-  int64_t length;          // L, below 2^31, as B H Lq
-  int64_t wanted;          // Lq
-  int64_t heads;           // H
-  int64_t head_dim;        // hd
-  int64_t batch_stride;
-  int64_t position_stride;
-  int64_t part_stride;
-  int64_t head_stride;
-  DType dtype;
-  bool causal;
-  float scale;  // 1 / sqrt(hd)
 };
 
 // How the persistent kernel shares its work (plan.h), on P x Q CTAs.

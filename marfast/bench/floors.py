@@ -70,7 +70,7 @@ def bandwidth(size: int, device: str = "cpu") -> float:
 def barrier() -> float:
     """A head one number wide: three barriers a block and next to nothing between them."""
     depth, steps = 400, 8
-    shape = HeadShape(channels=1, condition=1, width=1, depth=depth, frequencies=1)
+    shape = HeadShape(channels=1, condition=1, width=1, depth=depth, frequencies=1, hidden=1)
     weights = [torch.zeros(sizes) for sizes in shape.expected()]
     schedule, timesteps = create_diffusion(str(steps)).sampling_schedule()
     inputs = (torch.zeros(1, 1), torch.zeros(steps, 1, 1), torch.zeros(1, 1))

@@ -19,7 +19,7 @@ from marfast.bench.measure import (
 from marfast.bench.memory import working_mb
 from marfast.bench.results import Row
 from marfast.bench.timing import joined
-from marfast.reference import SimpleMLPAdaLN
+from marfast.reference import Head, SimpleMLPAdaLN
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.3}  # of samples of order 1, over a whole loop
 SITTINGS = 3
@@ -27,21 +27,32 @@ SITTINGS = 3
 difference of some per cent, which would stay for a whole process."""
 
 
-def head_floors(net: SimpleMLPAdaLN, device: str) -> Floors:
+def head_floors(net: SimpleMLPAdaLN | Head, device: str) -> Floors:
     """The limits that matter to this head."""
     weights = heads.head_workload(net, 2, 2).weights_a_step
     return measure([2 * weights, 4 * weights], device)
 
 
 def measure_head(
-    name: str, net: SimpleMLPAdaLN, rows: int, steps: int, options: Options, floors: Floors
+    name: str,
+    net: SimpleMLPAdaLN | Head,
+    rows: int,
+    steps: int,
+    options: Options,
+    floors: Floors,
+    spec: str = "",
 ) -> list[Row]:
-    """The head's sampling loop for R rows (guided: two a token): a row for each contender."""
-    workload = heads.head_workload(net, rows, steps)
+    """The head's sampling loop for R rows (guided: two a token): a row for each contender. `spec`
+    is a named head's, of `named_heads.NAMED`."""
+    workload = heads.head_workload(net, rows, steps, spec)
+
+    def told(what: str) -> None:
+        options.report(f"{name}, R = {rows}: {what}")
+
     steady: dict[str, Callable[[], Tensor]] = {}
     if options.compile:
         steady["compile"] = heads.compiled(workload)
-    if options.original is not None:
+    if options.original is not None and not spec:
         steady["original"] = heads.original(workload, options.original)
     ours = {
         f"{backend} {dtype}": (backend, dtype)
@@ -55,6 +66,7 @@ def measure_head(
         return {**others, **steady, **own}
 
     with torch.no_grad(), cast_weights_kept():
+        told("comparing results")
         runs = contenders(workload)
         expected = runs["eager"]()
         difference = {
@@ -69,10 +81,12 @@ def measure_head(
         memory = {who: working_mb(run, expected.device) for who, run in runs.items()}
         timings = []
         for _ in range(SITTINGS):
-            runs = contenders(heads.head_workload(copy.deepcopy(net), rows, steps))
-            timings.append(quiet_timing(runs, -(-options.rounds // SITTINGS)))
+            runs = contenders(heads.head_workload(copy.deepcopy(net), rows, steps, spec))
+            timings.append(
+                quiet_timing(runs, -(-options.rounds // SITTINGS), options.attempts, told)
+            )
         timing = joined(timings)
-    tokens = len(expected)
+    tokens = expected.shape[-2]
     baselines = [who for who in runs if who not in ours]
     found: list[Row] = []
     for who in runs:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from marfast import ops
 from marfast.bench import images
+from marfast.bench.floors import Floors, measure
 from marfast.bench.measure import DTYPES, TIMES_PYTORCH, Options, cast_weights_kept, require
 from marfast.bench.memory import working_mb
 from marfast.bench.results import Row
@@ -60,8 +61,24 @@ def varied_settings(
     return chosen
 
 
-def measure_images(what: ImageWorkload, options: Options, peaks: Mapping[str, float]) -> list[Row]:
-    """Whole images by phase: a row for each contender. peaks: flops a second, by dtype."""
+def image_floors(module: Any, device: str) -> Floors:
+    """The limits that matter to a model: peaks, and reading the weights of its parts."""
+    sizes = {
+        size * dtype.itemsize for size in _weights(module).values() for dtype in (*DTYPES.values(),)
+    }
+    return measure(sorted(sizes), device)
+
+
+def _weights(module: Any) -> dict[str, int]:
+    """How many numbers a phase reads once an iteration, or once a step of the head."""
+    parts = {"encoder": module.encoder_blocks, "decoder": module.decoder_blocks}
+    found = {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+    net = module.diffloss.net
+    return found | {"head": 2 * net.num_res_blocks * net.model_channels**2}
+
+
+def measure_images(what: ImageWorkload, options: Options, floors: Floors) -> list[Row]:
+    """Whole images by phase: a row for each contender."""
     contenders = _contenders(what, options)
     count, steps = what.settings.num_iter, int(what.settings.steps)
     stride = max(1, count // what.timed)
@@ -70,11 +87,25 @@ def measure_images(what: ImageWorkload, options: Options, peaks: Mapping[str, fl
     totals = {who: np.zeros(options.rounds) for who in contenders}
     phases: dict[str, dict[str, float]] = {who: defaultdict(float) for who in contenders}
     worst = dict.fromkeys(OURS, 0.0)
-    busy, flops, memory = 0.0, 0.0, dict[str, float | None]()
+    busy, memory = 0.0, dict[str, float | None]()
+    flops: dict[str, float] = defaultdict(float)
+    least: dict[str, dict[str, float]] = {dtype: defaultdict(float) for dtype in DTYPES}
+    weights = _weights(what.module)
+
+    def told(what_is_done: str) -> None:
+        options.report(f"{what.name}, B = {what.batch}, K = {count}: {what_is_done}")
+
     with torch.no_grad(), cast_weights_kept():
         for k in timed:
             iteration = images.Iteration(what.module, what.settings, steps, what.batch, k)
-            flops += iteration.transformer_flops() * share
+            told(f"iteration {k}, comparing results")
+            for name, done in iteration.flops().items():
+                flops[name] += done * share
+                calls = steps if name == "head" else 1
+                for dtype, kind in DTYPES.items():
+                    size = weights[name] * kind.itemsize
+                    each = floors.seconds(done / calls, size, dtype)
+                    least[dtype][name] += share * calls * each
             runs = {who: contender.prepare(iteration) for who, contender in contenders.items()}
             case = f"{what.name}, K = {count}"
             for who, off in _differences(case, contenders, runs["eager"], iteration).items():
@@ -82,7 +113,7 @@ def measure_images(what: ImageWorkload, options: Options, peaks: Mapping[str, fl
             memory = memory or {
                 who: working_mb(run, iteration.tokens.device) for who, run in runs.items()
             }
-            disturbed, times = _timed(runs, options.rounds)
+            disturbed, times = _timed(runs, options.rounds, partial(_of_iteration, told, k))
             busy = max(busy, disturbed)
             for who, measured in times.items():
                 for name in measured[0]:
@@ -91,8 +122,10 @@ def measure_images(what: ImageWorkload, options: Options, peaks: Mapping[str, fl
     rows = []
     for who in contenders:
         dtype = OURS.get(who, "bfloat16" if who == "autocast" else "float32")
-        p20, p50, p80 = percentiles(totals[who], busy)
+        p20, p50, p80 = percentiles(totals[who])
         transformers = phases[who]["encoder"] + phases[who]["decoder"]
+        floor = {name: round(value, 5) for name, value in least[dtype].items()}
+        peak = (flops["encoder"] + flops["decoder"]) / floors.flops[dtype]
         rows.append(
             {
                 "workload": what.name,
@@ -113,7 +146,11 @@ def measure_images(what: ImageWorkload, options: Options, peaks: Mapping[str, fl
                     for other in contenders
                     if other not in OURS
                 },
-                "transformers_share_of_peak": round(flops / transformers / peaks[dtype], 3),
+                "transformers_share_of_peak": round(peak / transformers, 3),
+                "floors": floor,
+                "share_of_floor": {
+                    name: round(value / phases[who][name], 3) for name, value in floor.items()
+                },
                 "difference": worst.get(who),
                 "others_took": busy,
             }
@@ -156,8 +193,12 @@ def _differences(
     return found
 
 
+def _of_iteration(told: Callable[[str], None], k: int, who: str) -> None:
+    told(f"iteration {k}, {who}")
+
+
 def _timed(
-    runs: Mapping[str, Callable[[], images.Phases]], rounds: int
+    runs: Mapping[str, Callable[[], images.Phases]], rounds: int, report: Callable[[str], None]
 ) -> tuple[float, dict[str, list[images.Phases]]]:
     """How busy others were, and the phases of each run in each round."""
     times: dict[str, list[images.Phases]] = {who: [] for who in runs}
@@ -165,7 +206,7 @@ def _timed(
     def record(who: str) -> None:
         times[who].append(runs[who]())
 
-    timing = in_turn({who: partial(record, who) for who in runs}, rounds)
+    timing = in_turn({who: partial(record, who) for who in runs}, rounds, report)
     return timing.busy, {who: measured[-rounds:] for who, measured in times.items()}
 
 

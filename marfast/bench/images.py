@@ -18,7 +18,8 @@ from marfast.checkpoints import Architecture, Settings, get_preset
 from marfast.generation.loop import Loop
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.model import FastMAR
-from marfast.reference import head as reference
+from marfast.ops.choice import BackendName
+from marfast.reference import denoise as reference
 from marfast.reference.mar import first_in_order, random_orders
 
 PHASES = ("encoder", "decoder", "head", "host")
@@ -113,16 +114,20 @@ class Iteration:
         guidance = self.loop.guidance[self.k]
         return z, noise, [step_noise], self.schedule, guidance, self.loop.options
 
-    def transformer_flops(self) -> float:
-        """What the thin model computes in this iteration."""
-        rows = self.rows() * self.batch
-        return rows * transformer_flops(self.module, self.masked, self.left)
+    def flops(self) -> dict[str, float]:
+        """What the thin model computes in this iteration, by phase."""
+        rows, net = self.rows() * self.batch, self.module.diffloss.net
+        made = transformer_flops(self.module, self.masked, self.left)
+        found = {name: rows * done for name, done in made.items()}
+        tokens = rows * (self.masked - self.left)
+        a_step = 2.0 * tokens * (5 * net.num_res_blocks + 2) * net.model_channels**2
+        return found | {"head": self.steps * a_step}
 
 
-def transformer_flops(m: Any, masked: int, left: int) -> float:
-    """What the thin model computes of one image, unguided, where `masked` tokens are not known yet
-    and `left` won't be: a block has 24 D² a position and its attention; of the last one only qkv
-    (6 D²) and the keys see all positions, the rest those to predict."""
+def transformer_flops(m: Any, masked: int, left: int) -> dict[str, float]:
+    """What encoder and decoder compute of one image, unguided, where `masked` tokens are not known
+    yet and `left` won't be: a block has 24 D² a position and its attention; of the last one only
+    qkv (6 D²) and the keys see all positions, the rest those to predict."""
 
     def blocks(depth: int, width: int, positions: int) -> float:
         return depth * (24.0 * width**2 * positions + 4.0 * width * positions**2)
@@ -130,12 +135,10 @@ def transformer_flops(m: Any, masked: int, left: int) -> float:
     encoder, decoder = m.encoder_norm.weight.numel(), m.decoder_norm.weight.numel()
     positions = m.buffer_size + m.seq_len
     last = 6.0 * decoder**2 * positions + (18 * decoder + 4 * positions) * decoder * (masked - left)
-    total: float = (
-        blocks(len(m.encoder_blocks), encoder, positions - masked)
-        + blocks(len(m.decoder_blocks) - 1, decoder, positions)
-        + last
-    )
-    return total
+    return {
+        "encoder": blocks(len(m.encoder_blocks), encoder, positions - masked),
+        "decoder": blocks(len(m.decoder_blocks) - 1, decoder, positions) + last,
+    }
 
 
 class Eager:
@@ -228,7 +231,7 @@ class Original(Eager):
 class Ours:
     """The thin model in the package's own loop."""
 
-    def __init__(self, module: Any, dtype: torch.dtype | None, backend: str = "auto"):
+    def __init__(self, module: Any, dtype: torch.dtype | None, backend: BackendName = "auto"):
         self.model, self.backend = FastMAR(module, dtype), backend
 
     def prepare(self, iteration: Iteration) -> "OursRun":

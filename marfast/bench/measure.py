@@ -1,6 +1,6 @@
 """What all measurements share: conditions, who is refused, timings while others disturb."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,6 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 TIMES_PYTORCH = 4
 """Where PyTorch itself is far off, a sample may be so many times as far: two or three sampling
 steps amplify rounding by the thousand, until bfloat16 no longer determines a token."""
-ATTEMPTS = 3  # while others take more than AT_MOST_BUSY
 
 
 class WrongResult(RuntimeError):
@@ -28,6 +27,8 @@ class Options:
     device: str = "cpu"
     compile: bool = False  # torch.compile, too
     original: Any = None  # verifying.case's Implementation of a checkout
+    report: Callable[[str], None] = lambda what: None  # told what is being done
+    attempts: int = 3  # while others take more than AT_MOST_BUSY
 
 
 def require(case: str, off: float, allowed: float) -> None:
@@ -36,13 +37,15 @@ def require(case: str, off: float, allowed: float) -> None:
         raise WrongResult(f"{case}: off by {off:.3g}, {allowed:.3g} is allowed; nothing was timed")
 
 
-def quiet_timing(runs: Mapping[str, Run], rounds: int) -> Timing:
-    """The least disturbed of up to ATTEMPTS timings."""
-    best = in_turn(runs, rounds)
-    for _ in range(ATTEMPTS - 1):
+def quiet_timing(
+    runs: Mapping[str, Run], rounds: int, attempts: int, report: Callable[[str], None]
+) -> Timing:
+    """The least disturbed of up to so many timings."""
+    best = in_turn(runs, rounds, report)
+    for _ in range(attempts - 1):
         if best.busy <= AT_MOST_BUSY:
             break
-        best = min(best, in_turn(runs, rounds), key=lambda timing: timing.busy)
+        best = min(best, in_turn(runs, rounds, report), key=lambda timing: timing.busy)
     return best
 
 

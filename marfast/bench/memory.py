@@ -14,22 +14,38 @@ def working_mb(run: Callable[[], object], device: torch.device) -> float | None:
     """MB that one call takes beyond what the process held before it; None where the operating
     system doesn't tell (it is Linux that does)."""
     if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
+        allocated = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         run()
         torch.cuda.synchronize(device)
-        return round((torch.cuda.max_memory_allocated(device) - before) / 1e6, 1)
+        return round((torch.cuda.max_memory_allocated(device) - allocated) / 1e6, 1)
     try:
-        ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that taking it again shows
-        _CLEAR.write_text("5")  # the peak begins anew
-        before = _kib("VmRSS")
+        restart_peak()
+        before = resident_mb()
         run()
-        return round((_kib("VmHWM") - before) * 1024 / 1e6, 1)
+        return round(peak_mb() - before, 1)
     except (OSError, AttributeError):
         run()
         return None
 
 
-def _kib(name: str) -> int:
+def restart_peak() -> None:
+    """The peak of this process's resident set begins anew, from what it holds. Linux alone."""
+    ctypes.CDLL(None).malloc_trim(0)  # what is free goes back, so that taking it again shows
+    _CLEAR.write_text("5")
+
+
+def resident_mb() -> float:
+    """MB that this process holds now."""
+    return _megabytes("VmRSS")
+
+
+def peak_mb() -> float:
+    """MB at the peak."""
+    return _megabytes("VmHWM")
+
+
+def _megabytes(name: str) -> float:
     lines = _STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    kib = next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+    return kib * 1024 / 1e6

@@ -1,21 +1,41 @@
 """Pictures of measured rows."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from marfast.bench.images import PHASES
 from marfast.bench.results import Row
 from marfast.files import replacing
 
-COLOURS = {
-    "eager": "#9e9e9e",
-    "autocast": "#c2a35a",
-    "compile": "#8d6e63",
-    "original": "#616161",
+FORMATS = ("png", "svg", "pdf")
+
+
+class Look(NamedTuple):
+    """Of a contender's line."""
+
+    colour: str
+    line: Any
+    marker: str
+
+
+THEIRS = {
+    "eager": Look("#4d4d4d", "--", "s"),
+    "autocast": Look("#b8860b", "-.", "D"),
+    "compile": Look("#7b4b3a", ":", "v"),
+    "original": Look("#6a51a3", (0, (3, 1, 1, 1)), "X"),
 }
-OURS = ("#1f77b4", "#d6604d", "#4d9221", "#762a83")
+OURS = (
+    *(Look("#0b62b0", "-", "o"), Look("#cc3311", "-", "^"), Look("#117733", "-", "P")),
+    *(Look("#882299", "-", "*"), Look("#009988", "-", "p"), Look("#ee7733", "-", "h")),
+)
+PHASES = {
+    "transformers": "#7497c8",  # encoder and decoder in one
+    "encoder": "#4575b4",
+    "decoder": "#91bfdb",
+    "head": "#d73027",
+    "host": "#999999",
+}
 
 
 def require() -> None:
@@ -28,87 +48,151 @@ def require() -> None:
 
 
 def file_names(workload: str, suffix: str = "") -> dict[str, str]:
-    """Of each kind of picture of a workload, which may be a file of any name."""
+    """Of each kind of picture of a workload, which may be a file of any name; without the
+    format's ending."""
     name = re.sub(r"[^\w.-]+", "-", Path(workload).stem).strip("-.") or "model"
     kinds = {"speed": "", "throughput": "-throughput", "phases": "-phases"}
-    return {kind: f"{name}{ending}{suffix}.png" for kind, ending in kinds.items()}
+    return {kind: f"{name}{ending}{suffix}" for kind, ending in kinds.items()}
 
 
-def plot(rows: Sequence[Row], folder: Path, suffix: str = "", *, force: bool = False) -> list[Path]:
-    """Writes what the rows show into a folder: time a step and throughput of heads, phases of
-    images and, of several batches, their throughput. The suffix ends the files' names. What is
-    there is replaced only if forced.
+def plot(
+    rows: Sequence[Row],
+    folder: Path,
+    suffix: str = "",
+    *,
+    machine: Mapping[str, Any] | None = None,
+    formats: Sequence[str] = FORMATS,
+    force: bool = False,
+) -> list[Path]:
+    """Writes what the rows show into a folder: time a step, speed-up and throughput of heads,
+    phases of images and, of several batches, their throughput. The suffix ends the files' names.
+    `machine` is what the rows were measured on, as their file says it. What is there is replaced
+    only if forced.
 
     ImportError with what to install where matplotlib is missing.
     """
     require()
-    heads = [row for row in rows if "rows" in row]
-    images = [row for row in rows if "phases" in row]
-    written = []
-    for name in dict.fromkeys(row["workload"] for row in heads):
-        mine = [row for row in heads if row["workload"] == name]
-        files = {kind: folder / file for kind, file in file_names(name, suffix).items()}
-        written.append(save(_speed(name, mine), files["speed"], force=force))
-        written.append(save(_throughput(name, mine), files["throughput"], force=force))
-    for name in dict.fromkeys(row["workload"] for row in images):
-        mine = [row for row in images if row["workload"] == name]
-        files = {kind: folder / file for kind, file in file_names(name, suffix).items()}
-        written.append(save(_phases(mine), files["phases"], force=force))
-        if len({row["batch"] for row in mine}) > 1:
-            written.append(save(_throughput(name, mine), files["throughput"], force=force))
+    written: list[Path] = []
+    for name in dict.fromkeys(row["workload"] for row in rows):
+        mine = [row for row in rows if row["workload"] == name]
+        title = _title(name, mine, machine or {})
+        figures = {}
+        if "rows" in mine[0]:
+            figures["speed"] = _speed(title, mine)
+            figures["throughput"] = _throughput(title, mine)
+        if "phases" in mine[0]:
+            figures["phases"] = _phases(title, mine)
+            if len({row["batch"] for row in mine}) > 1:
+                figures["throughput"] = _throughput(title, mine)
+        for kind, figure in figures.items():
+            stem = file_names(name, suffix)[kind]
+            written += _save_as(figure, [folder / f"{stem}.{ending}" for ending in formats], force)
     return written
 
 
-def _colours(rows: Sequence[Row]) -> dict[str, str]:
-    found = dict(COLOURS)
-    ours = [who for who in dict.fromkeys(row["who"] for row in rows) if who not in found]
-    return found | dict(zip(ours, OURS, strict=False))
+def _title(name: str, rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
+    """The workload, then what it was measured on, in which dtypes, and when."""
+    dtypes = " and ".join(sorted({row["dtype"] for row in rows}, reverse=True))
+    threads = f"{machine['threads']} threads" if "threads" in machine else ""
+    place = machine.get("gpus", [machine.get("processor", "")])[0]
+    told = (place, threads, dtypes, machine.get("date", ""))
+    return f"{name}\n{', '.join(filter(None, told))}"
 
 
-def _speed(name: str, rows: Sequence[Row]) -> Any:
-    """Milliseconds a step against R, with p20 to p80, and the floor of float32."""
+def _looks(rows: Sequence[Row]) -> dict[str, Look]:
+    ours = [who for who in dict.fromkeys(row["who"] for row in rows) if who not in THEIRS]
+    return THEIRS | dict(zip(ours, OURS, strict=False))
+
+
+def _lines(
+    axis: Any, who: str, look: Look, points: Iterable[tuple[float, Sequence[float]]]
+) -> None:
+    """A contender's medians, and p20 to p80 round them."""
+    x, times = zip(*sorted(points), strict=True)
+    low, middle, high = zip(*times, strict=True)
+    style: dict[str, Any] = {"linestyle": look.line, "marker": look.marker, "markersize": 4.5}
+    axis.plot(x, middle, color=look.colour, label=who, linewidth=1.6, **style)
+    axis.fill_between(x, low, high, color=look.colour, alpha=0.15, linewidth=0)
+
+
+def _finish(axis: Any, x: Iterable[float], **labels: Any) -> None:
+    """Plain ticks at what was measured, on logarithmic axes."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    ticks = sorted(set(x))
+    axis.set_xscale("log", base=2)
+    axis.set_yscale("log")
+    axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.set(**labels)
+    axis.grid(alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Any, axis: Any) -> None:
+    """Below everything, so over no data."""
+    handles, labels = axis.get_legend_handles_labels()
+    found = dict(zip(labels, handles, strict=True))
+    columns = min(4, len(found))
+    place = {"loc": "outside lower center", "frameon": False, "fontsize": 8}
+    figure.legend(found.values(), found, ncols=columns, **place)
+
+
+def _speed(title: str, rows: Sequence[Row]) -> Any:
+    """Milliseconds a step against R with the floors, and beside it how many times faster than
+    eager."""
     from matplotlib import pyplot
 
-    colours = _colours(rows)
-    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    looks = _looks(rows)
+    figure, (times, ratios) = pyplot.subplots(1, 2, figsize=(9.5, 4.4), layout="constrained")
+    figure.suptitle(title, fontsize=10)
     for who in dict.fromkeys(row["who"] for row in rows):
-        mine = sorted((row for row in rows if row["who"] == who), key=lambda row: row["rows"])
-        x = [row["rows"] for row in mine]
-        low, middle, high = zip(*(row["ms_a_step_p20_p50_p80"] for row in mine), strict=True)
-        axis.plot(x, middle, marker="o", markersize=4, color=colours[who], label=who)
-        axis.fill_between(x, low, high, color=colours[who], alpha=0.2, linewidth=0)
-    known = [row for row in rows if "floor_ms_a_step" in row]  # earlier versions' rows have none
-    floors = sorted({(row["rows"], row["floor_ms_a_step"], row["dtype"]) for row in known})
-    for dtype, style in (("float32", "--"), ("bfloat16", ":")):
-        points = [(r, floor) for r, floor, kind in floors if kind == dtype]
-        if points:
-            axis.plot(*zip(*points, strict=True), style, color="black", label=f"floor, {dtype}")
-    axis.set_xscale("log", base=2)
-    axis.set(yscale="log", xlabel="rows R", ylabel="milliseconds a step", title=name)
-    axis.xaxis.set_major_formatter("{x:.0f}")
-    axis.grid(which="both", alpha=0.2)
-    axis.legend(fontsize=8)
+        mine = [row for row in rows if row["who"] == who]
+        points = [(row["rows"], row["ms_a_step_p20_p50_p80"]) for row in mine]
+        _lines(times, who, looks[who], points)
+        known = [(row["rows"], row["ratio_to"]["eager"]) for row in mine if who != "eager"]
+        if known:
+            _lines(ratios, who, looks[who], [(x, [ratio] * 3) for x, ratio in known])
+    of_floor = [row for row in rows if "floor_ms_a_step" in row]  # earlier versions' rows have none
+    for dtype, style in (("float32", (0, (4, 2))), ("bfloat16", (0, (1, 2)))):
+        floors = {row["rows"]: row["floor_ms_a_step"] for row in of_floor if row["dtype"] == dtype}
+        if floors:
+            line = sorted(floors.items())
+            label = f"floor, {dtype}"
+            times.plot(*zip(*line, strict=True), linestyle=style, color="black", label=label)
+    ratios.axhline(1, color=looks["eager"].colour, linestyle="--", linewidth=1)
+    x = [row["rows"] for row in rows]
+    _finish(times, x, xlabel="rows R", ylabel="milliseconds a step")
+    _finish(ratios, x, xlabel="rows R", ylabel="times as fast as eager")
+    _legend(figure, times)
     return figure
 
 
-def _throughput(name: str, rows: Sequence[Row]) -> Any:
-    """Tokens a second of a head, or images a second, against how many are computed at once."""
+def _throughput(title: str, rows: Sequence[Row]) -> Any:
+    """Tokens a second of a head, or images a second, against how many are computed at once; a panel
+    for each number of iterations."""
     from matplotlib import pyplot
 
-    colours = _colours(rows)
-    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    for who, iterations in dict.fromkeys((row["who"], row.get("iterations")) for row in rows):
-        mine = [row for row in rows if (row["who"], row.get("iterations")) == (who, iterations)]
-        x, speeds = zip(*sorted(map(_speeds, mine)), strict=True)
-        low, middle, high = zip(*speeds, strict=True)
-        axis.plot(x, middle, marker="o", markersize=4, color=colours[who], label=who)
-        axis.fill_between(x, low, high, color=colours[who], alpha=0.2, linewidth=0)
+    looks = _looks(rows)
+    counts = [*dict.fromkeys(row.get("iterations") for row in rows)]
+    size = (5.2 * len(counts) + 1, 4.4)
+    figure, axes = pyplot.subplots(
+        1, len(counts), figsize=size, squeeze=False, sharey=True, layout="constrained"
+    )
+    figure.suptitle(title, fontsize=10)
     what = "images" if "batch" in rows[0] else "tokens"
-    axis.set_xscale("log", base=2)
-    axis.set(yscale="log", xlabel=f"{what} at once", ylabel=f"{what} a second", title=name)
-    axis.xaxis.set_major_formatter("{x:.0f}")
-    axis.grid(which="both", alpha=0.2)
-    axis.legend(fontsize=8)
+    for axis, count in zip(axes[0], counts, strict=True):
+        here = [row for row in rows if row.get("iterations") == count]
+        for who in dict.fromkeys(row["who"] for row in here):
+            mine = [row for row in here if row["who"] == who]
+            _lines(axis, who, looks[who], map(_speeds, mine))
+        x = [_speeds(row)[0] for row in here]
+        _finish(axis, x, xlabel=f"{what} at once", ylabel=f"{what} a second")
+        axis.set_title("" if count is None else f"K = {count}", fontsize=9)
+    _legend(figure, axes[0][0])
     return figure
 
 
@@ -121,41 +205,66 @@ def _speeds(row: Row) -> tuple[int, list[float]]:
     return tokens, [1e3 * tokens / (ms * row["steps"]) for ms in times]
 
 
-def _phases(rows: Sequence[Row]) -> Any:
-    """Seconds of each phase for one image, stacked, a bar for each contender; of several batches
-    the smallest and the largest."""
+def _phases(title: str, rows: Sequence[Row]) -> Any:
+    """Seconds of each phase for one image, stacked, a bar for each contender and a mark where each
+    phase's floor is; a panel for each K, and of several batches for the smallest and largest."""
     from matplotlib import pyplot
 
     batches = [row["batch"] for row in rows]
-    several = min(batches) < max(batches)
-    rows = [row for row in rows if row["batch"] in (min(batches), max(batches))]
-    labels = [
-        f"K = {row['iterations']}"
-        + (f", B = {row['batch']}" if several else "")
-        + f": {row['who']}"
-        for row in rows
-    ]
-    figure, axis = pyplot.subplots(figsize=(8, 0.9 + 0.33 * len(rows)), layout="constrained")
-    left = [0.0] * len(rows)
-    palette = dict(zip(PHASES, ("#4575b4", "#91bfdb", "#d73027", "#999999"), strict=True))
-    if any("transformers" in row["phases"] for row in rows):  # encoder and decoder in one
-        palette = {"transformers": "#7497c8", **palette}
-    for phase, colour in palette.items():
-        widths = [row["phases"].get(phase, 0.0) / row["batch"] for row in rows]
-        axis.barh(labels, widths, left=left, color=colour, label=phase)
-        left = [a + b for a, b in zip(left, widths, strict=True)]
-    axis.set_xlim(0, 1.03 * max(left))
-    axis.invert_yaxis()
-    axis.set(xlabel="seconds an image", title=rows[0]["workload"])
-    axis.legend(fontsize=8, loc="lower right")
+    ends = (min(batches), max(batches))
+    rows = [row for row in rows if row["batch"] in ends]
+    cases = [*dict.fromkeys((row["iterations"], row["batch"]) for row in rows)]
+    heights = [sum((row["iterations"], row["batch"]) == case for row in rows) for case in cases]
+    figure, axes = pyplot.subplots(
+        len(cases),
+        1,
+        figsize=(8, 1.3 + sum(0.32 * height + 0.55 for height in heights)),
+        squeeze=False,
+        height_ratios=heights,
+        layout="constrained",
+    )
+    figure.suptitle(title, fontsize=10)
+    for axis, case in zip(axes[:, 0], cases, strict=True):
+        mine = [row for row in rows if (row["iterations"], row["batch"]) == case]
+        _bars(axis, mine)
+        axis.set_title(f"K = {case[0]}, B = {case[1]}", fontsize=9, loc="left")
+    axes[-1, 0].set_xlabel("seconds an image")
+    _legend(figure, axes[0, 0])
     return figure
 
 
+def _bars(axis: Any, rows: Sequence[Row]) -> None:
+    labels, left = [row["who"] for row in rows], [0.0] * len(rows)
+    present = [phase for phase in PHASES if any(phase in row["phases"] for row in rows)]
+    for phase in present:
+        widths = [row["phases"].get(phase, 0.0) / row["batch"] for row in rows]
+        axis.barh(labels, widths, left=left, color=PHASES[phase], label=phase, height=0.7)
+        for place, row in enumerate(rows):
+            if phase in row.get("floors", {}):
+                at = left[place] + row["floors"][phase] / row["batch"]
+                line = {"color": "black", "linewidth": 1.5, "label": "floor of the phase"}
+                axis.plot([at, at], [place - 0.35, place + 0.35], **line)
+        left = [a + b for a, b in zip(left, widths, strict=True)]
+    for place, (row, end) in enumerate(zip(rows, left, strict=True)):
+        ratio = row["ratio_to"].get("eager")
+        faster = "" if row["who"] == "eager" or ratio is None else f", {ratio:.1f}x"
+        axis.text(end + 0.01 * max(left), place, f"{end:.3g} s{faster}", va="center", fontsize=8)
+    axis.set_xlim(0, 1.16 * max(left))
+    axis.invert_yaxis()
+    axis.spines[["top", "right"]].set_visible(False)
+
+
 def save(figure: Any, file: Path, *, force: bool = False) -> Path:
-    """As PNG; the figure is closed. What is there is replaced only if forced."""
+    """In the format of the file's suffix; the figure is closed. What is there is replaced only if
+    forced."""
+    return _save_as(figure, [file], force)[0]
+
+
+def _save_as(figure: Any, files: Sequence[Path], force: bool) -> list[Path]:
     from matplotlib import pyplot
 
-    with replacing(file, force=force) as unfinished:
-        figure.savefig(unfinished, dpi=120, format="png")
+    for file in files:
+        with replacing(file, force=force) as unfinished:
+            figure.savefig(unfinished, dpi=150, format=file.suffix.removeprefix("."))
     pyplot.close(figure)
-    return file
+    return [*files]

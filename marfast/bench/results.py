@@ -3,6 +3,7 @@
 import functools
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "marfast": marfast.__version__,
+        "date": time.strftime("%Y-%m-%d"),
     }
     gpus = hardware.gpus()
     return found | ({"gpus": gpus} if gpus else {})

@@ -28,8 +28,8 @@ class Timing:
     busy: float  # share of the machine that others took: 0 where the probe was at its best
 
     def percentiles(self, name: str, scale: float = 1.0) -> list[float]:
-        """p20, p50 and p80 of the rounds; p10 and p90 at the ends where others were at work."""
-        return percentiles(self.seconds[name], self.busy, scale)
+        """p20, p50 and p80 of the rounds."""
+        return percentiles(self.seconds[name], scale)
 
     def ratio(self, baseline: str, name: str) -> float:
         """How many times faster `name` is: the median of the rounds' ratios."""
@@ -47,12 +47,9 @@ def joined(timings: Sequence[Timing]) -> Timing:
     )
 
 
-def percentiles(
-    seconds: npt.NDArray[np.float64], busy: float = 0.0, scale: float = 1.0
-) -> list[float]:
-    """p20, p50 and p80; wider, p10 and p90, where others took more than `AT_MOST_BUSY`."""
-    ends = (20, 50, 80) if busy <= AT_MOST_BUSY else (10, 50, 90)
-    return [round(float(p) * scale, 6) for p in np.percentile(seconds, ends)]
+def percentiles(seconds: npt.NDArray[np.float64], scale: float = 1.0) -> list[float]:
+    """p20, p50 and p80."""
+    return [round(float(p) * scale, 6) for p in np.percentile(seconds, (20, 50, 80))]
 
 
 def seconds(function: Run) -> float:
@@ -90,11 +87,15 @@ def _probe(matrix: torch.Tensor) -> float:
     return took
 
 
-def in_turn(runs: Mapping[str, Run], rounds: int) -> Timing:
+def in_turn(
+    runs: Mapping[str, Run], rounds: int, report: Callable[[str], None] | None = None
+) -> Timing:
     """So many runs of each, one after the other; the order turns round by round, and nobody's first
-    run counts."""
+    run counts. `report` is told who runs."""
+    told = report or (lambda who: None)
     matrix = torch.randn(512, 512)
-    for run in runs.values():
+    for name, run in runs.items():
+        told(f"{name}, warming up")
         run()
     names = list(runs)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -102,6 +103,7 @@ def in_turn(runs: Mapping[str, Run], rounds: int) -> Timing:
     for i in range(rounds):
         first = i % len(names)
         for name in names[first:] + names[:first]:
+            told(f"{name}, round {i + 1} of {rounds}")
             times[name].append(seconds(runs[name]))
         probes.append(_probe(matrix))
     busy = 1 - _best_probe / float(np.median(probes))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marfast.checkpoints.hub import newest_snapshot, snapshot_of
 from marfast.checkpoints.presets import Preset, embedded_models, get_preset, read_config
 from marfast.checkpoints.read import WeightFile, read_weights
 from marfast.errors import ArgumentError, MissingFile
@@ -18,6 +19,8 @@ class Checkpoint:
 
     file: WeightFile
     preset: Preset
+    name: str
+    """As it was named, but for the folders of an absolute path, which tell of a machine."""
 
 
 ModelLike = str | Path | Checkpoint
@@ -38,21 +41,27 @@ def find(model: ModelLike, preset: PresetLike = None, weights: str | None = None
                 raise ArgumentError(name, "given for a checkpoint that is open")
         return model
     chosen = None if preset is None else get_preset(preset)
+    name = Path(model).name if Path(model).is_absolute() else str(model)
     path = embedded_models().get(str(model), Path(model))
+    if not path.exists():
+        path = snapshot_of(str(model)) or path
     if not path.exists():
         names = ", ".join(embedded_models())
         raise MissingFile(
-            "model", f"{str(model)!r} is neither an embedded model ({names}) nor a file or folder"
+            "model",
+            f"{str(model)!r} is neither an embedded model ({names}) nor a file or folder, nor a "
+            "repository in Hugging Face's cache",
         )
+    path = newest_snapshot(path) or path
     in_folder = path.is_dir()
     path, said = _in_folder(path, chosen) if in_folder else (path, None)
     file = read_weights(path, weights)
     said = said or file.preset
     if chosen is not None:
         _check_consistent(path, said, chosen)
-        return Checkpoint(file, chosen)
+        return Checkpoint(file, chosen, name)
     if said is not None:
-        return Checkpoint(file, said)
+        return Checkpoint(file, said, name)
     if in_folder:
         raise FileNotFoundError(
             f"{path.parent / 'config.json'}: no such file, and no preset was given"

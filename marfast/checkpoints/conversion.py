@@ -70,8 +70,6 @@ def convert(
 
 def _write(checkpoint: Checkpoint, target: Path, dtype: str, force: bool) -> int:
     """Bytes of the weights that were written."""
-    from safetensors.torch import save_file
-
     source, found = checkpoint.file, checkpoint.preset
     sweep(target.parent)
     source.check(found.architecture.build())
@@ -84,13 +82,23 @@ def _write(checkpoint: Checkpoint, target: Path, dtype: str, force: bool) -> int
     config = json.dumps(found.to_dict(), indent=2)
     with replacing(target, force=force) as new:
         if _is_file(target):
-            save_file(converted, new, {"format": "pt", METADATA: config})
+            _save(converted, new, {METADATA: config})
         else:
             new.mkdir()
             (new / "config.json").write_text(config + "\n", encoding="utf-8")
-            save_file(converted, new / "model.safetensors", {"format": "pt"})
+            _save(converted, new / "model.safetensors", {})
         _check_target(target, source.path, force)  # others may have written meanwhile
     return sum(value.nbytes for value in converted.values())
+
+
+def _save(weights: dict[str, torch.Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """With the permissions that any new file has here: safetensors makes its own private."""
+    from safetensors.torch import save_file
+
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(weights, path, {"format": "pt", **metadata})
+    path.chmod(mode)
 
 
 def _is_file(target: Path) -> bool:

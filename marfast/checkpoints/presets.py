@@ -14,9 +14,9 @@ from torch import nn
 
 from marfast.checkpoints.meta import without_storage
 from marfast.checkpoints.settings import Settings
-from marfast.checkpoints.validate import names, number, validated, whole
 from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
+from marfast.validation import names, number, one_of, validated, whole
 
 LARGEST_CONFIG = 1 << 20
 """Bytes of a config.json."""
@@ -45,20 +45,26 @@ class Architecture:
     buffer_size: Size = 64
     diffloss_d: Short = 3
     diffloss_w: Size = 1024
+    sequence: Annotated[bool, one_of(False, True)] = False
+    """Tokens are a row of `img_size` vectors of `vae_embed_dim` numbers, and no image's."""
 
     @property
     def rows(self) -> int:
         """Of tokens, and columns: images are squares."""
+        return 1 if self.sequence else self.columns
+
+    @property
+    def columns(self) -> int:
         return self.img_size // self.vae_stride // self.patch_size
 
     @property
     def seq_len(self) -> int:
-        return self.rows**2
+        return self.rows * self.columns
 
     @property
     def makes_pixels(self) -> bool:
-        """Whether tokens are pixels in [−1, 1], and not a tokenizer's latents."""
-        return self.vae_stride == 1
+        """Whether tokens are pixels in [−1, 1], and neither a tokenizer's latents nor vectors."""
+        return self.vae_stride == 1 and not self.sequence
 
     @property
     def image_side(self) -> int:
@@ -73,6 +79,10 @@ class Architecture:
 
     def check(self) -> None:
         """Raise ArgumentError for sizes that don't fit together."""
+        if self.sequence:
+            for name in ("vae_stride", "patch_size"):
+                if (given := getattr(self, name)) != 1:
+                    raise ArgumentError(f"architecture.{name}", given, "allowed is 1 of sequences")
         if self.seq_len < 1:
             raise ArgumentError("architecture", "an image of this size has no token")
         for name, heads, width in (
@@ -94,16 +104,17 @@ class Architecture:
 
     def build(self, *, steps: str = "100", clip_denoised: bool = False) -> MAR:
         """The reference module, in evaluation mode and without storage (on the meta device)."""
+        with without_storage():
+            module = self.module(num_sampling_steps=steps, clip_denoised=clip_denoised)
+        return module.eval()
+
+    def module(self, **more: Any) -> MAR:
+        """The reference module; `more` are arguments that no weight's shape depends on."""
         options = dataclasses.asdict(self)
         norm_layer = partial(nn.LayerNorm, eps=options.pop("norm_eps"))
-        with without_storage():
-            module = MAR(
-                norm_layer=norm_layer,
-                num_sampling_steps=steps,
-                clip_denoised=clip_denoised,
-                **options,
-            )
-        return module.eval()
+        if options.pop("sequence"):
+            options["img_size"] = (1, self.img_size)
+        return MAR(norm_layer=norm_layer, **options, **more)
 
 
 @dataclass(frozen=True)
@@ -138,7 +149,7 @@ class Preset:
 
 def _mar(width: int, depth: int, heads: int, head_d: int, head_w: int, cfg: float) -> Preset:
     """A model of the paper's appendix with its evaluation settings (section 5)."""
-    transformers = {
+    transformers: dict[str, Any] = {
         f"{part}_{name}": value
         for part in ("encoder", "decoder")
         for name, value in (("embed_dim", width), ("depth", depth), ("num_heads", heads))

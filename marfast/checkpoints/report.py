@@ -11,6 +11,8 @@ from marfast.checkpoints.checkpoint import Checkpoint, ModelLike, PresetLike, fi
 class Report:
     """What was read from a checkpoint, and what was not."""
 
+    name: str
+    """As the model was named, but for the folders of an absolute path."""
     file: str
     entry: str | None
     """Of a .pth: "model_ema", "model", or None if the weights are the file."""
@@ -31,6 +33,7 @@ class Report:
         file, preset = checkpoint.file, checkpoint.preset
         tensors = file.weights.values()
         return cls(
+            name=checkpoint.name,
             file=str(file.path),
             entry=file.entry,
             layout=file.layout,

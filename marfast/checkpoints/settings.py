@@ -6,7 +6,6 @@ import reprlib
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from marfast.checkpoints.validate import number, one_of, validated, whole
 from marfast.errors import ArgumentError
 from marfast.reference.respacing import (
     LAST_TIMESTEP,
@@ -15,6 +14,7 @@ from marfast.reference.respacing import (
     sampling_timesteps,
 )
 from marfast.reference.samplers import SAMPLERS
+from marfast.validation import number, one_of, validated, whole
 
 _RESPACING = re.compile("(ddim|( *0*[1-9][0-9]* *,)*) *0*[1-9][0-9]* *")
 

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from marfast import startup
 from marfast._version import __version__
 from marfast.cli.bench import bench
+from marfast.cli.cache import cache
 from marfast.cli.console import echo, escape_what_streams_lack, printable
 from marfast.cli.convert import convert
 from marfast.cli.curve import curve
@@ -24,6 +25,7 @@ from marfast.cli.generate import generate
 from marfast.cli.info import info
 from marfast.cli.profile import profile
 from marfast.cli.sample import sample
+from marfast.cli.train import train
 from marfast.cli.verify import verify
 
 
@@ -80,6 +82,7 @@ app.command(
     epilog="Examples:\n\n\b\n"
     "  marfast generate --labels 0-9 --per-label 10 --out images.png\n"
     '  marfast generate --labels "sneaker,bag" --per-label 5 --seed 1 --out images/\n'
+    "  marfast generate --like shoes.png --seed 2 --out more.png\n"
     "  marfast generate --model mine.pth --preset mine.json --labels none --out mine.png\n"
     "  marfast generate --model latents.pth --preset latents.json --vae kl16.ckpt --labels 3 "
     "--out 3.png"
@@ -108,6 +111,15 @@ app.command(
 )(curve)
 app.command(
     epilog="Examples:\n\n\b\n"
+    "  marfast train --out run/ --minutes 30\n"
+    "  marfast train --model mine.json --data photos/ --out mine/ --resume\n"
+    "\nWith torchrun: docs/training.md."
+)(train)
+app.command(epilog="Example:\n\n\b\n  marfast cache --data photos/ --vae kl16.ckpt --out cache/")(
+    cache
+)
+app.command(
+    epilog="Examples:\n\n\b\n"
     "  marfast convert mine.pth mine/ --preset mine.json\n"
     "  marfast convert mine.pth mine.safetensors --preset mine.json --dtype float16"
 )(convert)
@@ -119,12 +131,16 @@ app.command(
 app.command(
     epilog="Examples:\n\n\b\n"
     "  marfast info --json\n"
+    "  marfast info shoes.png\n"
     "  marfast info --explain --model mar_base --dtype bfloat16\n"
     "  marfast info --model mine.pth --preset mine.json"
 )(info)
 app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
-    epilog="Example:\n\n\b\n  marfast profile --trace trace.json generate --labels 3 --out 3.png",
+    epilog="Examples:\n\n\b\n"
+    "  marfast profile --trace trace.json generate --labels 3 --out 3.png\n"
+    "  marfast profile --trace head.json bench head-b --rows 2 --rounds 1\n"
+    "  marfast profile script.py its own arguments",
 )(profile)
 app.command(epilog="Example:\n\n\b\n  marfast verify --original ../mar")(verify)
 

@@ -8,7 +8,7 @@ from marfast.cli.console import echo, print_table
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """A line for each, then the phases of images."""
+    """A line for each of one case, then the phases of images."""
     table = []
     for row in rows:
         if "rows" in row:
@@ -28,13 +28,22 @@ def print_rows(rows: Sequence[Row]) -> None:
     print_table((*columns, "of floor", "off by"), table)
     for row in rows:
         if "phases" in row:
-            parts = ", ".join(f"{name} {value:.3g} s" for name, value in row["phases"].items())
+            shares = row["share_of_floor"]
+            parts = ", ".join(
+                f"{name} {value:.3g} s"
+                + (f" ({100 * shares[name]:.0f} % of floor)" if name in shares else "")
+                for name, value in row["phases"].items()
+            )
             case = f"B = {row['batch']}, K = {row['iterations']}"
             echo(f"{row['workload']}, {case}, {row['who']}: {parts}")
+    echo()
+
+
+def warn_if_busy(rows: Sequence[Row]) -> None:
+    """Others' share of the machine, where it is worth a warning."""
     busy = max((row["others_took"] for row in rows), default=0.0)
     if busy > AT_MOST_BUSY:
         echo(
-            f"warning: others took up to {100 * busy:.0f} % of this machine meanwhile; the "
-            "percentiles are p10, p50 and p90",
+            f"warning: others took up to {100 * busy:.0f} % of this machine meanwhile",
             err=True,
         )

@@ -45,10 +45,19 @@ def escape_what_streams_lack() -> None:
 
 
 @contextmanager
-def progress_bar(what: str, *, shown: bool = True) -> Iterator[Report]:
-    """A bar on a terminal, nothing elsewhere. `report(what, done, total)` moves it."""
+def progress_bar(what: str, *, shown: bool = True, lines: bool = False) -> Iterator[Report]:
+    """A bar on a terminal; elsewhere nothing, or `lines`, one for each step that has its name for
+    the first time. `report(what, done, total)` moves it."""
     if not shown or sys.stderr is None or not sys.stderr.isatty():
-        yield lambda what, done, total: None
+        told: set[str] = set()
+
+        def line(what: str, done: int, total: int) -> None:
+            step = what.partition(", round ")[0]
+            if lines and step not in told:
+                told.add(step)
+                echo(f"[{done + 1}/{total}] {step}", err=True)
+
+        yield line
         return
     from rich import progress
     from rich.console import Console

@@ -8,7 +8,7 @@ import typer
 from marfast import startup
 from marfast.cli import options
 from marfast.cli.console import print_json
-from marfast.cli.errors import bad, check_environment, reported_as
+from marfast.cli.errors import bad, check_device, check_environment, reported_as
 from marfast.cli.labels import file_names, parse_labels
 from marfast.cli.options import interval_of, steps_of
 from marfast.cli.target import check_target, refuse_to_replace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from marfast.cli.output import Output
-    from marfast.generation.loop import Progress
+    from marfast.generation.progress import Progress
 
 MOST_IMAGES = 10_000
 
@@ -32,7 +32,8 @@ def edit(
         typer.Option(
             metavar="PATH",
             help="A .png, .jpg or .webp: the image, or a grid of several beside the original and "
-            "the mask. Or a folder for a .png of each.",
+            "the mask. An .npz for arr_0, uint8 NHWC, and arr_1, labels. Or a folder for a .png of "
+            "each.",
         ),
     ],
     mask: Annotated[
@@ -86,6 +87,7 @@ def edit(
     weights: options.Weights = None,
     vae: options.Vae = None,
     dtype: options.Dtype = None,
+    device: options.Device = "cpu",
     num_iter: Annotated[
         int | None,
         typer.Option(
@@ -123,11 +125,12 @@ def edit(
         refuse_to_replace([target.path], force)
     with startup.importing():
         from marfast.cli.model import load_model, open_model, open_tokenizer
-        from marfast.cli.output import make_folder, make_single, make_variants
+        from marfast.cli.output import Arrays, make_folder, make_single, make_variants
         from marfast.cli.regions import Region, read_image
         from marfast.cli.run import print_result, run
         from marfast.generation.arguments import check_amount
     check_environment()
+    place = check_device(device)
     settings: dict[str, Any] = {
         "num_iter": num_iter,
         "steps": steps_of(steps),
@@ -163,7 +166,9 @@ def edit(
     size = region.original.shape[2], region.original.shape[3]
     if target.is_folder:
         names = file_names(wanted, found.classes, seed)
-        output = make_folder(target.path, names, max(size), scale, force, resume=False)
+        output = make_folder(target.path, names, max(size), scale, force)
+    elif target.is_arrays:
+        output = Arrays(target.path, force)
     elif len(wanted) == 1:
         output = make_single(target.path, size, scale, force)
     else:
@@ -172,7 +177,7 @@ def edit(
     if dry_run:
         return
     sweep(target.folder)
-    pipeline = load_model(checkpoint, tokenizer, dtype, threads)
+    pipeline = load_model(checkpoint, tokenizer, dtype, threads, place)
     images = picture.expand(len(wanted), -1, -1, -1)
     common: dict[str, Any] = {"seed": seed, "grow": grow, "part": part, **settings}
 
@@ -189,7 +194,7 @@ def edit(
     if as_json:
         print_json(result)
     else:
-        print_result(result, "folder" if target.is_folder else "file")
+        print_result(result, target.kind)
 
 
 def _check_one(**regions: str | None) -> None:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -66,7 +66,7 @@ def check_environment() -> None:
     from marfast.ops import choice
     from marfast.ops.runtime import cpu
 
-    forced = os.environ.get("MARFAST_BACKEND") or "auto"
+    forced: Any = os.environ.get("MARFAST_BACKEND") or "auto"
     with reported_as("MARFAST_BACKEND"), choice.backend(forced):
         cpu.is_built()
 

@@ -1,6 +1,7 @@
 """`marfast info`: what there is on this machine, and which backend of which op can run on it."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -13,6 +14,13 @@ from marfast.cli.errors import bad, check_environment, reported_as
 
 
 def info(
+    file: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[FILE]",
+            help="Show how this image, .npz or folder of images was made instead.",
+        ),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -26,34 +34,49 @@ def info(
         typer.Option(
             "--explain",
             help="Show which backend runs each op of a generation by --model (mar_base, mar_large "
-            "and mar_huge need no file), and why not another.",
+            "and mar_huge need no file), and why not another. [of fashion-mnist unless told]",
         ),
     ] = False,
     batch: Annotated[
-        int, typer.Option(min=1, metavar="N", help="With --explain: images at a time.")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, metavar="N", help="With --explain: images at a time. [default: 1]"),
+    ] = None,
     dtype: Annotated[
         Literal["bfloat16", "float16"] | None,
         typer.Option(help="With --explain: what products are computed in. [default: float32]"),
     ] = None,
-    device: Annotated[str, typer.Option(help="With --explain: cpu, cuda or cuda:N.")] = "cpu",
+    device: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="With --explain: cpu, cuda or cuda:N. [default: cpu]"),
+    ] = None,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show what this machine has and can run.
+    """Show what this machine has and can run, or how an image of marfast's was made.
 
     Versions, devices, the native extension, which backend of which op can run here and why not, the
     embedded models with their settings, and the environment variables that matter.
     """
+    of_models = {"--model": model, "--preset": preset, "--explain": explain or None}
+    for option, given in of_models.items():
+        if file is not None and given is not None:
+            raise bad(option, f"{file} is told of by itself; give one of them")
     if explain and model is None:
-        raise bad("--explain", "it explains a model's generation; give --model, too")
+        model = "fashion-mnist"
     if preset is not None and model is None:
         raise bad("--preset", f"{preset} says what a model's file holds; give --model, too")
+    of_explain = {"--batch": batch, "--dtype": dtype, "--device": device}
+    for option, wanted in of_explain.items():
+        if wanted is not None and not explain:
+            raise bad(option, f"{wanted} is for --explain; give that, too")
+    if file is not None:
+        _tell(file, as_json)
+        return
     with startup.importing():
         from marfast.checkpoints import inspect
         from marfast.cli.explain import print_choices
         from marfast.cli.machine import gather
     if explain and model is not None:
-        print_choices(model, preset, batch, dtype, device, as_json)
+        print_choices(model, preset, batch or 1, dtype, device or "cpu", as_json)
         return
     if model is not None:
         with reported_as("--model"):
@@ -69,6 +92,21 @@ def info(
         print_json(found)
     else:
         _print(found)
+
+
+def _tell(file: str, as_json: bool) -> None:
+    with startup.importing():
+        from marfast.generation.runs import read_provenance
+    with reported_as("FILE", file="FILE"):
+        said = read_provenance(Path(file).expanduser()).to_dict()
+    if as_json:
+        print_json(said)
+        return
+    settings, backends = said.pop("settings"), said.pop("backends")
+    told = {name: value for name, value in said.items() if value or name == "seed"}
+    told["settings"] = ", ".join(f"{name} {value}" for name, value in settings.items())
+    told["backends"] = "; ".join(f"{op}: {', '.join(names)}" for op, names in backends.items())
+    print_pairs([*told.items()])
 
 
 def _print(found: dict[str, Any]) -> None:

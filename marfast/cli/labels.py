@@ -3,13 +3,10 @@
 import re
 from collections.abc import Sequence
 
+from marfast import startup
 from marfast.cli.errors import bad
 
 NAMES_SHOWN = 20
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[\s_-]+", "-", name.strip().lower())
 
 
 def parse_labels(
@@ -17,13 +14,14 @@ def parse_labels(
 ) -> list[int | None]:
     """Class indices from a list such as "3", "0-9", "sneaker", "0,3,bag" or "none" (None).
 
-    Names are those of `classes`, whatever the case, and whether words are parted by spaces, hyphens
-    or underscores.
+    Names are those of `classes`, however they are written.
     """
-    names = {_plain(name): i for i, name in reversed([*enumerate(classes[:count])])}
+    with startup.importing():
+        from marfast.generation.arguments import plain
+    names = {plain(name): i for i, name in reversed([*enumerate(classes[:count])])}
     labels: list[int | None] = []
     for item in text.split(","):
-        word = _plain(item)
+        word = plain(item)
         ends = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", word, re.ASCII)
         if word in names:
             labels.append(names[word])
@@ -43,11 +41,17 @@ def _allowed(count: int, classes: Sequence[str]) -> str:
     return f"{allowed}, {', '.join(classes)}" if classes else allowed
 
 
-def file_names(labels: Sequence[int | None], classes: Sequence[str], seed: int) -> list[str]:
+def file_names(
+    labels: Sequence[int | None], classes: Sequence[str], seed: int | Sequence[int]
+) -> list[str]:
     """A name for each image: 0003_ankle-boot_seed0.png; class207 where names are unknown."""
+    seeds = [seed] * len(labels) if isinstance(seed, int) else seed
     digits = max(4, len(str(len(labels) - 1)))
     names = [_part_of_name(label, classes) for label in labels]
-    return [f"{i:0{digits}}_{name}_seed{seed}.png" for i, name in enumerate(names)]
+    return [
+        f"{i:0{digits}}_{name}_seed{seed}.png"
+        for i, (name, seed) in enumerate(zip(names, seeds, strict=True))
+    ]
 
 
 def _part_of_name(label: int | None, classes: Sequence[str]) -> str:

@@ -2,17 +2,23 @@
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from marfast import startup
-from marfast.bench import floors, heads, images, measure, plots
+from marfast.bench import heads, images, measure, plots
 from marfast.bench.head_rows import head_floors, measure_head
-from marfast.bench.image_rows import ImageWorkload, measure_images, varied_settings
-from marfast.bench.results import Row, commit, write_rows
+from marfast.bench.image_rows import (
+    ImageWorkload,
+    image_floors,
+    measure_images,
+    varied_settings,
+)
+from marfast.bench.named_heads import NAMED
+from marfast.bench.results import Row, commit, machine, write_rows
 from marfast.checkpoints import Architecture, Preset, Settings, find, get_preset
 from marfast.cli.bench import OF_THE_PAPER
-from marfast.cli.bench_tables import print_rows
+from marfast.cli.bench_tables import print_rows, warn_if_busy
 from marfast.cli.console import echo, print_json, progress_bar
 from marfast.cli.errors import Failed, bad, one_line, reported_as
 from marfast.cli.target import check_folder
@@ -47,7 +53,9 @@ class Output:
     as_json: bool
 
 
-def how(rounds: int, device: str, with_compile: bool, original: str | None) -> measure.Options:
+def how(
+    rounds: int, device: str, with_compile: bool, original: str | None, attempts: int
+) -> measure.Options:
     """How it is measured, with the code of a checkout of LTH14/mar if there is one."""
     implementation = None
     if original is not None:
@@ -56,7 +64,7 @@ def how(rounds: int, device: str, with_compile: bool, original: str | None) -> m
             checkouts.require_packages()
         patch_process()
         implementation = load_original(checkout)
-    return measure.Options(rounds, device, with_compile, implementation)
+    return measure.Options(rounds, device, with_compile, implementation, attempts=attempts)
 
 
 def run(asked: Asked, how: measure.Options, output: Output) -> int:
@@ -66,17 +74,21 @@ def run(asked: Asked, how: measure.Options, output: Output) -> int:
     found: list[Row] = []
     status = 0
     try:
-        with one_line(), progress_bar("measuring") as report:
-            for i, name in enumerate(asked.workloads):
-                report(name, i, len(asked.workloads))
+        with one_line(), progress_bar("measuring", lines=True) as report:
+            cases = sum(count_of(name, asked) for name in asked.workloads)
+            done = 0
+            how = replace(how, report=lambda what: report(what, done, cases))
+            for name in asked.workloads:
                 for new in measured(name, asked, how):
-                    force = output.force or bool(found)
+                    done, force = done + 1, output.force or bool(found)
                     found += new
                     if output.file is not None:
                         write_rows(output.file, found, force=force, commit=commit())
+                    if not output.as_json:
+                        print_rows(new)
     except KeyboardInterrupt:
         status = startup.INTERRUPTED
-        echo("interrupted" + ": what follows was finished before" * bool(found), err=True)
+        echo("interrupted" + ": what was printed stays" * bool(found), err=True)
     except measure.WrongResult as error:
         status = 1
         echo(f"error: {error}", err=True)
@@ -85,11 +97,10 @@ def run(asked: Asked, how: measure.Options, output: Output) -> int:
         echo(f"error: {error}", err=True)
     if output.as_json:
         print_json(found)
-    elif found or not status:
-        print_rows(found)
+    warn_if_busy(found)
     if output.pictures is not None:
         with reported_as("--plot"):
-            plots.plot(found, output.pictures, force=output.force)
+            plots.plot(found, output.pictures, machine=machine(), force=output.force)
     return status
 
 
@@ -99,12 +110,15 @@ def check_pictures(plot: str, asked: Asked, force: bool) -> Path:
         plots.require()
     except ImportError as error:
         raise bad("--plot", str(error)) from None
-    names = [file for name in asked.workloads for file in plots.file_names(name).values()]
+    stems = [file for name in asked.workloads for file in plots.file_names(name).values()]
+    names = [f"{stem}.{kind}" for stem in stems for kind in plots.FORMATS]
     return check_folder("--plot", plot, names, force)
 
 
 def check_workload(name: str, asked: Asked) -> None:
     """Errors for what can't be measured, before anything is: weights in files are read."""
+    if name.startswith("head "):
+        return
     if paper := OF_THE_PAPER.fullmatch(name):
         known = get_preset(SIZES[paper[2]])
         if paper[1] == "head":
@@ -120,23 +134,40 @@ def check_workload(name: str, asked: Asked) -> None:
             varied_settings(known.settings, known.architecture, count, asked.steps)
 
 
+def count_of(name: str, asked: Asked) -> int:
+    """Cases of a workload."""
+    paper = OF_THE_PAPER.fullmatch(name)
+    if paper and paper[1] == "head":
+        return len(asked.rows)
+    return len(asked.num_iter) * len(asked.batch)
+
+
 def measured(name: str, asked: Asked, how: measure.Options) -> Iterator[list[Row]]:
     """Rows of one workload, as they come."""
+    head, _, spec = name.partition(" ")
+    if head == "head" and spec:
+        named = heads.make_named_head(spec, how.device)
+        limits = head_floors(named, how.device)
+        for rows in asked.rows:
+            steps = asked.steps or NAMED[spec].steps
+            yield measure_head(name, named, rows, steps, how, limits, spec)
+        return
     kind, _, size = name.partition("-")
     if kind == "head":
         net = heads.make_head(SIZES[size], how.device)
+        how.report(f"{name}: limits of this machine")
         limits = head_floors(net, how.device)
         for rows in asked.rows:
             yield measure_head(name, net, rows, asked.steps or 25, how, limits)
         return
     workload = _image_workload(name, asked)
     workload.module.to(how.device)
-    peaks = {name: floors.peak(dtype, how.device) for name, dtype in measure.DTYPES.items()}
-    peaks["bfloat16"] = max(peaks.values())
+    how.report(f"{name}: limits of this machine")
+    limits = image_floors(workload.module, how.device)
     for count, batch in itertools.product(asked.num_iter, asked.batch):
         with reported_as("--num-iter"):
             varied = workload.varied(batch, num_iter=count, steps=asked.steps)
-        yield measure_images(varied, how, peaks)
+        yield measure_images(varied, how, limits)
 
 
 def _image_workload(name: str, asked: Asked) -> ImageWorkload:

@@ -8,9 +8,9 @@ import torch
 from marfast.checkpoints import find, get_preset
 from marfast.checkpoints.checkpoint import Checkpoint
 from marfast.cli.errors import bad, reported_as
-from marfast.cli.images import CHANNELS
 from marfast.generation import Pipeline
 from marfast.generation import load as loading
+from marfast.image_files import CHANNELS
 from marfast.model.tokenizer import Tokenizer
 
 
@@ -20,21 +20,28 @@ def open_model(
     weights: str | None,
     vae: str | None,
     settings: Mapping[str, Any],
+    *,
+    latents: bool = False,
 ) -> Checkpoint:
-    """Errors for one that is not there, that makes no images, or can't use these settings."""
+    """Errors for one that is not there, that makes no images, or can't use these settings;
+    `latents` will do, too."""
     with reported_as("--preset"):
         named = None if preset is None else get_preset(preset)
     with reported_as("--model"):
         checkpoint = find(model, named, weights)
     what = checkpoint.preset.architecture
-    if vae is None and not what.makes_pixels:
+    if what.sequence:
+        said = f"{model} makes sequences of vectors, which are generated in Python alone"
+        raise bad("--model", said)
+    if vae is None and not what.makes_pixels and not latents:
         raise bad(
             "--model",
-            f"{model} makes latents; --vae names the tokenizer that turns them into images",
+            f"{model} makes latents; --vae names the tokenizer that turns them into images, and an "
+            ".npz takes them as they are",
         )
     if vae is not None and what.makes_pixels:
         raise bad("--vae", f"{vae}; {model} makes pixels and needs none")
-    if what.makes_pixels and what.vae_embed_dim not in CHANNELS:
+    if what.makes_pixels and what.vae_embed_dim not in CHANNELS and not latents:
         allowed = " or ".join(map(str, CHANNELS))
         raise bad(
             "--model", f"{model}: images of {what.vae_embed_dim} channels; allowed are {allowed}"

@@ -88,7 +88,7 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="DEVICE",
-        help="cpu, cuda:N, or cuda: the one of this process's local rank.",
+        help="cpu, cuda or cuda:N; under torchrun or srun, cuda is that of the local rank.",
     ),
 ]
 Set = Annotated[
@@ -143,3 +143,8 @@ def interval_of(given: str | None) -> tuple[float, ...] | None:
     if len(numbers) != 2:
         raise bad("--guidance-interval", f"{given!r}; allowed are two numbers, as 0.1,0.7")
     return numbers
+
+
+def was_given(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line, and not what `--like` or the program sets."""
+    return getattr(context.get_parameter_source(name), "name", "") == "COMMANDLINE"

@@ -11,7 +11,7 @@ from marfast import startup
 from marfast.cli.console import echo, print_pairs, progress_bar
 from marfast.cli.output import Output
 from marfast.errors import is_out_of_memory
-from marfast.generation.loop import Progress
+from marfast.generation.progress import Progress
 from marfast.ops import choice
 
 

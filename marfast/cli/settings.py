@@ -35,6 +35,9 @@ def parse_vary(given: Sequence[str] | None) -> dict[str, list[Any]]:
             raise bad("--vary", f"{name} is given twice")
         each = [value.replace("/", ",") for value in values.split(",")]
         found[name] = [_value("--vary", name, value) for value in each]
+        for i, value in enumerate(found[name]):
+            if value in found[name][:i]:
+                raise bad("--vary", f"{text!r}; {value} is given twice")
     return found
 
 

@@ -8,16 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marfast.cli.errors import bad, reported_as
-
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+from marfast.image_files import ARRAYS, check_suffix
 
 
 @dataclass(frozen=True)
 class Target:
-    """One file for a grid, or a folder for single files."""
+    """One file, of a grid or of arrays, or a folder for single files."""
 
     path: Path
     is_folder: bool
+
+    @property
+    def is_arrays(self) -> bool:
+        return not self.is_folder and self.path.suffix.lower() == ARRAYS
+
+    @property
+    def kind(self) -> str:
+        """For people."""
+        return "folder" if self.is_folder else "file"
 
     @property
     def folder(self) -> Path:
@@ -35,7 +43,7 @@ def check_target(out: str) -> Target:
         if is_folder and path.exists() and not path.is_dir():
             raise bad("--out", f"{out} is a file, not a folder")
         if not is_folder:
-            _check_suffix(out, path.suffix.lower())
+            check_suffix(out, "out")
         _check_writable("--out", out, path if is_folder else path.parent, path)
     return Target(path, is_folder)
 
@@ -80,14 +88,6 @@ def _resolved(given: str) -> Path:
 
 def _ends_as_folder(given: str) -> bool:
     return given.endswith(("/", os.sep))
-
-
-def _check_suffix(out: str, suffix: str) -> None:
-    from PIL import features
-
-    if suffix not in FORMATS or (suffix == ".webp" and not features.check("webp")):
-        allowed = ", ".join(FORMATS)
-        raise bad("--out", f"{out}; allowed are {allowed}, or a folder (end it with /)")
 
 
 def _check_writable(option: str, given: str, folder: Path, path: Path) -> None:

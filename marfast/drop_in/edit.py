@@ -1,13 +1,12 @@
 """`marfast.edit`: tokens of somebody else's MAR made anew."""
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from marfast.drop_in.install import installed
-from marfast.drop_in.sample_tokens import FastSampleTokens, bar, no_mar
+from marfast.drop_in.sample_tokens import FastSampleTokens, no_mar
 from marfast.errors import ArgumentError
 from marfast.generation.arguments import (
     Images,
@@ -17,6 +16,7 @@ from marfast.generation.arguments import (
     check_tensor,
 )
 from marfast.generation.edit import token_mask
+from marfast.generation.progress import reporting
 from marfast.generation.start import Start, groups
 
 
@@ -87,7 +87,7 @@ def edit(
     result = (given if is_sequence else m.patchify(given)).clone()
     parts: list[tuple[list[int], Start]] = [*groups(result, token_mask(grid, sides, 0))]
     iterations = sum(start.settings(chosen, num_iter).num_iter for _, start in parts)
-    with bar(iterations) if progress else nullcontext() as report:
+    with reporting(progress, iterations) as report:
         for images, start in parts:
             result[images] = method.tokens(
                 m, indices[images], start.settings(chosen, num_iter), report, start

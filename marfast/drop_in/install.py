@@ -101,8 +101,10 @@ def _stand_in(own: type[Any], name: str) -> Callable[..., Any]:
         if fast is None:
             return theirs(*args, **kwargs)
         is_replica = getattr(self, "_is_replica", False)  # its tensors are no parameters
-        if self.training or is_replica or _is_someone_elses():
+        if self.training != fast.in_training or is_replica or _is_someone_elses():
             fast.passed_by(self)
+            if self.training:
+                fast.warn_of_training(self)
             return theirs(*args, **kwargs)
         return fast(self, theirs, *args, **kwargs)
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from marfast import ops
 from marfast.drop_in.chosen import OWN, Chosen
 from marfast.model.block import FastBlock, is_plain_block
-from marfast.model.head import FastHead, has_parameters_of_a_head
+from marfast.model.head import FastHead
+from marfast.model.head_kind import MARS, HeadKind
 from marfast.model.own import Verdicts, methods_set_on, own_class
 from marfast.model.packing import autocast
+from marfast.ops.choice import BackendName
 
 Own = Callable[..., Any]
 
@@ -28,12 +30,15 @@ class FastMethod(ABC):
     name: ClassVar[str]
     samples: ClassVar[bool] = False
     """Whether it is done by a sampler."""
+    in_training: ClassVar[bool] = False
+    """Whether it stands in in training mode, and not in eval mode."""
 
-    def __init__(self, backend: str, dtype: torch.dtype | None, chosen: Chosen = OWN):
+    def __init__(self, backend: BackendName, dtype: torch.dtype | None, chosen: Chosen = OWN):
         self.backend = backend
         self.dtype = dtype
         self.chosen = chosen
         self.verdicts = Verdicts()
+        self.told_of_training = False
         self.refresh()
 
     @abstractmethod
@@ -55,6 +60,12 @@ class FastMethod(ABC):
         if self.samples and self.chosen != OWN:
             told(module, self.name, "the sampler asked for is not taken")
 
+    def warn_of_training(self, module: nn.Module) -> None:
+        """The module's own code runs, as it is in training mode: says so once, of a sampler."""
+        if self.samples and not self.told_of_training:
+            self.told_of_training = True
+            told(module, self.name, "the module is in training mode (eval() ends that)")
+
     def backend_in_force(self) -> AbstractContextManager[None]:
         """What `accelerate` was told, for the time of a call."""
         return nullcontext() if self.backend == "auto" else ops.backend(self.backend)
@@ -75,11 +86,19 @@ class FastMethod(ABC):
             return "it is compiled"
         if cls.name in methods_set_on(module):
             return f"its {cls.name} was set on the instance"
-        theirs = [*inspect.signature(own).parameters][1:]
-        ours = [*inspect.signature(cls.__call__).parameters][3:]
+        theirs, ours = arguments_of(own)[1:], arguments_of(cls.__call__)[3:]
         if theirs != ours:
             return f"it takes ({', '.join(theirs)}) where MAR's takes ({', '.join(ours)})"
         return ""
+
+    @classmethod
+    def check(cls, module: Any, chosen: Chosen) -> None:
+        """Raise ArgumentError where a module can't be sampled as is asked for."""
+        chosen.check(module)
+
+
+def arguments_of(method: Callable[..., Any]) -> list[str]:
+    return [*inspect.signature(method).parameters]
 
 
 def told(module: nn.Module, name: str, reason: str) -> str:
@@ -94,28 +113,39 @@ def told(module: nn.Module, name: str, reason: str) -> str:
 
 class FastForward(FastMethod):
     """`forward(x [R, C], t [R], c [R, D]) -> [R, 2C]` of a SimpleMLPAdaLN, where no gradient is
-    recorded."""
+    recorded; -> [R, C] of one without variance."""
 
     name = "forward"
+    kind: ClassVar[HeadKind] = MARS
 
     def refresh(self) -> None:
-        self.head = FastHead()
+        self.head = FastHead(self.kind)
+
+    @classmethod
+    def is_owner(cls, module: Any) -> bool:
+        """Whether a module is built as a head of this kind."""
+        return cls.kind.is_like(module)
 
     @classmethod
     def lacks(cls, module: Any) -> str:
-        return has_parameters_of_a_head(module) or cls.other_arguments(module)
+        return cls.kind.lacks(module) or cls.other_arguments(module)
 
     def found(self) -> list[str]:
         return self.head.found()
 
     def __call__(self, module: Any, own: Own, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        if not _is_recorded(module, x, c):
+        return self.denoise(module, lambda: own(x, t, c), x, t, c)
+
+    def denoise(
+        self, module: Any, own: Callable[[], Tensor], x: Tensor, t: Tensor, c: Tensor
+    ) -> Tensor:
+        """By the op, in the head's dtype; `own` is the module's call."""
+        if x.dim() == c.dim() == 2 and not is_recorded(module, x, c):
             with self.backend_in_force(), autocast(x.device, self.dtype):
                 head = self.head.bind(module, lambda reason: told(module, self.name, reason))
                 if head.plain:
                     return head.denoise(x, t, c).to(head.weights[0].dtype)
-        output: Tensor = own(x, t, c)
-        return output
+        return own()
 
 
 class FastBlockForward(FastMethod):
@@ -136,7 +166,7 @@ class FastBlockForward(FastMethod):
 
     def __call__(self, module: Any, own: Own, x: Tensor) -> Tensor:
         usual = x.dtype == torch.float32 and x.dim() == 3
-        if usual and x.numel() and not _is_recorded(module, x):
+        if usual and x.numel() and not is_recorded(module, x):
             with self.backend_in_force(), autocast(x.device, self.dtype):
                 block = self.block.bind(module)
                 if block.by_ops:
@@ -145,7 +175,7 @@ class FastBlockForward(FastMethod):
         return output
 
 
-def _is_recorded(module: nn.Module, *inputs: Tensor) -> bool:
+def is_recorded(module: nn.Module, *inputs: Tensor) -> bool:
     """Whether a call is for gradients."""
     tensors = (*inputs, *module.parameters()) if torch.is_grad_enabled() else ()
     return any(tensor.requires_grad for tensor in tensors)

@@ -11,7 +11,8 @@ from torch import Tensor
 from marfast.drop_in.methods import FastMethod, Own, told
 from marfast.drop_in.trust import differs, shortened, tried
 from marfast.generation.randomness import BatchRandomness, Generators, step_noises
-from marfast.model.head import FastHead, has_parameters_of_a_head, is_hooked
+from marfast.model.head import FastHead, is_hooked
+from marfast.model.head_kind import MARS
 from marfast.model.own import methods_set_on
 from marfast.model.packing import autocast, in_float32
 from marfast.model.schedule import Schedule
@@ -41,7 +42,7 @@ class FastSample(FastMethod):
             return f"its gen_diffusion.{names[0]} was set on the instance"
         if names := [name for name in methods_set_on(module) if name != "forward"]:
             return f"its {names[0]} was set on the instance"
-        return cls.other_arguments(module) or has_parameters_of_a_head(getattr(module, "net", None))
+        return cls.other_arguments(module) or is_no_ddpm_head(getattr(module, "net", None))
 
     @torch.no_grad()
     def __call__(
@@ -80,7 +81,7 @@ class FastSample(FastMethod):
                 cond=z,
                 schedule=schedule,
                 guidance=torch.as_tensor(cfg, dtype=torch.float32, device=z.device).reshape(1),
-                options=HeadOptions(guided, float(temperature), clip_denoised),
+                options=HeadOptions(1 + guided, float(temperature), clip_denoised),
             )
         return torch.cat([sampled, sampled]) if guided else sampled
 
@@ -119,6 +120,15 @@ class FastSample(FastMethod):
             lambda: trial.sample(z, 0.9, cfg)[:2],
             lambda: fast.sample(trial, z, 0.9, cfg)[:2],
         )
+
+
+def is_no_ddpm_head(net: Any) -> str:
+    """Why a DiffLoss's net isn't MAR's head; empty if it is."""
+    try:
+        spec = MARS.parameters(net).spec
+    except ValueError as error:
+        return str(error)
+    return "" if spec.variance else "its head predicts no variance"
 
 
 def differs_but_for_clipping(

@@ -1,7 +1,6 @@
 """`sample_tokens` of a MAR, made fast."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral
 from typing import Any
@@ -16,7 +15,7 @@ from marfast.drop_in.methods import FastMethod, Own, told
 from marfast.drop_in.sample import FastSample, are_numbers, differs_but_for_clipping
 from marfast.drop_in.trust import differs, on_device, shortened, shrink, tried
 from marfast.errors import ArgumentError
-from marfast.generation.loop import Progress
+from marfast.generation.progress import Progress, reporting
 from marfast.generation.randomness import BatchRandomness, Generators
 from marfast.generation.sample import sample_tokens
 from marfast.generation.schedules import schedules_of
@@ -26,7 +25,9 @@ from marfast.model.own import methods_set_on
 from marfast.model.packing import in_float32
 from marfast.model.schedule import Schedule
 from marfast.model.trial import trial_of
+from marfast.ops.choice import BackendName
 from marfast.ops.runtime import check_memory
+from marfast.ops.self_check import is_capturing
 
 _MODULES = (
     "class_emb",
@@ -77,13 +78,18 @@ class FastSampleTokens(FastMethod):
     name = "sample_tokens"
     samples = True
 
-    def __init__(self, backend: str, dtype: torch.dtype | None, chosen: Chosen = OWN):
+    def __init__(self, backend: BackendName, dtype: torch.dtype | None, chosen: Chosen = OWN):
         self.kept = Kept()
         self._sample = FastSample(backend, dtype)
         super().__init__(backend, dtype, chosen)
 
     def refresh(self) -> None:
         self.kept.refresh()
+
+    def warn_of_training(self, module: Any) -> None:
+        super().warn_of_training(module)
+        if inner := installed(module.diffloss).get(FastSample.name):
+            inner.told_of_training = True  # one line does for both
 
     def model(self, module: Any) -> FastMAR:
         """The thin model of it."""
@@ -117,7 +123,6 @@ class FastSampleTokens(FastMethod):
         temperature: float = 1.0,
         progress: bool = False,
     ) -> Tensor:
-        arguments = (bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress)
         check_memory(labels=labels)
         usual = (
             not self.lacks(module)
@@ -126,13 +131,17 @@ class FastSampleTokens(FastMethod):
             and not isinstance(num_iter, bool)
             and 1 <= num_iter <= module.seq_len
             and are_numbers(cfg, temperature)
-            and (labels is None or _are_labels(labels, bsz, module.mask_token.device))
             and module.mask_token.device.type in ("cpu", "cuda")
+            and getattr(labels, "is_meta", False) is False
         )
         if usual and not self.why_not(module, bool(cfg != 1.0), cfg_schedule, labels is not None):
-            return self.sample_tokens(module, *arguments)
+            if labels is not None:
+                labels = _checked(labels, bsz, module)
+            return self.sample_tokens(
+                module, bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress
+            )
         self.passed_by(module)
-        images: Tensor = own(*arguments)
+        images: Tensor = own(bsz, num_iter, cfg, cfg_schedule, labels, temperature, progress)
         return images
 
     def sample_tokens(
@@ -150,9 +159,7 @@ class FastSampleTokens(FastMethod):
         settings = self.settings(module, num_iter, cfg, cfg_schedule, temperature)
         if labels is None:
             labels = torch.full((bsz,), -1, device=module.mask_token.device)
-        else:  # −1 is no label that the module takes
-            labels = labels - (labels < 0).to(labels.dtype)
-        with bar(num_iter) if progress else nullcontext() as report:
+        with reporting(bool(progress), num_iter) as report:
             images: Tensor = module.unpatchify(self.tokens(module, labels, settings, report))
         return images
 
@@ -265,13 +272,24 @@ def _inputs(module: Any) -> tuple[Tensor, Tensor, int]:
     return tokens, torch.arange(module.seq_len, device=device)[None], module.seq_len // 2
 
 
-def _are_labels(labels: object, bsz: int, device: torch.device) -> bool:
-    return (
-        isinstance(labels, Tensor)
-        and labels.shape == (bsz,)
-        and labels.dtype in (torch.int32, torch.int64)
-        and labels.device == device
-    )
+def _checked(labels: object, bsz: int, module: Any) -> Tensor:
+    """Labels [bsz], or one for all; ArgumentError for what the module's own code would raise an
+    error of an embedding for, or none at all."""
+    classes, device = module.class_emb.num_embeddings, module.mask_token.device
+    allowed = f"allowed are {bsz} whole numbers from 0 to {classes - 1} in a tensor on {device}"
+    if not isinstance(labels, Tensor):
+        raise ArgumentError("labels", type(labels).__name__, allowed)
+    if labels.dtype not in (torch.int32, torch.int64):
+        raise ArgumentError("labels", labels.dtype, allowed)
+    if labels.shape not in ((bsz,), (1,)):
+        raise ArgumentError("labels", f"shape {[*labels.shape]} for a bsz of {bsz}", allowed)
+    if labels.device != device:
+        raise ArgumentError("labels", f"on {labels.device}", allowed)
+    if not is_capturing() and labels.numel():
+        least, most = (int(end) for end in labels.aminmax())
+        if least < 0 or most >= classes:
+            raise ArgumentError("labels", least if least < 0 else most, allowed)
+    return labels.expand(bsz)
 
 
 def no_mar(module: nn.Module) -> str:
@@ -288,12 +306,3 @@ def _lacking(module: nn.Module, kind: type[Any], paths: tuple[str, ...]) -> list
         return isinstance(owner, kind)
 
     return [path for path in paths if not found(path)]
-
-
-@contextmanager
-def bar(total: int) -> Iterator[Progress]:
-    """The original's progress bar."""
-    from tqdm.auto import tqdm
-
-    with tqdm(total=total) as bar:
-        yield lambda done, of: bar.update()

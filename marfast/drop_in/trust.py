@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from marfast.generation.randomness import Generators
-from marfast.model.trial import same
+from marfast.model.trial import same, uncompiled
 from marfast.ops.runtime.capture import LOCK
 
 STEPS = 3
@@ -65,6 +65,7 @@ def _conditions(device: torch.device) -> Iterator[Generators]:
                 torch.autocast(device.type, enabled=False),
                 torch.device("cpu"),
                 on_device(device),
+                uncompiled(),
             ):
                 yield generators
         finally:

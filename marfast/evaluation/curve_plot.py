@@ -22,7 +22,7 @@ def plot(
     from matplotlib import pyplot
 
     figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    for dtype, colour in zip(dict.fromkeys(row["dtype"] for row in rows), plots.OURS, strict=False):
+    for dtype, look in zip(dict.fromkeys(row["dtype"] for row in rows), plots.OURS, strict=False):
         mine = [row for row in rows if row["dtype"] == dtype]
         times = [row["seconds_an_image_p20_p50_p80"] for row in mine]
         figures = [row["figures"][distance] for row in mine]
@@ -36,7 +36,7 @@ def plot(
             ],
             fmt="o",
             markersize=4,
-            color=colour,
+            color=look.colour,
             elinewidth=0.8,
             label=dtype,
         )

@@ -1,8 +1,6 @@
 """Who looks at images: networks that give features, and what they see."""
 
-import hashlib
 import pickle
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +8,7 @@ from typing import Any, Protocol
 import torch
 
 from marfast.checkpoints.pth import check_torch
+from marfast.checkpoints.weights_hash import weights_hash
 from marfast.errors import ArgumentError, MissingFile
 from marfast.evaluation.classifier import IMAGE_SIZE, Judgement, load_classifier
 from marfast.pixels import Pixels
@@ -113,13 +112,3 @@ class Inception:
         parts = [self.network(part.to(self.device)) for part in images.split(BATCH)]
         features, logits = (torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True))
         return Judgement(logits, features)
-
-
-def weights_hash(state: Mapping[str, Any]) -> str:
-    """SHA-256 of names, dtypes, shapes and values: the same from whatever file they come."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()

@@ -11,11 +11,11 @@ import torch
 
 from marfast._version import __version__
 from marfast.checkpoints import Settings
-from marfast.checkpoints.validate import one_of, validated, whole
+from marfast.checkpoints.weights_hash import tokenizer_hash, weights_hash
 from marfast.errors import ArgumentError, MissingFile
-from marfast.evaluation.judges import weights_hash
 from marfast.files import replacing
 from marfast.generation import Pipeline
+from marfast.validation import one_of, text, validated, whole
 
 SHARD = 1000
 """Images of a shard at most, unless told otherwise."""
@@ -29,14 +29,8 @@ MANIFEST = "manifest.json"
 Kind = Literal["tar", "npz", "png", "none"]
 
 
-def _text(given: Any) -> str:
-    if isinstance(given, str):
-        return given
-    raise ValueError("allowed is text")
-
-
 Whole = Annotated[int, whole(1)]
-Text = Annotated[str, _text]
+Text = Annotated[str, text]
 
 
 @dataclass(frozen=True)
@@ -98,7 +92,7 @@ class Run:
                 "device": pipeline.model.device.type,
                 "model": (pipeline.report and pipeline.report.preset) or "",
                 "weights": weights_hash(module.state_dict()),
-                "tokenizer": "" if tokenizer is None else _tokenizer_hash(tokenizer),
+                "tokenizer": "" if tokenizer is None else tokenizer_hash(tokenizer),
             },
         )
         return run
@@ -123,12 +117,6 @@ class Run:
         if not more:
             return f"{each} of each class"
         return f"{each} of each class, and one more of the first {more}"
-
-
-def _tokenizer_hash(tokenizer: Any) -> str:
-    if state := getattr(tokenizer, "state_dict", None):
-        return weights_hash(state())
-    return type(tokenizer).__qualname__
 
 
 def open_run(folder: Path, run: Run) -> None:

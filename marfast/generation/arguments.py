@@ -1,5 +1,6 @@
 """What users give to a generation, checked and in one form each."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -10,31 +11,60 @@ from torch import Tensor
 
 from marfast.errors import ArgumentError, check_whole
 
-Labels = int | Sequence[int | None] | npt.NDArray[Any] | Tensor
+Labels = int | str | Sequence[int | str | None] | npt.NDArray[Any] | Tensor
 Seed = int | Sequence[int] | npt.NDArray[Any] | Tensor | None
 Images = Tensor | npt.NDArray[Any]
 
+NAMES_SHOWN = 20
+"""Of classes, in a message."""
 
-def check_labels(labels: Labels, classes: int) -> Tensor:
-    """Class indices [B], −1 for no class."""
+
+def check_labels(labels: Labels, classes: int, names: Sequence[str] = ()) -> Tensor:
+    """Class indices [B], −1 for no class; `names` are the classes', where they are known."""
     listed = listed_values(labels)
     values = listed if isinstance(listed, list) else [listed]
     if not values:
         raise ArgumentError("labels", "none given", "at least one is needed")
     most = classes - 1
-    allowed = f"allowed are 0 to {most}, or None"
-    indices = [-1 if v is None else check_whole("labels", v, 0, most, allowed) for v in values]
-    return torch.tensor(indices, dtype=torch.int64, device="cpu")
+    known = {plain(name): i for i, name in reversed([*enumerate(names[:classes])])}
+    allowed = f"allowed are 0 to {most}{told_names(names)}, or None"
+
+    def index(value: Any) -> int:
+        if isinstance(value, str) and plain(value) in known:
+            return known[plain(value)]
+        return -1 if value is None else check_whole("labels", value, 0, most, allowed)
+
+    return torch.tensor([*map(index, values)], dtype=torch.int64, device="cpu")
 
 
-def check_labels_of(images: int, labels: Labels | None, classes: int) -> Tensor:
+def labels_of(indices: Tensor) -> list[int | None]:
+    """What `check_labels` made indices [B] of."""
+    return [None if index < 0 else index for index in indices.tolist()]
+
+
+def plain(name: str) -> str:
+    """A class's name, whatever the case, and whether words are parted by spaces, hyphens or
+    underscores."""
+    return re.sub(r"[\s_-]+", "-", name.strip().lower())
+
+
+def told_names(names: Sequence[str]) -> str:
+    """For a message."""
+    if len(names) > NAMES_SHOWN:
+        return f", a name out of the {len(names)} in the model's config.json"
+    return "".join(f", {name}" for name in names)
+
+
+def check_labels_of(
+    images: int, labels: Labels | None, classes: int, names: Sequence[str] = ()
+) -> Tensor:
     """Class indices [images]: one for each, or one for all (None: no class)."""
     listed = listed_values(labels)
     values = listed if isinstance(listed, list) else [listed] * images
     if len(values) != images:
         given = f"{len(values)} labels for {images} images"
         raise ArgumentError("labels", given, "one for each, or one for all, is needed")
-    return check_labels(values, classes)
+    return check_labels(values, classes, names)
 
 
 def check_seeds(seed: Seed, batch: int) -> int | list[int] | None:

@@ -1,6 +1,7 @@
 """Editing: what masks say of tokens, tokens made anew, and pixels put back round them."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,8 +19,11 @@ from marfast.generation.arguments import (
     check_range,
     check_seeds,
     check_tensor,
+    labels_of,
 )
-from marfast.generation.loop import Progress
+from marfast.generation.generated import Generated
+from marfast.generation.progress import Progress, reporting
+from marfast.generation.provenance import Maker, Making
 from marfast.generation.randomness import Generators
 from marfast.generation.start import groups
 
@@ -63,17 +67,22 @@ class Editor:
         seed: Seed,
         num_iter: int | None,
         part: int | None,
-        progress: Progress | None,
+        progress: bool | Progress | None,
         settings: dict[str, Any],
+        command: Maker = "edit",
     ):
         self.pipeline, self.device = pipeline, pipeline.model.device
         module = pipeline.model.module
-        self.labels = check_labels_of(images, labels, module.num_classes).to(self.device)
+        self.labels = check_labels_of(images, labels, module.num_classes, pipeline.classes)
         seeds = check_seeds(seed, images)
         self.settings = pipeline.settings.replace(module.seq_len, num_iter=num_iter, **settings)
         self.num_iter = num_iter
         self.part = pipeline.largest_part if part is None else check_whole("part", part, 1)
         self.progress, self.done, self.iterations = progress, 0, 0
+        self.making = Making(
+            pipeline, command, labels_of(self.labels), seeds, self.settings, self.part
+        )
+        self.labels = self.labels.to(self.device)
         self.source: Generators | list[Generators]
         if isinstance(seeds, list):
             self.source = [Generators.of(of_image, self.device) for of_image in seeds]
@@ -126,16 +135,22 @@ class Editor:
                 else [self.source[image] for image in images],
                 parts,
                 start.settings(self.settings, self.num_iter),
-                self._report,
+                self._told,
+                self.making,
                 start,
             )
             for rows, of_part in zip(parts, made, strict=True):
                 yield images[rows.start : rows.stop], of_part
 
-    def _report(self, done: int, of: int) -> None:
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Progress is told inside, when all edits are expected."""
+        with reporting(self.progress, self.iterations) as self._report, self.making.watched():
+            yield
+
+    def _told(self, done: int, of: int) -> None:
         self.done += 1
-        if self.progress:
-            self.progress(self.done, self.iterations)
+        self._report(self.done, self.iterations)
 
 
 @torch.no_grad()
@@ -170,8 +185,11 @@ def edit(
     if are_tokens:
         unknown = token_mask(found.view(batch, *sides), sides, grow)
         editor.expect(unknown)
-        return editor.tokens(given, unknown)
+        with editor.running():
+            return editor.tokens(given, unknown)
     pixels = found.view(batch, side, side)
     unknown = token_mask(pixels, sides, grow)
     editor.expect(unknown)
-    return editor.images(given, pixels, unknown, feather)
+    with editor.running():
+        edited = editor.images(given, pixels, unknown, feather)
+    return Generated.of(edited, editor.making, viewable=pipeline.makes_images)

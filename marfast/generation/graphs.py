@@ -27,7 +27,8 @@ from torch import Tensor
 from marfast import profiling
 from marfast.checkpoints import Settings
 from marfast.generation.device import Device, Graph
-from marfast.generation.loop import Loop, Progress, Proposal
+from marfast.generation.loop import Loop, Proposal
+from marfast.generation.progress import Progress
 from marfast.generation.randomness import Randomness
 from marfast.generation.start import Start
 from marfast.model.mar import FastMAR

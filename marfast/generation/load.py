@@ -32,7 +32,8 @@ def load(
     """Load a model that can `generate`; `report` on it tells what was read.
 
     model: the name of an embedded model ("fashion-mnist"), a folder with config.json and
-        model.safetensors, a .safetensors file, a .pth as LTH14/mar saves it, or any of these as
+        model.safetensors, a .safetensors file, a .pth as LTH14/mar saves it, "owner/name" of a
+        repository that is in Hugging Face's cache (nothing is downloaded), or any of these as
         `marfast.checkpoints.find` opened it.
     preset: what a file holds, where it does not say so itself: "mar_base", "mar_large", "mar_huge",
         an embedded model's name, a config.json, or such a file's contents. A .pth of LTH14/mar's

@@ -5,7 +5,7 @@ shapes of the K iterations are known before the first one runs, and which tokens
 and predicts is index arithmetic on the orders: no mask is searched, and nothing waits for a device.
 """
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -20,8 +20,6 @@ from marfast.model.mar import FastMAR
 from marfast.model.schedule import Schedule
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.mar import guidance_scale, mask_lengths
-
-Progress = Callable[[int, int], None]
 
 
 class Proposal(NamedTuple):
@@ -53,7 +51,7 @@ class Loop:
         self.model, self.settings, self.schedules = model, settings, schedules
         self.seq_len, self.channels = module.seq_len, module.token_embed_dim
         self.guided = bool(settings.cfg != 1.0)
-        self.options = HeadOptions(self.guided, settings.temperature, settings.clip_denoised)
+        self.options = HeadOptions(1 + self.guided, settings.temperature, settings.clip_denoised)
         self.unknown = self.seq_len if start is None else start.count
         lengths = mask_lengths(self.unknown, settings.num_iter)
         self.masked = lengths[:-1]
@@ -116,9 +114,24 @@ class Loop:
         masked, left = self.masked[k], self.left[k]
         known = self.orders[:, masked:].sort(dim=1).values
         predict = self.orders[:, left:masked].sort(dim=1).values
-        doubled = [torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)]
-        z = self.model.condition(doubled[0], doubled[1], doubled[2], self.class_embedding)
+        tokens, known, predict_all = (
+            torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)
+        )
+        embedding, source = self.class_embedding, None
+        if known.shape[1] == 0 and self.model.shares_rows:  # a row is its class
+            first, source = self._classes()
+            tokens, known, embedding = tokens[first], known[first], embedding[first]
+        z = self.model.condition(tokens, known, predict_all, embedding, source)
         return Proposal(predict, z, self._initial_noise(masked, left), self.guidance[k])
+
+    def _classes(self) -> tuple[Tensor, Tensor]:
+        """A row [U] of each class, "none" among them, and which of these each row [R] is."""
+        classes = self.labels.tolist()
+        if self.guided:
+            classes += [-1] * len(classes)
+        place: dict[int, int] = {}
+        source = [place.setdefault(label, len(place)) for label in classes]
+        return torch.tensor([classes.index(label) for label in place]), torch.tensor(source)
 
     def denoise(self, proposal: Proposal, k: int) -> None:
         """The head's part of iteration k, or of another that has the same head."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from marfast.errors import ArgumentError, check_whole
 from marfast.generation.arguments import Images, Labels, check_amount, check_range, check_tensor
 from marfast.generation.edit import Editor, token_mask
+from marfast.generation.generated import Generated
 
 if TYPE_CHECKING:
     from marfast.generation.pipeline import Pipeline
@@ -62,7 +63,7 @@ def outpaint(
     if grow is None:
         grow = int(pipeline.tokenizer is not None)
     grow = check_amount("grow", grow, module.seq_h, side)
-    editor = Editor(pipeline, len(given), labels, **arguments)
+    editor = Editor(pipeline, len(given), labels, command="outpaint", **arguments)
     canvas, missing = extended(given.to(editor.device), sides)
 
     windows = []
@@ -78,9 +79,10 @@ def outpaint(
         editor.expect(unknown)
         windows.append((window, mask.clone(), unknown))
         missing[window] = False
-    for window, mask, unknown in windows:
-        canvas[window] = editor.images(canvas[window], mask, unknown)
-    return canvas
+    with editor.running():
+        for window, mask, unknown in windows:
+            canvas[window] = editor.images(canvas[window], mask, unknown)
+    return Generated.of(canvas, editor.making, viewable=pipeline.makes_images)
 
 
 def check_sides(sides: dict[str, int], height: int, width: int, least: int) -> dict[str, int]:

@@ -1,7 +1,9 @@
 """From labels to images: the model that `marfast.load` returns."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,19 +12,39 @@ from marfast import profiling
 from marfast.checkpoints import Report, Settings
 from marfast.errors import check_whole
 from marfast.generation import randomness
-from marfast.generation.arguments import Images, Labels, Seed, check_labels, check_seeds
+from marfast.generation.arguments import (
+    Images,
+    Labels,
+    Seed,
+    check_labels,
+    check_seeds,
+    labels_of,
+)
 from marfast.generation.edit import edit
-from marfast.generation.loop import Progress
+from marfast.generation.generated import Generated
 from marfast.generation.outpaint import outpaint
+from marfast.generation.progress import Progress, Step, reporting
+from marfast.generation.provenance import Making, Provenance
 from marfast.generation.randomness import randomness_of_parts
 from marfast.generation.sample import sample_tokens
 from marfast.generation.schedules import schedules_of
 from marfast.generation.start import Start
 from marfast.model.mar import FastMAR
+from marfast.model.restricted import is_sequence
 from marfast.model.tokenizer import Tokenizer
 
 PART_MEMORY = 1 << 30  # bytes of activations that one part of a batch may take, about
 ACTIVATIONS = 16  # vectors of the transformer's width that are live for each position, about
+
+
+class _Plan(NamedTuple):
+    """Arguments of a generation, checked."""
+
+    labels: Tensor
+    seed: int | list[int] | None
+    settings: Settings
+    part: int
+    making: Making
 
 
 class Pipeline:
@@ -47,11 +69,27 @@ class Pipeline:
         self.report = report
         self.tokenizer = tokenizer
 
+    def __repr__(self) -> str:
+        """What it is, on a line; its settings on the next."""
+        module, report = self.model.module, self.report
+        name = (report and report.name) or type(module).__name__
+        count = sum(parameter.numel() for parameter in module.parameters())
+        made = "images" if self.makes_images else "latents"
+        dtype = str(self.model.dtype or torch.float32).removeprefix("torch.")
+        settings = ", ".join(f"{name} {value}" for name, value in vars(self.settings).items())
+        return (
+            f"<marfast.Pipeline {name}: {made} [{self.channels}, {self.side}, {self.side}] of "
+            f"{module.num_classes} classes, {count / 1e6:.1f} M parameters, {dtype} on "
+            f"{self.model.device}\n {settings}>"
+        )
+
     @property
     def makes_images(self) -> bool:
-        """Whether `generate` returns images in [−1, 1], and not a tokenizer's latents: tokens are
-        pixels, or there is a tokenizer."""
-        return self.tokenizer is not None or bool(self.model.module.vae_stride == 1)
+        """Whether `generate` returns images in [−1, 1], and neither a tokenizer's latents nor
+        vectors: tokens are pixels, or there is a tokenizer."""
+        module = self.model.module
+        makes_pixels = bool(module.vae_stride == 1) and not is_sequence(module)
+        return self.tokenizer is not None or makes_pixels
 
     @property
     def largest_part(self) -> int:
@@ -95,13 +133,15 @@ class Pipeline:
         eta: float | None = None,
         guidance_interval: tuple[float, float] | None = None,
         part: int | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
+        progress: bool | Progress | None = None,
+        callback: Callable[[Step], None] | None = None,
+        **unknown: Any,
+    ) -> Generated:
         """Generate images [B, C, H, W] in [−1, 1], one for each label (latents, not clamped, where
         the model makes latents and has no tokenizer).
 
-        labels: class indices, as Python's, NumPy's or torch's integers; None in their place makes
-            an image of no class.
+        labels: class indices, as Python's, NumPy's or torch's integers, or names out of `classes`;
+            None in their place makes an image of no class.
         seed: one for the batch gives what seeding numpy and torch with it and one `sample_tokens`
             of the whole batch gives; a sequence, one for each image, makes images independent of
             their batch; None draws from the global generators, which a seed leaves alone.
@@ -109,7 +149,12 @@ class Pipeline:
             `Settings`; None takes the model's.
         part: how many images to compute at a time; None chooses by memory. It never changes which
             random number goes where.
-        progress: called with (done, of) iterations.
+        progress: True for a bar (tqdm), or what is called with (done, of) iterations.
+        callback: called after each iteration with a `Step`, whose `preview()` is what the images
+            are so far. What it raises ends the generation.
+
+        The result is a tensor that a notebook shows, and that `marfast.save` stores with what made
+        it.
 
         Raises ArgumentError, a ValueError, before any work.
         """
@@ -126,8 +171,11 @@ class Pipeline:
             guidance_interval=guidance_interval,
             part=part,
             progress=progress,
+            callback=callback,
+            **unknown,
         )
-        return torch.cat([*images])
+        parts = [*images]
+        return parts[0].joined(parts)
 
     def generate_parts(
         self,
@@ -136,23 +184,45 @@ class Pipeline:
         seed: Seed = None,
         part: int | None = None,
         first: int = 0,
-        progress: Progress | None = None,
+        count: int | None = None,
+        progress: bool | Progress | None = None,
+        callback: Callable[[Step], None] | None = None,
         **settings: Any,
-    ) -> Iterator[Tensor]:
+    ) -> Iterator[Generated]:
         """`generate`, part by part, for whoever stores images as they come.
 
-        first: the first image to compute, for whoever has those before it already.
+        first, count: which images of the batch are wanted; None is all that follow. They are
+            computed in the parts that they are in for the whole batch, so to the same bits.
         """
-        module = self.model.module
-        label_tensor = check_labels(labels, module.num_classes).to(self.model.device)
-        batch = len(label_tensor)
-        seeds = check_seeds(seed, batch)
-        chosen = self.settings.replace(module.seq_len, **settings)
-        size = self.largest_part if part is None else check_whole("part", part, 1)
+        plan = self._planned(labels, seed, part, settings)
+        batch, size = len(plan.labels), plan.part
         allowed = f"allowed are 0 to {batch}, the number of labels"
         first = check_whole("first", first, 0, batch, allowed)
-        parts = [range(i, min(i + size, batch)) for i in range(first, batch, size)]
-        return self._run(label_tensor, seeds, parts, chosen, progress)
+        allowed = f"allowed are 0 to {batch - first}, the number of labels from {first} on"
+        count = batch - first if count is None else check_whole("count", count, 0, batch, allowed)
+        wanted = range(first, first + count)
+        starts = range(first // size * size, wanted.stop, size) if wanted else ()
+        parts = [range(i, min(i + size, batch)) for i in starts]
+        run = self._run(plan, parts, progress, callback)
+        return (images.within(wanted) for images in run)
+
+    def provenance(
+        self, labels: Labels, *, seed: Seed = None, part: int | None = None, **settings: Any
+    ) -> Provenance:
+        """What files of the images of such a `generate` say of them, but for the backends."""
+        plan = self._planned(labels, seed, part, settings)
+        return plan.making.of(0, len(plan.labels))
+
+    def _planned(
+        self, labels: Labels, seed: Seed, part: int | None, settings: dict[str, Any]
+    ) -> "_Plan":
+        module = self.model.module
+        indices = check_labels(labels, module.num_classes, self.classes)
+        seeds = check_seeds(seed, len(indices))
+        chosen = self.settings.replace(module.seq_len, **settings)
+        size = self.largest_part if part is None else check_whole("part", part, 1)
+        making = Making(self, "generate", labels_of(indices), seeds, chosen, size)
+        return _Plan(indices.to(self.model.device), seeds, chosen, size, making)
 
     def edit(
         self,
@@ -165,7 +235,7 @@ class Pipeline:
         grow: int | None = None,
         feather: int = 0,
         part: int | None = None,
-        progress: Progress | None = None,
+        progress: bool | Progress | None = None,
         **settings: Any,
     ) -> Tensor:
         """Images with what a mask says made anew, and all else as it was, bit for bit.
@@ -217,7 +287,7 @@ class Pipeline:
         num_iter: int | None = None,
         grow: int | None = None,
         part: int | None = None,
-        progress: Progress | None = None,
+        progress: bool | Progress | None = None,
         **settings: Any,
     ) -> Tensor:
         """Images with more on their sides.
@@ -248,22 +318,31 @@ class Pipeline:
 
     def _run(
         self,
-        labels: Tensor,
-        seed: int | Sequence[int] | None,
+        plan: "_Plan",
         parts: Sequence[range],
-        settings: Settings,
-        progress: Progress | None,
-    ) -> Iterator[Tensor]:
+        progress: bool | Progress | None,
+        callback: Callable[[Step], None] | None,
+    ) -> Iterator[Generated]:
+        labels, seed, settings, _, making = plan
         finished, total = 0, len(parts) * settings.num_iter
+        here = iter(parts)
 
-        def report(done: int, of: int) -> None:
-            nonlocal finished
-            finished += 1
-            if progress:
-                progress(finished, total)
+        with reporting(progress, total) as report:
 
-        for tokens in self.sample(labels, seed, parts, settings, report):
-            yield self.images_of(tokens)
+            def told(done: int, of: int) -> None:
+                nonlocal finished
+                finished += 1
+                report(finished, total)
+
+            def step(images: range, done: int, tokens: Tensor) -> None:
+                assert callback is not None
+                callback(Step(done, settings.num_iter, images, tokens.clone(), self.images_of))
+
+            watch = None if callback is None else step
+            for tokens in self.sample(labels, seed, parts, settings, told, making, watch=watch):
+                with making.watched():
+                    images = self.images_of(tokens)
+                yield Generated.of(images, making, next(here).start, self.makes_images)
 
     def sample(
         self,
@@ -272,18 +351,21 @@ class Pipeline:
         parts: Sequence[range],
         settings: Settings,
         progress: Progress,
+        making: Making | None,
         start: Start | None = None,
+        watch: Callable[[range, int, Tensor], None] | None = None,
     ) -> Iterator[Tensor]:
         """Tokens [images, L, C] of each part of a batch with labels [B], in turn; of a `start`, the
-        whole batch's."""
+        whole batch's. `watch` is told of a part after each iteration, and of its tokens."""
         schedules = schedules_of(self.model, settings)
         random_parts = randomness_of_parts(seed, len(labels), parts, self.model.device)
         for rows, of_part in zip(parts, random_parts, strict=True):
             part = slice(rows.start, rows.stop)
             known = None if start is None else start[part]
-            with torch.no_grad():
+            seen = None if watch is None else partial(watch, rows)
+            with torch.no_grad(), making.watched() if making else nullcontext():
                 tokens = sample_tokens(
-                    self.model, labels[part], of_part, settings, schedules, progress, known
+                    self.model, labels[part], of_part, settings, schedules, progress, known, seen
                 )
             yield tokens
 

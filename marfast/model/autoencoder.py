@@ -149,13 +149,21 @@ class KLTokenizer:
 
         Raises ValueError for a shape that has no latents.
         """
+        return self._encoded(images, self.channels).mul_(self.scale)
+
+    def moments(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [−1, 1] -> the means and log variances of their latents, [B, 2C,
+        H/s, W/s], neither scaled nor limited; float32. Errors as of `encode`."""
+        return self._encoded(images, 2 * self.channels)
+
+    def _encoded(self, images: Tensor, channels: int) -> Tensor:
         height, width = self._sizes("images", images, 3)
         if height % self.stride or width % self.stride:
             raise ValueError(
                 f"images has sides {height} and {width}; multiples of {self.stride} are allowed"
             )
-        shape = (self.channels, height // self.stride, width // self.stride)
-        return self._in_chunks(_encoder, images, shape, height * width).mul_(self.scale)
+        shape = (channels, height // self.stride, width // self.stride)
+        return self._in_chunks(_encoder, images, shape, height * width)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w], scaled -> images [B, 3, s·h, s·w], in [−1, 1] but for overshoot;

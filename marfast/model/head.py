@@ -9,47 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from marfast import ops
-from marfast.checkpoints.meta import without_storage
-from marfast.model.own import (
-    Verdicts,
-    anyone_watches,
-    is_touched,
-    methods_set_on,
-    named_parameters_of,
-    parts_of,
-)
+from marfast.model.head_kind import MARS, HeadKind
+from marfast.model.own import Verdicts, anyone_watches, is_touched, methods_set_on, parts_of
 from marfast.model.packing import Packing
 from marfast.model.schedule import Schedule
-from marfast.model.trial import same, trial_of
+from marfast.model.trial import same, trial_of, uncompiled
 from marfast.ops.head import HeadShape
+from marfast.reference.denoise import denoise
 from marfast.reference.diffusion import HeadOptions, ddpm_step
-from marfast.reference.head import SimpleMLPAdaLN, denoise
-
-
-@functools.lru_cache(maxsize=16)
-def head_names(depth: int) -> list[str]:
-    """The names of a head's parameters, in the order that the ops take them."""
-    with without_storage():
-        return [name for name, _ in SimpleMLPAdaLN(1, 1, 2, 1, depth).named_parameters()]
-
-
-def head_parameters(net: Any) -> list[Tensor]:
-    """The parameters of a module that is built as MAR's head is, in the ops' order; ValueError says
-    why it isn't."""
-    found = named_parameters_of(net) if isinstance(net, nn.Module) else {}
-    names = head_names(max(0, (len(found) - 12) // 8))
-    if missing := [name for name in names if name not in found]:
-        raise ValueError(f"it lacks {missing[0]}")
-    if extra := [name for name in found if name not in names]:
-        raise ValueError(f"it has {extra[0]}, which MAR's head has not")
-    parameters: list[Tensor] = [found[name] for name in names]
-    if special := [p for p in parameters if type(p) not in (Tensor, nn.Parameter)]:
-        raise ValueError(f"its parameters are {type(special[0]).__name__}")
-    try:
-        HeadShape.of(parameters)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"its parameters are not those of MAR's head: {error}") from None
-    return parameters
+from marfast.reference.head_spec import MAR_HEAD, HeadSpec
 
 
 @dataclass(frozen=True)
@@ -61,14 +29,16 @@ class BoundHead:
     packed: Tensor | None
     own: str
     """Why the module's own code runs; empty where the ops do."""
+    kind: HeadKind = MARS
+    spec: HeadSpec = MAR_HEAD
 
     @property
     def plain(self) -> bool:
         return not self.own
 
     def denoise(self, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-        """x [R, C], t [R], cond [R, D] -> [R, 2C]."""
-        return ops.denoise(x, t, cond.to(x.dtype), self.weights, self.packed)
+        """`ops.denoise`: x [R, C], t [R], cond [R, D] -> [R, 2C], or as the spec has it."""
+        return ops.denoise(x, t, cond.to(x.dtype), self.weights, self.packed, str(self.spec))
 
     def sample(
         self,
@@ -88,7 +58,8 @@ class BoundHead:
         dtype = torch.float64 if double else torch.float32
         options = options._replace(learned_range=schedule.learned_range)
         state, cond, guidance = (a.to(dtype) for a in (noise, cond, guidance))
-        coefficients = schedule.coefficients.to(dtype)
+        coefficients, told = schedule.coefficients.to(dtype), schedule.timesteps
+        told = told.to(dtype) if told.is_floating_point() else told
         if schedule.multistep:
             state = torch.stack([state, torch.zeros_like(state)])
         first = 0
@@ -100,9 +71,9 @@ class BoundHead:
                     chunk[steps.start - first : steps.stop - first].to(dtype),
                     cond if guided else cond[: len(noise)],
                     coefficients[steps],
-                    schedule.timesteps[steps],
+                    told[steps],
                     guidance,
-                    options._replace(guided=guided),
+                    options._replace(branches=options.branches if guided else 1),
                 )
             first += len(chunk)
         return (state[0] if schedule.multistep else state).to(noise.dtype)
@@ -131,43 +102,51 @@ class BoundHead:
                 clip_denoised=options.clip_denoised,
                 packed=self.packed,
                 learned_range=options.learned_range,
+                spec=str(self.spec),
             )
         for of_step, t, noise_t in zip(coefficients, timesteps, step_noise, strict=True):
             now = state[0] if state.dim() == 3 else state
-            rows = now.repeat(2, 1) if options.guided else now
-            output = self.net.forward(rows, t.expand(len(cond)), cond)
+            rows = now.repeat(options.branches, 1)
+            output = self.kind.forward(self.net, rows, t.expand(len(cond), *t.shape), cond)
             state = ddpm_step(state, output, noise_t, of_step, guidance, options)
         return state
 
 
 class FastHead:
     """What is kept of a head from one use to the next: packed weights, and whether it computes what
-    MAR's does."""
+    its kind does."""
 
-    def __init__(self) -> None:
-        self._packing = Packing(ops.pack_head)
+    def __init__(self, kind: HeadKind = MARS) -> None:
+        self.kind = kind
+        self._packings: dict[HeadSpec, Packing] = {}
         self._verdicts = Verdicts()
 
     def bind(self, net: Any, tell: Callable[[str], object] = lambda reason: None) -> BoundHead:
-        """This module as it is now. Its own code runs where it is built otherwise than MAR's head,
-        where somebody has hooked into it, and where it turns out to compute something else, of
-        which `tell` is told once."""
+        """This module as it is now. Its own code runs where it is built otherwise than heads of
+        this kind, where somebody has hooked into it, and where it turns out to compute something
+        else, of which `tell` is told once."""
 
         def find_out() -> str:
-            reason = _known_answer(net)
+            reason = _known_answer(net, self.kind)
             tell(reason)
             return reason
 
         try:
-            parameters = head_parameters(net)
+            found = self.kind.parameters(net)
         except ValueError as error:
             weights = [p for p in net.parameters() if p.is_floating_point()]
             weights = weights or [torch.zeros(1, dtype=torch.float32)]
-            return BoundHead(net, weights, None, str(error))
+            return BoundHead(net, weights, None, str(error), self.kind)
         own = is_hooked(net) or self._verdicts.of(net, torch.get_default_dtype(), find_out)
         if own:
-            return BoundHead(net, parameters, None, own)
-        return BoundHead(net, *self._packing.of(parameters), "")
+            return BoundHead(net, found.flat, None, own, self.kind)
+        packed = self._packing(found.spec).of(found.flat, found.joined if found.joins else list)
+        return BoundHead(net, *packed, "", self.kind, found.spec)
+
+    def _packing(self, spec: HeadSpec) -> Packing:
+        if spec not in self._packings:
+            self._packings[spec] = Packing(functools.partial(ops.pack_head, spec=str(spec)))
+        return self._packings[spec]
 
     def found(self) -> list[str]:
         """Why a module's own code runs, as uses found out."""
@@ -184,12 +163,13 @@ def is_hooked(net: nn.Module) -> str:
     return ""
 
 
-def _known_answer(net: nn.Module) -> str:
+def _known_answer(net: nn.Module, kind: HeadKind) -> str:
     """Why not, by three rows of a copy's own code and of the reference's."""
     try:
         trial: Any = trial_of(net)
-        parameters = head_parameters(trial)
-        shape, device = HeadShape.of(parameters), parameters[0].device
+        found = kind.parameters(trial)
+        weights, spec = found.joined(found.flat), found.spec
+        shape, device = HeadShape.of(weights, spec), weights[0].device
         generator = torch.Generator("cpu").manual_seed(0)
 
         def draw(*sizes: int) -> Tensor:
@@ -197,19 +177,15 @@ def _known_answer(net: nn.Module) -> str:
             return drawn.to(device)
 
         x, cond = draw(3, shape.channels), draw(3, shape.condition)
-        t = torch.tensor([0, 500, 999], dtype=torch.int64, device=device)
-        with torch.no_grad(), torch.autocast(device.type, enabled=False), torch.device("cpu"):
-            theirs = trial.forward(x, t, cond).float()
-            meant = denoise(x, t, cond, parameters).float()
+        t = kind.example_times(spec).to(device)
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, enabled=False),
+            torch.device("cpu"),
+            uncompiled(),
+        ):
+            theirs = kind.forward(trial, x, t, cond).float()
+            meant = denoise(x, t, cond, weights, spec).float()
     except Exception as error:
         return f"its own code can't be tried: {type(error).__name__}: {error}"
-    return "" if same(meant, theirs) else "it computes something else than MAR's head"
-
-
-def has_parameters_of_a_head(net: Any) -> str:
-    """Why `net` is not built as MAR's head is; empty if it is."""
-    try:
-        head_parameters(net)
-    except ValueError as error:
-        return str(error)
-    return ""
+    return "" if same(meant, theirs) else f"it computes something else than {kind.whose} head"

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.errors import ArgumentError
-from marfast.model.block import BoundBlock, FastBlock
+from marfast.model.block import BoundBlock, FastBlock, through
 from marfast.model.head import BoundHead, FastHead
+from marfast.model.own import is_touched
 from marfast.model.packing import autocast
 from marfast.model.schedule import DDPM, Sampling, Schedule, schedule_of
 from marfast.ops.runtime import DTYPES, check_memory
@@ -136,19 +137,38 @@ class FastMAR:
         known: Tensor = self.module.class_emb(labels.masked_fill(no_class, 0))
         return torch.where(no_class[:, None], self.module.fake_latent.to(known.dtype), known)
 
+    @property
+    def shares_rows(self) -> bool:
+        """Whether a row's result depends on no other row and nobody watches how many there are, so
+        that rows which are the same may be computed once."""
+        m = self.module
+        around = (m.z_proj, m.z_proj_ln, m.encoder_norm, m.decoder_embed, m.decoder_norm)
+        return (
+            self.device.type == "cpu"
+            and all(block.by_ops for block in (*self._encoder, *self._decoder))
+            and not any(map(is_touched, around))
+        )
+
     def condition(
-        self, tokens: Tensor, known: Tensor, predict: Tensor, class_embedding: Tensor
+        self,
+        tokens: Tensor,
+        known: Tensor,
+        predict: Tensor,
+        class_embedding: Tensor,
+        source: Tensor | None = None,
     ) -> Tensor:
         """Condition vectors z of the tokens to predict: encoder, then decoder.
 
-        tokens [R, L, C]; known [R, k] and predict [R, n] positions, each row ascending;
-        class_embedding [R, D] -> z [R·n, D]. Only the positions to predict leave the last block.
+        tokens [U, L, C]; known [U, k] and predict [R, n] positions, each row ascending;
+        class_embedding [U, D] -> z [R·n, D]. source [R]: which of the U rows each of the R is
+        predicted from; None, where U = R, each from its own: then only the positions to predict
+        leave the last block.
         """
         with self.autocast():
             with profiling.range("encoder", len(tokens)):
                 x, visible = self._encode(tokens, known, class_embedding)
             with profiling.range("decoder", len(tokens)):
-                return self._decode(x, visible, predict)
+                return self._decode(x, visible, predict, source)
 
     def _encode(
         self, tokens: Tensor, known: Tensor, class_embedding: Tensor
@@ -163,11 +183,11 @@ class FastMAR:
         tokens = tokens.to(m.z_proj.weight.dtype)
         x = torch.cat([buffer, m.z_proj(tokens)], dim=1) + m.encoder_pos_embed_learned
         x = m.z_proj_ln(x)[rows, visible]
-        for block in self._encoder if x.numel() else ():  # nothing is known, and no buffer is there
-            x = block(x, rows)
+        if x.numel():  # else nothing is known, and no buffer is there
+            x = through(self._encoder, x)
         return x, visible
 
-    def _decode(self, x: Tensor, visible: Tensor, predict: Tensor) -> Tensor:
+    def _decode(self, x: Tensor, visible: Tensor, predict: Tensor, source: Tensor | None) -> Tensor:
         m = self.module
         rows = torch.arange(len(x), device=x.device)[:, None]
         x = m.decoder_embed(m.encoder_norm(x))
@@ -176,9 +196,10 @@ class FastMAR:
         padded[rows, visible] = x
         x = padded + m.decoder_pos_embed_learned
         wanted = predict + m.buffer_size
-        for block in self._decoder[:-1]:
-            x = block(x, rows)
-        x = self._decoder[-1](x, rows, wanted) if self._decoder else x[rows, wanted]
+        if source is None:
+            x = through(self._decoder, x, wanted)
+        else:
+            x = through(self._decoder, x)[source[:, None], wanted]
         x = m.decoder_norm(x)
         z: Tensor = (x + m.diffusion_pos_embed_learned[0, predict]).flatten(0, 1)
         return z

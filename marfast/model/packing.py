@@ -85,12 +85,16 @@ class Packing:
         self._pack = pack
         self._made: tuple[Fingerprint, dict[object, Packed]] = ((), {})
 
-    def of(self, weights: Sequence[Tensor]) -> Packed:
-        """To be asked for once in each generation."""
+    def of(
+        self,
+        weights: Sequence[Tensor],
+        joined: Callable[[Sequence[Tensor]], list[Tensor]] = list,
+    ) -> Packed:
+        """To be asked for once in each generation. `joined` makes what is packed of the weights."""
         dtype, by_cpu = compute_dtype(weights[0]), cpu_kernels_take(weights[0])
         if forward_ad._current_level >= 0:  # with their tangents, which no version counts
-            return Packed([w.to(dtype) for w in weights], None)
-        if dtype == weights[0].dtype and not by_cpu:
+            return Packed(joined([w.to(dtype) for w in weights]), None)
+        if dtype == weights[0].dtype and not by_cpu and joined is list:
             return Packed([*weights], None)
         now = _fingerprint(weights)
         made_from, made = self._made
@@ -98,7 +102,7 @@ class Packing:
             made = {}
             self._made = now, made  # at once: other threads read it
         if (found := made.get((dtype, by_cpu))) is None:
-            cast = [w.detach().to(dtype) for w in weights]
+            cast = joined([w.detach().to(dtype) for w in weights])
             found = Packed(cast, self._pack(cast) if by_cpu else None)
             made[dtype, by_cpu] = found
         return found

@@ -49,6 +49,12 @@ class Schedule:
         tensors = (table.coefficients.to(device), table.timesteps.to(device))
         return cls(*tensors, table.learned_range, table.multistep, guided)
 
+    @classmethod
+    def whole(cls, table: Table, device: torch.device) -> "Schedule":
+        """With guidance, if there is any, in all steps."""
+        tensors = (table.coefficients.to(device), table.timesteps.to(device))
+        return cls(*tensors, table.learned_range, table.multistep, range(len(table.timesteps)))
+
     def runs(self, steps: range) -> Iterator[tuple[slice, bool]]:
         """Consecutive steps, cut where guidance begins and ends; and whether it has them."""
         cuts = [steps.start, self.guided.start, self.guided.stop, steps.stop]

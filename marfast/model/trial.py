@@ -1,6 +1,8 @@
 """A copy of a module to try its code on: its own parameters, nobody's hooks."""
 
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +21,15 @@ def same(ours: Tensor, theirs: Tensor) -> bool:
     if ours.shape != theirs.shape:
         return False
     return bool((ours - theirs).abs().max() <= SAME * theirs.abs().max())
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """What a module has torch.compile for runs as it is written: compiling takes long, and draws
+    other random numbers."""
+    if "torch._dynamo" not in sys.modules:
+        return nullcontext()
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def trial_of(module: Module) -> Module:

@@ -8,6 +8,8 @@ from marfast.ops.choice import backend
 from marfast.ops.ddpm_sample import ddpm_sample
 from marfast.ops.ddpm_step import ddpm_step
 from marfast.ops.denoise import denoise
+from marfast.ops.diffusion_loss import diffusion_loss
+from marfast.ops.diffusion_loss_gradients import diffusion_loss_gradients
 from marfast.ops.fused_linear import fused_linear
 from marfast.ops.fused_linear.cpu import pack_linear
 from marfast.ops.group_norm_silu import group_norm_silu
@@ -24,6 +26,8 @@ __all__ = [
     "ddpm_sample",
     "ddpm_step",
     "denoise",
+    "diffusion_loss",
+    "diffusion_loss_gradients",
     "fused_linear",
     "group_norm_silu",
     "layer_norm_modulate",

@@ -8,7 +8,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 from marfast.errors import ArgumentError, BackendUnavailable
 from marfast.ops import self_check, tuning
@@ -20,6 +20,7 @@ from marfast.ops.tuning import Candidate
 
 ORDER = ("cuda", "triton", "cpu", "torch", "reference")
 """Every backend's name, the preferred first."""
+BackendName = Literal["auto", "cuda", "triton", "cpu", "torch", "reference"]
 
 
 Watch = Callable[[AnyOp, Any, Backend], object]
@@ -111,7 +112,7 @@ def _known(name: str) -> str:
 
 
 @contextlib.contextmanager
-def backend(name: str) -> Iterator[None]:
+def backend(name: BackendName) -> Iterator[None]:
     """Forces one backend ("cuda", "triton", "cpu", "torch" or "reference") for every op called
     inside; an op that has no such backend runs by "torch".
 
@@ -143,7 +144,15 @@ def watched(watch: Watch) -> Iterator[None]:
 
 @contextlib.contextmanager
 def used() -> Iterator[dict[str, set[str]]]:
-    """Records, for every op that runs inside the block, which backends ran it."""
+    """Records, for every op that runs inside the block, which backends ran it; a block round this
+    one hears of them, too."""
     record: dict[str, set[str]] = {}
-    with watched(lambda op, _, chosen: record.setdefault(op.name, set()).add(chosen.name)):
+    outer = _WATCH.get()
+
+    def watch(op: AnyOp, a: Any, chosen: Backend) -> None:
+        record.setdefault(op.name, set()).add(chosen.name)
+        if outer is not None:
+            outer(op, a, chosen)
+
+    with watched(watch):
         yield record

@@ -1,4 +1,5 @@
-"""What torch.utils.flop_counter counts for an op: what it counts for the op's definition.
+"""What torch.utils.flop_counter counts for an op: what it counts for the op's definition, unless
+the op says otherwise.
 
 That module comes with Triton, so nothing here imports it: the formulas are added when somebody
 else does.
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 COUNTER = "torch.utils.flop_counter"
 
+Count = Callable[..., int]
+"""Counts a function of some arguments, from their shapes alone."""
+
+Flops = Callable[[Count, Any], int]
+"""Of an op's bound arguments."""
+
 _waiting: list["Op[Any]"] = []
 
 
@@ -35,11 +42,14 @@ def register(op: "Op[Any]") -> None:
 
 
 def _add(counter: ModuleType, op: "Op[Any]") -> None:
-    def formula(*args: Any, out_val: object = None) -> int:
+    def count(function: Callable[..., object], *args: Any) -> int:
         of_shapes = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), args)
         with torch.no_grad(), counter.FlopCounterMode(display=False) as counted:
-            op.plain(*of_shapes)
+            function(*of_shapes)
         return int(counted.get_total_flops())
+
+    def formula(*args: Any, out_val: object = None) -> int:
+        return op.counted(count, op.bind(*args))
 
     counter.register_flop_formula(getattr(torch.ops.marfast, op.name), get_raw=True)(formula)
 

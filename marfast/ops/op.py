@@ -13,6 +13,9 @@ by the op's own decorators, and gets the arguments bound by name, as `a.x` and `
     @double.fake            an empty tensor with the result's shape and dtype
     @double.reference       the definition, plain PyTorch; also what derivatives are taken of, in
                             either mode, and what FLOPs are counted of
+    @double.recorded        how a call runs of which gradients are recorded, where that isn't by the
+                            reference's vector-Jacobian product; None for a call where it is
+    @double.flops           how many there are, where they aren't counted of the reference
     @double.example         random arguments by name, from a `Draw`
     @double.shorten         the same call with little work, where a call may be long
 
@@ -36,6 +39,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only, tree_u
 from marfast.errors import ArgumentError
 from marfast.ops import choice, flops
 from marfast.ops.backend import Args, Backend, Draw, Example
+from marfast.ops.flops import Flops
 from marfast.ops.runtime import check_memory
 from marfast.ops.schema import schema_of
 from marfast.ops.transforms import transforms
@@ -65,6 +69,7 @@ class Op(Generic[P]):
         statement: annotated as torch.library.infer_schema reads it, one tensor returned.
         backends: what can run it besides the reference's formula.
         differentiable: whether gradients flow backward; an op that samples has none.
+        transformable: whether torch.func and forward-mode derivatives take it.
     """
 
     def __init__(
@@ -72,7 +77,9 @@ class Op(Generic[P]):
         statement: Callable[P, Tensor],
         backends: Sequence[Backend] = (),
         differentiable: bool = True,
+        transformable: bool = True,
     ) -> None:
+        self.transformable = transformable
         functools.update_wrapper(self, statement)
         self.name = statement.__name__
         parameters = inspect.signature(statement).parameters.values()
@@ -94,6 +101,8 @@ class Op(Generic[P]):
         _LIBRARY.impl(self.name, self._run_transformed, "FuncTorchBatched")  # torch.vmap
         self._check_values: Callable[[Args], None] | None = None
         self.shortened: Callable[[Args], Args] = lambda a: a
+        self.counted: Flops = lambda count, a: count(self.plain, *a)
+        self._recorded: Callable[[Args], Tensor | None] = lambda a: None
         OPS[self.name] = self
         flops.register(self)
 
@@ -115,6 +124,16 @@ class Op(Generic[P]):
 
     def shorten(self, function: Callable[[Args], Args]) -> Callable[[Args], Args]:
         self.shortened = function
+        return function
+
+    def recorded(
+        self, function: Callable[[Args], Tensor | None]
+    ) -> Callable[[Args], Tensor | None]:
+        self._recorded = function
+        return function
+
+    def flops(self, function: Flops) -> Flops:
+        self.counted = function
         return function
 
     def example(self, function: Example) -> Example:
@@ -146,7 +165,8 @@ class Op(Generic[P]):
             return self._run_transformed(*args)
         result: Tensor
         if torch.is_grad_enabled() and any_requires_grad(*args):
-            result = self._record(keys, *args)
+            own = None if choice.forced() == "reference" else self._recorded(self.bind(*args))
+            result = self._record(keys, *args) if own is None else own
         else:
             with torch._C._AutoDispatchBelowAutograd():
                 result = self._overload.redispatch(keys & torch._C._after_autograd_keyset, *args)
@@ -154,6 +174,8 @@ class Op(Generic[P]):
 
     def _run_transformed(self, *args: Any) -> Tensor:
         """By torch's own operators, each of which can be transformed."""
+        if not self.transformable:
+            raise NotImplementedError(f"{self.name} takes no part in torch.func's transforms")
         # dense, for torch's own formulas can't do without everywhere
         a = self.bind(*tree_map_only(Tensor, Tensor.contiguous, args))
         self._check(a)
@@ -200,18 +222,18 @@ class Op(Generic[P]):
 
 
 def op(
-    backends: Sequence[str] = (), differentiable: bool = True
+    backends: Sequence[str] = (), differentiable: bool = True, transformable: bool = True
 ) -> Callable[[Callable[P, Tensor]], Op[P]]:
     """Makes the op that a function states, in the file of an op's folder that it stands in.
 
     Args:
         backends: the folder's other files.
-        differentiable: as for `Op`.
+        differentiable, transformable: as for `Op`.
     """
 
     def stated(statement: Callable[P, Tensor]) -> Op[P]:
         files = [Backend.in_folder(statement.__module__, name) for name in backends]
-        return Op(statement, files, differentiable)
+        return Op(statement, files, differentiable, transformable)
 
     return stated
 

@@ -36,10 +36,14 @@ def cosine_betas(num_timesteps: int, max_beta: float = 0.999) -> npt.NDArray[np.
     )
 
 
-def guided_epsilon(eps: Tensor, scale: float | Tensor) -> Tensor:
-    """Classifier-free guidance ε_u + s(ε_c − ε_u); eps [2N, C], conditional first -> [N, C]."""
-    conditional, unconditional = eps.chunk(2)
-    return unconditional + scale * (conditional - unconditional)
+def guided_epsilon(eps: Tensor, *scales: float | Tensor) -> Tensor:
+    """Classifier-free guidance, conditional rows first: of two branches, eps [2N, C] -> [N, C],
+    ε_u + s(ε_c − ε_u); of three, with a scale more, (ε_u₂ + s₂(ε_u₁ − ε_u₂)) + s(ε_c − ε_u₁)."""
+    branches = eps.chunk(len(scales) + 1)
+    guided = branches[-1]
+    for i, scale in reversed([*enumerate(scales)]):
+        guided = guided + scale * (branches[i] - branches[i + 1])
+    return guided
 
 
 def learned_range_log_variance(v: Tensor, log_beta: Tensor, posterior_log_var: Tensor) -> Tensor:
@@ -51,14 +55,18 @@ def learned_range_log_variance(v: Tensor, log_beta: Tensor, posterior_log_var: T
 class HeadOptions(NamedTuple):
     """What a head computes and how it is sampled, beside its tensors."""
 
-    guided: bool = False
-    """Classifier-free guidance: 2N rows for N tokens, conditional ones first."""
+    branches: int = 1
+    """Rows of a token, conditional ones first: 2 or 3 under classifier-free guidance."""
     temperature: float = 1.0
     """Scales the noise of each step."""
     clip_denoised: bool = False
     """Clamp x_0 to [−1, 1] in each step: for models whose tokens lie there."""
     learned_range: bool = True
     """The head says σ, too, within a range; else its table does."""
+
+    @property
+    def guided(self) -> bool:
+        return self.branches > 1
 
 
 def ddpm_step(
@@ -73,8 +81,8 @@ def ddpm_step(
 
     x [N, C], or [2, N, C]: x and the x_0 of the step before, for a sampler that reads it; noise
     [N, C]; model_output [R, 2C], the head's ε and v (or [R, C], ε alone, where the table has σ),
-    R = N, or 2N if guided (v of the conditional rows counts); coefficients [8], a row of a table;
-    guidance [1], read if guided -> [N, C]; or [2, N, C]: that, and this step's x_0.
+    R = N, or 2N or 3N if guided (v of the conditional rows counts); coefficients [8], a row of a
+    table; guidance [1] or [2], read if guided -> [N, C]; or [2, N, C]: that, and this step's x_0.
     Computed in x's dtype.
     """
     now, previous = x if x.dim() == 3 else (x, None)
@@ -83,7 +91,7 @@ def ddpm_step(
     output = model_output.to(x.dtype)
     eps, v = output[:, :channels], output[:, channels:]
     if options.guided:
-        eps = guided_epsilon(eps, guidance.to(x.dtype))
+        eps = guided_epsilon(eps, *guidance.to(x.dtype).split(1))
         v = v[: now.shape[0]]
     x0 = row.p * now - row.q * eps
     if options.clip_denoised:
@@ -276,7 +284,15 @@ class GaussianDiffusion:
         """
         noise = torch.randn_like(x_start) if noise is None else noise
         x_t = self.q_sample(x_start, t, noise)
-        eps, v = self._call(model, x_t, t, model_kwargs or {}).chunk(2, dim=1)
+        return self.loss_terms(
+            self._call(model, x_t, t, model_kwargs or {}), x_start, x_t, t, noise
+        )
+
+    def loss_terms(
+        self, output: Tensor, x_start: Tensor, x_t: Tensor, t: Tensor, noise: Tensor
+    ) -> dict[str, Tensor]:
+        """`training_losses` of a model's output [N, 2C] for x_t [N, C]."""
+        eps, v = output.chunk(2, dim=1)
         bound = self._variational_bound(torch.cat([eps.detach(), v], dim=1), x_start, x_t, t)
         mse = ((noise - eps) ** 2).mean(dim=1)
         return {"loss": mse + bound, "mse": mse, "vb": bound}

@@ -1,125 +1,19 @@
-"""The per-token diffusion head: SimpleMLPAdaLN and the diffusion loss round it.
+"""MAR's per-token diffusion head as modules: SimpleMLPAdaLN and the diffusion loss round it.
 
 MAR section 3.2 and appendix ("a small MLP"): d residual blocks of width w, conditioned on the
 token's vector z and the timestep through adaptive LayerNorm (adaLN, arXiv 2212.09748, section 3.2).
 Parameter names are those of LTH14/mar.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from marfast.reference.diffusion import (
-    HeadOptions,
-    Model,
-    create_diffusion,
-    ddpm_step,
-    guided_epsilon,
-)
-from marfast.reference.head_weights import HeadWeights, Layer
+from marfast.reference.denoise import layer_norm_modulate, modulate
+from marfast.reference.diffusion import Model, create_diffusion, guided_epsilon
 from marfast.reference.timesteps import timestep_embedding
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x Wᵀ + b, x taken to the weight's dtype (float32 rows, half-precision weights)."""
-    return F.linear(x.to(weight.dtype), weight, bias)
-
-
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return x * (1 + scale) + shift
-
-
-def layer_norm_modulate(
-    x: Tensor,
-    shift: Tensor,
-    scale: Tensor,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-6,
-) -> Tensor:
-    """LayerNorm(x)·(1 + scale) + shift; x, shift, scale [R, w]; weight, bias [w] -> [R, w]."""
-    return modulate(F.layer_norm(x, (x.shape[-1],), weight, bias, eps), shift, scale)
-
-
-def activate(x: Tensor, options: HeadOptions) -> Tensor:
-    """The activation of a block's MLP."""
-    return F.silu(x)
-
-
-def adaln_mlp(
-    x: Tensor,
-    shift: Tensor,
-    scale: Tensor,
-    gate: Tensor,
-    ln_weight: Tensor,
-    ln_bias: Tensor,
-    w1: Tensor,
-    b1: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    eps: float = 1e-6,
-    options: HeadOptions = HeadOptions(),  # noqa: B008 (it can't change)
-) -> Tensor:
-    """x + gate·(W₂ act(W₁ modulate(LN(x)) + b₁) + b₂); x, shift, scale, gate [R, w] -> [R, w]."""
-    h = layer_norm_modulate(x, shift, scale, ln_weight, ln_bias, eps)
-    h = linear(activate(linear(h, w1, b1), options), w2, b2)
-    return x + gate * h
-
-
-def denoise(
-    x: Tensor,
-    t: Tensor,
-    cond: Tensor,
-    weights: Sequence[Tensor],
-    options: HeadOptions = HeadOptions(),  # noqa: B008
-) -> Tensor:
-    """The whole head once: x [R, C], t [R], cond [R, D], the `weights` of a `SimpleMLPAdaLN` in the
-    order of its state_dict -> [R, 2C]. Weights may be of half precision: rows of activations then
-    are too, but for the residual stream and what is normalised."""
-    head = HeadWeights.of(weights)
-    embedding = timestep_embedding(t, head.time_in.weight.shape[1])
-    time = linear(F.silu(linear(embedding, *head.time_in)), *head.time_out)
-    y = F.silu(time + linear(cond, *head.cond))
-    x = linear(x, *head.input).to(x.dtype)
-    for block in head.blocks:
-        shift, scale, gate = linear(y, *block.modulation).chunk(3, dim=-1)
-        norm = Layer(*(tensor.to(x.dtype) for tensor in block.norm))
-        mlp = (*block.mlp_in, *block.mlp_out)
-        x = adaln_mlp(x, shift, scale, gate, *norm, *mlp, options=options)
-    shift, scale = linear(y, *head.final_modulation).chunk(2, dim=-1)
-    return linear(layer_norm_modulate(x, shift, scale), *head.final)
-
-
-def ddpm_sample(
-    noise: Tensor,
-    step_noise: Tensor,
-    cond: Tensor,
-    weights: Sequence[Tensor],
-    schedule: Tensor,
-    timesteps: Tensor,
-    guidance: Tensor,
-    options: HeadOptions,
-) -> Tensor:
-    """The whole denoising loop (MAR algorithm 1's inner loop) of N tokens.
-
-    noise [N, C] (or [2, N, C] of a multistep sampler, as `ddpm_step` has it), step_noise [S, N, C],
-    cond [R, D] (R = N, or 2N if guided, conditional rows first), schedule [S, 8] and timesteps [S]
-    of a `samplers.Table`, guidance [1], or [S] of each step -> noise's shape.
-    """
-    x = noise
-    scales = guidance.expand(len(schedule))[:, None]
-    for coefficients, t, noise_t, scale in zip(
-        schedule, timesteps, step_noise, scales, strict=True
-    ):
-        now = x[0] if x.dim() == 3 else x
-        rows = now.repeat(2, 1) if options.guided else now
-        output = denoise(rows, t.expand(rows.shape[0]), cond, weights, options)
-        x = ddpm_step(x, output, noise_t, coefficients, scale, options)
-    return x
 
 
 def _mlp(in_features: int, width: int) -> nn.Sequential:

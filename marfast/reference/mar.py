@@ -75,12 +75,13 @@ class MAR(nn.Module):
 
     An image [B, vae_embed_dim, h, w] (latents, or pixels with vae_stride 1) is a sequence of
     L = (img_size / vae_stride / patch_size)² tokens of C = vae_embed_dim · patch_size² numbers.
+    `img_size` may be (height, width): a sequence of L vectors is an image of (1, L).
     `clip_denoised` clips x_0 to [−1, 1] while sampling (for tokens that are pixels).
     """
 
     def __init__(
         self,
-        img_size: int = 256,
+        img_size: int | tuple[int, int] = 256,
         vae_stride: int = 16,
         patch_size: int = 1,
         encoder_embed_dim: int = 1024,
@@ -110,7 +111,9 @@ class MAR(nn.Module):
         self.img_size = img_size
         self.vae_stride = vae_stride
         self.patch_size = patch_size
-        self.seq_h = self.seq_w = img_size // vae_stride // patch_size
+        height, width = img_size if isinstance(img_size, tuple) else (img_size, img_size)
+        self.seq_h = height // vae_stride // patch_size
+        self.seq_w = width // vae_stride // patch_size
         self.seq_len = self.seq_h * self.seq_w
         self.token_embed_dim = vae_embed_dim * patch_size**2
         self.grad_checkpointing = grad_checkpointing

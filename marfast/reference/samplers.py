@@ -52,7 +52,7 @@ class Table(NamedTuple):
     coefficients: Tensor
     """[S, 8] float32, rows of `Coefficients`."""
     timesteps: Tensor
-    """[S] int64, or float32 of a flow: what the head is told."""
+    """[S] int64, or float32 of a flow: what the head is told; [S, times] where it is several."""
     learned_range: bool = False
     """Whether σ is the head's, between log_beta and log_posterior."""
     multistep: bool = False
@@ -89,11 +89,12 @@ def diffusion_levels(process: Any) -> Levels:
     return Levels(np.sqrt(cumprod), np.sqrt(1.0 - cumprod), timesteps)
 
 
-def flow_levels(times: npt.ArrayLike, time_scale: float = 1.0) -> Levels:
+def flow_levels(times: npt.ArrayLike, time_scale: float = 1.0, spans: bool = False) -> Levels:
     """Those of x_t = t x_0 + (1 − t) n at the S + 1 times of a flow, ascending, the last one 1; the
-    head is told t times `time_scale`."""
+    head is told t times `time_scale`, or, with `spans`, that of a step's begin and of its end."""
     t = np.asarray(times, dtype=np.float64)
-    return Levels(t, 1.0 - t, torch.from_numpy(t[:-1] * time_scale).float())
+    told = np.stack([t[:-1], t[1:]], axis=1) if spans else t[:-1]
+    return Levels(t, 1.0 - t, torch.from_numpy(told * time_scale).float())
 
 
 def ddpm(process: Any) -> Table:
@@ -156,11 +157,34 @@ def dpm_solver(
 def euler_maruyama(levels: Levels, prediction: Prediction = "velocity") -> Table:
     """A flow's reverse SDE, dx = (v + (1 − t) s) dt + √(2 (1 − t)) dw with the score s =
     (t v − x) / (1 − t); the last step is Euler's."""
-    t, sigma, t_next, _ = levels.pairs
-    dt = t_next - t
-    x, x0, noise = 1.0 - 2.0 * dt / sigma, dt * (1.0 + t) / sigma, np.sqrt(2.0 * sigma * dt)
-    x[-1], x0[-1], noise[-1] = 0.0, 1.0, 0.0
-    return _table(levels, prediction, x0=x0, x=x, noise=noise)
+    t, _, t_next, _ = levels.pairs
+    stochastic = np.arange(len(t)) < len(t) - 1
+    return flow_steps(t, t_next - t, stochastic, levels.timesteps, prediction)
+
+
+def flow_steps(
+    t: Float64s,
+    dt: Float64s,
+    stochastic: npt.NDArray[np.bool_],
+    timesteps: Tensor,
+    prediction: Prediction = "velocity",
+    least: float = 0.0,
+) -> Table:
+    """Steps of dt [S] from the times t [S] of a flow, those of `stochastic` [S] by Euler–Maruyama
+    and the others by Euler: for loops whose steps don't lead from one time to the next.
+
+    From x_0 a velocity is (x_0 − x) / max(1 − t, `least`).
+    """
+    sigma = 1.0 - t
+    x0 = np.where(stochastic, 1.0 + t, 1.0) * dt / sigma
+    x = 1.0 - np.where(stochastic, 2.0, 1.0) * dt / sigma
+    noise = np.where(stochastic, np.sqrt(2.0 * sigma * dt), 0.0)
+    levels = Levels(np.append(t, 1.0), np.append(sigma, 0.0), timesteps)
+    p, q = _x0_factors(levels, prediction)
+    if prediction == "x0":
+        q = -sigma / np.maximum(sigma, least)
+        p = 1.0 + q
+    return Table(_stacked(Coefficients(p, q, x0, x, noise=noise), len(t)), timesteps)
 
 
 def table_of(process: Any, sampler: str, eta: float = 0.0) -> Table:

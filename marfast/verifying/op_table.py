@@ -28,7 +28,7 @@ ALLOWED_MAX, ALLOWED_RMS = 4, 2  # times eager's own error against float64
 class _Variant:
     """A backend, and for the CPU's kernels an instruction set."""
 
-    backend: str
+    backend: Any
     isa: str | None = None
 
     def forced(self) -> AbstractContextManager[Any]:

@@ -8,6 +8,7 @@ ROOT = Path(__file__).parents[2]
 BUILD_INPUTS = (
     "CMakeLists.txt",
     "LICENSE",
+    "NOTICE",
     "README.md",
     "csrc",
     "marfast",

@@ -1,6 +1,7 @@
 """`find`: a checkpoint is opened once, and handed on."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import marfast
-from marfast.checkpoints import Preset, Settings, convert, find, inspect
+from marfast.checkpoints import Preset, Settings, convert, embedded_models, find, inspect
 from marfast.errors import ArgumentError, MissingFile
 from tests.cli.program import invoke
 from tests.models import TINY, tiny_weights
@@ -104,3 +105,20 @@ def test_an_error_is_both_of_its_argument_and_of_a_file(tmp_path: Path) -> None:
     assert isinstance(error.value, FileNotFoundError)
     assert error.value.name == "model"
     assert error.value.problem in str(error.value)
+
+
+def test_a_repository_in_hugging_faces_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--somebody--shoes"
+    snapshot = repository / "snapshots" / "0123abc"
+    shutil.copytree(embedded_models()["fashion-mnist"], snapshot)
+    (repository / "snapshots" / "older").mkdir()
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("0123abc")
+    for model in ("somebody/shoes", repository, snapshot):
+        assert find(model).file.path == snapshot / "model.safetensors"
+    assert find("somebody/shoes").name == "somebody/shoes"
+    with pytest.raises(FileNotFoundError, match="nor a repository in Hugging Face's cache"):
+        find("somebody/boots")

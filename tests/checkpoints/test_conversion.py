@@ -42,6 +42,10 @@ def test_what_is_written_loads_without_a_preset(
         assert torch.equal(model.model.module.state_dict()[name], expected), name
     assert (done.read.entry, done.dtype) == ("model_ema", dtype)
     assert done.bytes == done.read.parameters * getattr(torch, dtype).itemsize
+    (tmp_path / "usual").touch()
+    written = [path for path in (tmp_path / out.split("/")[0]).rglob("*") if path.is_file()]
+    for path in written or [tmp_path / out]:
+        assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert model.report is not None
     assert (model.report.bytes, model.report.dtypes) == (done.bytes, (dtype,))
 

@@ -70,7 +70,7 @@ ARGUMENTS = [
     ("--labels", "", "''; allowed are"),
     ("--labels", "٣", "'٣'; allowed are"),
     ("--out", "", "''; allowed are the path of"),
-    ("--out", "new.gif", "new.gif; allowed are .png, .jpg, .jpeg, .webp, or a folder"),
+    ("--out", "new.gif", "new.gif; allowed are .png, .jpg, .jpeg, .webp, .npz, or a folder"),
     ("--out", "v1.0", "v1.0; allowed are"),
     ("--out", "there.png", "there.png exists; --force replaces it"),
     ("--out", "there.png/", "there.png/ is a file, not a folder"),

@@ -9,9 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from marfast.bench import floors, head_rows, heads
+from marfast.bench import head_rows, heads, image_rows
 from marfast.bench.floors import Floors
 from marfast.bench.measure import DTYPES
+from marfast.bench.named_heads import NAMED
 from marfast.bench.plots import file_names
 from marfast.cli import measuring
 from tests.cli.program import invoke
@@ -22,8 +23,8 @@ QUICK = ("--rounds=2", "--steps=2")
 @pytest.fixture(autouse=True)
 def limits_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     fixed = Floors({"float32": 1e11, "bfloat16": 2e11}, {1: 1e10}, 1e-6)
-    monkeypatch.setattr(head_rows, "measure", lambda *_: fixed)
-    monkeypatch.setattr(floors, "peak", lambda *_: 1e11)
+    for module in (head_rows, image_rows):
+        monkeypatch.setattr(module, "measure", lambda *_: fixed)
 
 
 @pytest.fixture
@@ -56,6 +57,36 @@ def test_a_head(small_heads: None, needs_native: None, tmp_path: Path) -> None:
     assert document["machine"]["torch"] == torch.__version__
 
 
+def test_a_named_head(needs_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, named in NAMED.items():
+        small = named.shape._replace(width=48, depth=4, hidden=64, condition=24)
+        monkeypatch.setitem(NAMED, name, named._replace(shape=small))
+    names = ",".join(NAMED)
+    result = invoke(
+        *("bench", "head", f"--spec={names}", "--rows=1,4", "--rounds=1", "--steps=3", "--json")
+    )
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads(result.stdout)
+    assert {row["workload"] for row in rows} == {f"head {name}" for name in NAMED}
+    for row in rows:
+        if row["who"].endswith("float32"):
+            assert row["difference"] < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("head", "--spec=none"), "'none'; allowed are nextstep, vibevoice"),
+        (("head",), "it names the heads of the workload `head`"),
+        (("head-b", "--spec=ming"), "it names the heads of the workload `head`"),
+    ],
+)
+def test_a_head_that_nobody_knows(arguments: tuple[str, ...], message: str) -> None:
+    result = invoke("bench", *arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+
+
 def test_images_by_phase(needs_native: None, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pytest.importorskip("matplotlib")
@@ -70,9 +101,21 @@ def test_images_by_phase(needs_native: None, tmp_path: Path) -> None:
         line for line in lines if line.startswith("fashion-mnist, B = 1, K = 3, marfast float32")
     )
     assert all(phase in ours for phase in ("encoder", "decoder", "head", "host"))
+    assert ours.count("% of floor") == 3
     assert [line.count("B = 2") for line in lines if "images/s" in line] == [0] * 4 + [1] * 4
     for name in ("fashion-mnist-phases", "fashion-mnist-throughput"):
         assert (pictures / f"{name}.png").read_bytes()[:4] == b"\x89PNG"
+        assert b"<svg" in (pictures / f"{name}.svg").read_bytes()
+        assert (pictures / f"{name}.pdf").read_bytes()[:4] == b"%PDF"
+
+
+def test_quick_measures_less_and_says_what_it_does(small_heads: None, needs_native: None) -> None:
+    result = invoke("bench", "head-b", "--quick", "--steps=2", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert {(row["rows"], row["rounds"]) for row in json.loads(result.stdout)} == {(2, 3), (32, 3)}
+    lines = result.stderr.splitlines()
+    assert "[1/2] head-b, R = 2: comparing results" in lines
+    assert "[2/2] head-b, R = 32: cpu float32, warming up" in lines
 
 
 def test_a_wrong_kernel_is_refused(
@@ -158,7 +201,7 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-b", "--plot=pictures"], "head-b.png exists; --force replaces it"),
         (["head-b", "--plot=/proc/x"], "can't write to /proc"),
         (["fashion-mnist", "--device=cuda"], "there is no CUDA device here"),
-        (["head-b", "--device=tpu"], "'tpu' is not one of 'cpu', 'cuda'"),
+        (["head-b", "--device=tpu"], "'tpu'; allowed are cpu, cuda and cuda:N"),
         (["head-b", "--original=/nowhere"], "no such directory"),
     ],
 )

@@ -90,7 +90,7 @@ def test_several_stand_beside_the_original_and_the_mask(pixels: Array) -> None:
     assert np.array_equal(tiles[1], np.tri(28) * 255)
     assert np.array_equal(tiles[2:], expected)
     assert edit(*options, "--out=each/").exit_code == 0
-    each = np.stack([read(path) for path in sorted(Path("each").iterdir())])
+    each = np.stack([read(path) for path in sorted(Path("each").glob("*.png"))])
     assert np.array_equal(each, expected)
     assert sorted(files(Path("each")))[2] == "0002_none_seed0.png"
 

@@ -40,6 +40,10 @@ def test_without_nsys_a_trace_has_the_ranges(tmp_path: Path) -> None:
     status, out, err = run(tmp_path, "--trace", "t.json", *IMAGE, "--out", "3.png")
     assert status == 0, err
     assert "perfetto" in out
+    lines = [line.split() for line in out.splitlines()]
+    assert next(line for line in lines if line[:1] == ["iteration"])[1].isdecimal()
+    assert {"head", "encoder", "decoder"} <= {line[0] for line in lines if line}
+    assert any(line[:1] == ["marfast::ddpm_sample"] for line in lines)
     events = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["traceEvents"]
     names = {event["name"] for event in events if event["name"].startswith("marfast::")}
     assert {"marfast::iteration 0", "marfast::encoder", "marfast::decoder"} <= names
@@ -160,3 +164,17 @@ def test_a_failing_command_leaves_no_trace(tmp_path: Path) -> None:
     )
     assert status == 2
     assert not (tmp_path / "t.json").exists()
+
+
+def test_a_script_is_profiled_as_python_runs_it(tmp_path: Path) -> None:
+    script = """
+import sys, torch
+from marfast import profiling
+with profiling.range("head", 3):
+    print(sys.argv, __name__, torch.ones(3).sum().item())
+"""
+    (tmp_path / "mine.py").write_text(script)
+    status, out, err = run(tmp_path, "--trace", "t.json", "mine.py", "--n", "3")
+    assert status == 0, err
+    assert "['mine.py', '--n', '3'] __main__ 3.0" in out
+    assert any(line.split()[:2] == ["head", "1"] for line in out.splitlines())

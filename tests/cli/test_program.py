@@ -43,7 +43,8 @@ EXAMPLES = [line for command in ([], *([c] for c in COMMANDS)) for line in examp
 
 def test_every_help_has_an_example() -> None:
     makers = ["curve", "edit", "evaluate", "generate", "sample"]
-    assert sorted(COMMANDS) == sorted([*makers, "bench", "convert", "info", "profile", "verify"])
+    others = ["bench", "cache", "convert", "info", "profile", "train", "verify"]
+    assert sorted(COMMANDS) == sorted([*makers, *others])
     for command in COMMANDS:
         assert any(line[0] == command for line in examples(command))
     assert examples()
@@ -60,12 +61,19 @@ def test_examples_work(line: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(verifying, "verify", lambda *_, **__: Report())
     monkeypatch.setattr(measuring, "measured", lambda *_: iter(()))
     monkeypatch.setattr(curve, "measure", lambda *_, **__: iter(()))
+    if "--like" in line or line[:2] == ["info", "shoes.png"]:
+        marfast.save(marfast.load("fashion-mnist").generate(7, num_iter=1, seed=0), "shoes.png")
     for picture in ("boot", "shirt", "sleeve", "bag"):
         Image.new("L", (28, 28), 255).save(f"{picture}.png")
+    for name in ("photos/a/0.png", "photos/b/0.png"):
+        Path(name).parent.mkdir(parents=True)
+        shutil.copy("boot.png", name)
     makes_images = line[0] in ("generate", "edit")
     many = ("--count=20", "--set=temperature=1", "--set=cfg=1", "--set=steps=2")
     one = ("--num-iter=1", "--steps=2")
+    few = ("--data=photos", "--batch=2", "--epochs=1", "--mul=1")
     quick = {"edit": one, "generate": one, "sample": many, "evaluate": many}
+    quick |= {"train": few, "cache": ("--img-size=8",)}
     result = invoke(*line, *quick.get(line[0], ()))
     assert result.exit_code == 0, result.output
     if makes_images:
@@ -100,7 +108,7 @@ WITHOUT_TORCH = [
     ("bench", "head-x"),
     ("bench", "head-b", "--rows=0"),
     ("bench", "head-b", "--out=/proc/x.json"),
-    ("info", "--explain"),
+    ("info", "--batch=2"),
     ("info", "--preset=mar_base"),
     ("profile", "bench"),
     ("profile", "--trace=", "generate"),

@@ -158,6 +158,7 @@ def test_a_folder_is_evaluated(folder: Path) -> None:
         (("sample", "--out=new", "--protocol=mar"), "--protocol", "the paper's for mar_base"),
         (("sample", "--out=images/00001.tar"), "--out", "is not a folder"),
         (("sample", "--out="), "--out", "allowed is the path of a folder"),
+        (("curve", "--vary", "sampler=ddim,ddim"), "--vary", "ddim is given twice"),
         (("curve", "--vary", "dtype=int8"), "--vary", "dtype int8; allowed are float32"),
         (("curve", "--vary", "num_iter=1,99"), "--vary", "num_iter: 99; allowed are 1 to 49"),
         (("curve", "--vary", "speed=1"), "--vary", "'speed=1'; allowed are NAME=VALUE"),

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import marfast
-from marfast.drop_in.install import installed
 from marfast.ops import choice
 from marfast.reference import MAR
 from tests.models import TINY, tiny_weights
@@ -188,12 +187,12 @@ def test_autocast_packs_once(module: MAR, monkeypatch: pytest.MonkeyPatch) -> No
     pack = marfast.ops.pack_head
     module = marfast.accelerate(module)
     monkeypatch.setattr(
-        installed(module)["sample_tokens"].kept.head._packing,
-        "_pack",
-        lambda weights: packed.append(weights[0].dtype) or pack(weights),
+        marfast.ops,
+        "pack_head",
+        lambda weights, spec: packed.append(weights[0].dtype) or pack(weights),
     )
     op = sys.modules["marfast.ops.head.cpu"]
-    monkeypatch.setattr(op, "pack_head", lambda weights: packed.append(None) or pack(weights))
+    monkeypatch.setattr(op, "pack_head", lambda a, *rest: packed.append(None) or pack(a, *rest))
     with torch.autocast("cpu", torch.bfloat16):
         assert sample(module, cfg=2.0)[0].isfinite().all()
     assert packed == [torch.bfloat16]

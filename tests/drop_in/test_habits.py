@@ -16,7 +16,7 @@ from marfast.drop_in.install import installed
 from marfast.ops import choice
 from marfast.reference import MAR
 from marfast.reference.head import DiffLoss, SimpleMLPAdaLN
-from tests.models import TINY, tiny_weights
+from tests.models import TINY, tiny_pipeline, tiny_weights
 
 LABELS = torch.tensor([3, 1, 4])
 
@@ -323,3 +323,21 @@ def test_no_warning_in_ordinary_use() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         sample(marfast.accelerate(make()))
+
+
+def test_in_training_mode_one_warning_says_that_its_own_code_runs() -> None:
+    model = marfast.accelerate(make().train())
+    with pytest.warns(RuntimeWarning) as told:
+        [model.sample_tokens(1, num_iter=1) for _ in range(2)]
+    [line] = [str(warning.message) for warning in told]
+    assert "sample_tokens: the module is in training mode" in line
+    assert "its own code runs" in line
+
+
+def test_a_loaded_model_is_taken_as_it_is() -> None:
+    model = tiny_pipeline()
+    assert marfast.accelerate(model, dtype=torch.bfloat16, sampler="ddim") is model
+    assert (model.model.dtype, model.settings.sampler) == (torch.bfloat16, "ddim")
+    assert marfast.restore(model) is model
+    with pytest.raises(ValueError, match="backend: 'torch'; allowed is \"auto\" for a loaded"):
+        marfast.accelerate(model, backend="torch")

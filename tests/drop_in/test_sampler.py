@@ -16,7 +16,7 @@ from marfast.errors import ArgumentError
 from marfast.generation import Pipeline
 from marfast.model import FastMAR
 from marfast.reference import MAR, DiffLoss
-from marfast.reference.head import denoise
+from marfast.reference.denoise import denoise
 from marfast.verifying.case import fill
 from tests.helpers import assert_bitwise_equal
 from tests.models import TINY, tiny_weights

@@ -274,12 +274,10 @@ def test_a_method_keeps_its_model() -> None:
     ids=str,
 )
 def test_labels_that_the_module_refuses(labels: Any) -> None:
-    errors = []
-    for module in (make(), marfast.accelerate(make())):
-        with pytest.raises((IndexError, RuntimeError, TypeError)) as error:
-            sample(module, labels=labels)
-        errors.append(error.type)
-    assert errors[0] is errors[1]
+    with pytest.raises((IndexError, RuntimeError, TypeError)):
+        sample(make(), labels=labels)
+    with pytest.raises(ArgumentError, match=r"labels: .*allowed are 3 whole numbers from 0 to 9 "):
+        sample(marfast.accelerate(make()), labels=labels)
 
 
 @pytest.mark.parametrize("temperature", ["1", None, torch.tensor([0.9, 0.8])], ids=str)

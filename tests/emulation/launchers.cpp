@@ -55,13 +55,13 @@ void know(Memory& memory, const Attention& a) {
 void know(Memory& memory, const DdpmStep& a) {
   const int64_t n = a.tokens, c = a.channels;
   memory.in("x", a.x, n, c, a.x_stride, 4);
-  memory.in("model_output", a.model_output, a.options.guided ? 2 * n : n,
+  memory.in("model_output", a.model_output, a.options.branches * n,
             a.options.learned_range ? 2 * c : c, a.model_output_stride,
             size_of(a.model_output_dtype));
   memory.in("noise", a.noise, n, c, a.noise_stride, 4);
   memory.in("coefficients", a.coefficients, 1, kCoefficients, kCoefficients, 4);
   memory.in("x0", a.x0, n, c, c, 4);
-  if (a.options.guided) memory.in("guidance", a.guidance, 1, 1, 1, 4);
+  if (a.options.branches > 1) memory.in("guidance", a.guidance, 1, 1, 1, 4);
   memory.out("out", a.out, n, c, c, 4);
 }
 
@@ -106,14 +106,14 @@ void know(Memory& memory, const SampleTables& a) {
 }
 
 void know(Memory& memory, const PersistentSample& a) {
-  const auto [c, z, w, d, frequencies] = a.shape;
-  const int64_t n = a.tokens, r = a.options.guided ? 2 * n : n;
+  const auto [c, z, w, d, frequencies, hidden] = a.shape;
+  const int64_t n = a.tokens, r = a.options.branches * n;
   const int64_t size = size_of(a.dtype), modulated = (3 * d + 2) * w;
   memory.in("before", a.before, n, c, c, 4);
   memory.in("step_noise", a.step_noise, a.steps, n * c, a.step_noise_stride, 4);
   memory.in("schedule", a.schedule, a.steps, kCoefficients, kCoefficients, 4);
   memory.in("x0", a.x0, n, c, c, 4);
-  if (a.options.guided) memory.in("guidance", a.guidance, 1, a.steps, a.steps, 4);
+  if (a.options.branches > 1) memory.in("guidance", a.guidance, 1, a.steps, a.steps, 4);
   memory.in("modulation", a.modulation, a.steps * r, modulated, modulated, 4);
   memory.in("weights", a.weights, 1, HeadWeights::count(d), 1, sizeof(void*));
   // time and condition layers are not this kernel's to read

@@ -36,7 +36,7 @@ std::string attention(const Heads& h, Scores scores = Scores::near) {
   for (int64_t i = 0; i < B * Lq; ++i)
     queries.data()[i] = (given < 0 ? i : i * 37 + 11) % std::max<int64_t>(L, 1);
   if (given > 3) queries.data()[1] = -1, queries.data()[2] = L, queries.data()[3] = 1ll << 40;
-  cuda::Attention a{};
+  Attention a{};
   a.out = out.data(), a.qkv = qkv.data(), a.queries = given < 0 ? nullptr : queries.data();
   a.batch = B, a.length = L, a.wanted = Lq, a.heads = H, a.head_dim = hd;
   a.batch_stride = image, a.position_stride = stride, a.part_stride = H * hd, a.head_stride = hd;

@@ -170,9 +170,9 @@ std::string sample(const Sizes& sizes, const cuda::PersistentPlan& plan) {
   a.modulation = head.modulation.data(), a.weights = table.data();
   a.x = x.data(), a.state = own.data(), a.normed = normed.data(), a.hidden = hidden.data();
   a.barrier = barrier.data();
-  a.shape = {sizes.channels, 1, sizes.width, sizes.depth, 1};
+  a.shape = {sizes.channels, 1, sizes.width, sizes.depth, 1, sizes.width};
   a.tokens = sizes.tokens, a.steps = sizes.steps, a.step_noise_stride = n + 5;
-  a.plan = plan, a.options = {sizes.guided, 0.75f, sizes.clip, !sizes.multistep};
+  a.plan = plan, a.options = {sizes.guided ? 2 : 1, 0.75f, sizes.clip, !sizes.multistep};
   a.dtype = dtype<T>, a.limit_ns = 2'000'000'000;
   if (const char* error = cuda::ddpm_sample_by(a, emu::Emulated{})) return error;
   float largest = 0;

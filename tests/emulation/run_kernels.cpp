@@ -127,7 +127,7 @@ std::string ddpm_step(int64_t N, int64_t C) {
   if (kMultistep) a.x0 = previous.data();
   a.tokens = N, a.channels = C;
   a.x_stride = C + 1, a.model_output_stride = 2 * C + 3, a.noise_stride = C + 2;
-  a.model_output_dtype = dtype<T>, a.options = {kGuided, 0.75f, kClip, !kMultistep};
+  a.model_output_dtype = dtype<T>, a.options = {kGuided ? 2 : 1, 0.75f, kClip, !kMultistep};
   if (const char* error = failed(cuda::ddpm_step_by(a, emu::Emulated{}))) return error;
   const StepCoefficients& c = *a.coefficients;
   for (int64_t n = 0; n < N; ++n)

@@ -61,7 +61,7 @@ def sampled(regime, *args):
 @pytest.mark.parametrize("emulated", ["forward"], indirect=True)
 @pytest.mark.parametrize(("width", "persistent"), [(64, True), (40, False)])
 def test_the_plan_is_asked_for_widths_that_the_kernel_takes(width, persistent):
-    shape = HeadShape(16, 24, width, 2, 256)
+    shape = HeadShape(16, 24, width, 2, 256, width)
     chosen, reason = sampler.regime(shape, torch.float32, CPU, 2, 4)
     assert (chosen is not None, "multiples of 32" in reason) == (persistent, not persistent)
 
@@ -122,7 +122,7 @@ def test_a_token_has_the_same_bits_in_any_batch_and_plan():
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("emulated", ["forward"], indirect=True)
 def test_a_plan_that_the_device_can_not_hold_gives_way(monkeypatch):
-    shape, dtype = HeadShape(16, 24, 64, 2, 256), torch.bfloat16
+    shape, dtype = HeadShape(16, 24, 64, 2, 256, 64), torch.bfloat16
     assert sampler.regime(shape, dtype, CPU, 2, 4)[0] is not None
     monkeypatch.setattr(cuda.module(), "resident_blocks", lambda **_: 3)
     assert sampler.regime(shape, dtype, CPU, 2, 4) == (
@@ -149,7 +149,7 @@ def test_nothing_is_taken_from_the_host_after_the_first_call(tall, monkeypatch):
     """On the meta device, which no kernel reads: what a graph's capture asks for."""
     launched = []
     device = plan.gpu_profiles()["H200"]
-    shape = HeadShape(16, 24, 64, 2, 256)
+    shape = HeadShape(16, 24, 64, 2, 256, 64)
     chosen = plan.head_plan(6, shape, device, torch.bfloat16, 4, persistent=True)
     monkeypatch.setattr(sampler, "regime", lambda *_: (None if tall else chosen, ""))
     monkeypatch.setattr(cuda, "call", lambda name, *_, **__: launched.append(name))
@@ -184,7 +184,7 @@ def test_the_real_geometry(width, depth, sms, dtype, monkeypatch, emulated):
     if not LONG:
         pytest.skip("MARFAST_TEST_EMULATION=1 runs it")
     device = plan.gpu_profiles()["H100 SXM"]
-    shape = HeadShape(16, 768, width, depth, 256)
+    shape = HeadShape(16, 768, width, depth, 256, width)
     emulated.marfast_emulation_device(True, device.sms, device.shared_bytes)
     chosen = plan.head_plan(2, shape, device, dtype, 2, persistent=True)
     assert chosen.row_groups * chosen.column_groups >= 0.9 * sms

@@ -51,7 +51,7 @@ def test_more_blocks_than_a_device_holds(emulated: Any, monkeypatch: pytest.Monk
 
 
 def test_more_shared_memory_than_a_block_can_have(emulated: Any) -> None:
-    shape, device = HeadShape(16, 24, 288, 1, 256), plan.profile_of(torch.device("cpu"))
+    shape, device = HeadShape(16, 24, 288, 1, 256, 288), plan.profile_of(torch.device("cpu"))
     chosen = plan.head_plan(2, shape, device, torch.bfloat16, 4, persistent=True)
     assert chosen.shared_bytes > 48 << 10
     emulated.marfast_emulation_device(True, 4, 48 << 10)

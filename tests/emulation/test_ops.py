@@ -190,7 +190,7 @@ WRONG = [
 @pytest.mark.parametrize(("change", "words"), WRONG, ids=[words for _, words in WRONG])
 def test_a_launch_takes_its_own_arguments_alone(change: dict[str, Any], words: str) -> None:
     given = {"out": torch.zeros(2, 4), "x": torch.zeros(2, 5), "weight": torch.zeros(4, 5)}
-    rest = {"bias": torch.zeros(4), "gate": None, "residual": None, "options": None}
+    rest = {"bias": torch.zeros(4), "gate": None, "residual": None, "activated": False}
     cuda.call("linear", torch.device("cpu"), **given, **rest)
     with pytest.raises(ValueError, match=f"linear: {words}"):
         cuda.call("linear", torch.device("cpu"), **(given | rest | change))

@@ -23,7 +23,7 @@ from marfast.ops.runtime import cuda
 cuda._load = lambda: (module, "")
 cuda.reaches = lambda name, device: (True, "")
 with choice.backend("cuda"):
-    weights = [torch.ones(sizes) for sizes in HeadShape(3, 5, 16, 2, 8).expected()]
+    weights = [torch.ones(sizes) for sizes in HeadShape(3, 5, 16, 2, 8, 16).expected()]
     ops.denoise(torch.ones(3, 3), torch.ones(3), torch.ones(3, 5), weights)
     x, noise, output = torch.ones(4, 3), torch.ones(4, 3), torch.ones(8, 6)
     ops.ddpm_step(x, output, noise, torch.ones(8), torch.ones(1))

@@ -133,6 +133,27 @@ def test_a_seed_for_each_image_makes_it_independent_of_its_batch() -> None:
     assert (batch[0] - batch[2]).abs().max() > 1e-3
 
 
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_rows_that_are_the_same_are_computed_once(
+    cfg: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline, rows = tiny_pipeline(), list[int]()
+    condition = FastMAR.condition
+
+    def counting(self: FastMAR, tokens: Tensor, *rest: Any) -> Tensor:
+        rows.append(len(tokens))
+        return condition(self, tokens, *rest)
+
+    monkeypatch.setattr(FastMAR, "condition", counting)
+    labels = [3, 1, 3, None, 3]
+    images = pipeline.generate(labels, seed=2, cfg=cfg, num_iter=3)
+    assert rows == ([3, 5, 5] if cfg == 1.0 else [3, 10, 10])
+    monkeypatch.setattr(FastMAR, "shares_rows", False)
+    assert torch.equal(images, pipeline.generate(labels, seed=2, cfg=cfg, num_iter=3))
+    assert rows[3] == rows[4]
+
+
 def test_steps_respace_the_sampler() -> None:
     pipeline = tiny_pipeline(steps=4)
     images = pipeline.generate([1, 2], seed=0, steps=9)

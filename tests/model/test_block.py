@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import marfast
 from marfast.model import block as blocks
-from marfast.model.block import FastBlock, is_plain_block
+from marfast.model.block import FastBlock, is_plain_block, through
 from marfast.model.packing import autocast, ops_take
 from marfast.ops import BackendUnavailable, choice
 from marfast.ops.op import OPS
@@ -33,11 +33,26 @@ def test_same_result(block: Block, queries: torch.Tensor | None) -> None:
     expected = block(x) if queries is None else block(x)[ROWS, queries]
     kept = FastBlock()
     fast = kept.bind(block)
-    torch.testing.assert_close(fast(x, ROWS, queries), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(fast(x, queries), expected, rtol=1e-5, atol=1e-5)
     with marfast.backend("reference"):
         fast = kept.bind(block)
         assert not fast.by_ops
-        assert torch.equal(fast(x, ROWS, queries), expected)
+        assert torch.equal(fast(x, queries), expected)
+
+
+@pytest.mark.parametrize("queries", [None, QUERIES], ids=["all", "some"])
+@pytest.mark.usefixtures("needs_native")
+@torch.no_grad()
+def test_parts_of_the_rows_give_the_same_bits(
+    block: Block, queries: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, bound = torch.randn(3, 11, 80), [FastBlock().bind(block) for _ in range(2)]
+    whole = through(bound, x, queries)
+    monkeypatch.setattr(blocks, "NEAR", 2 * 11 * 4 * 80)  # two rows
+    assert torch.equal(through(bound, x, queries), whole)
+    expected = block(block(x))
+    expected = expected if queries is None else expected[ROWS, queries]
+    torch.testing.assert_close(whole, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +74,7 @@ def test_a_forced_backend_reaches_the_block(
     x = torch.randn(3, 11, 80)
     with marfast.backend(forced), autocast(x.device, dtype), choice.used() as used:
         fast = FastBlock().bind(block)
-        actual = fast(x, ROWS, QUERIES)
+        actual = fast(x, QUERIES)
         expected = block(x)[ROWS, QUERIES]
     linear = forced if forced in OPS["fused_linear"].backends else "torch"
     assert used == {"attention": {attention}, "fused_linear": {linear}}
@@ -71,7 +86,7 @@ def test_a_forced_backend_reaches_the_block(
 @torch.no_grad()
 def test_a_forced_backend_that_the_block_cannot_have_says_why(block: Block) -> None:
     with marfast.backend("cuda"), pytest.raises(BackendUnavailable, match="qkv is on cpu"):
-        FastBlock().bind(block)(torch.randn(3, 11, 80), ROWS)
+        FastBlock().bind(block)(torch.randn(3, 11, 80))
 
 
 @torch.no_grad()
@@ -80,10 +95,10 @@ def test_new_weights_are_taken(block: Block, needs_native: None) -> None:
     fast = kept.bind(block)
     assert fast.by_ops
     x = torch.randn(3, 11, 80)
-    before = fast(x, ROWS)
+    before = fast(x)
     block.mlp.fc1.weight.data.mul_(2)
     block.attn.qkv.bias = nn.Parameter(torch.ones(240))
-    after = kept.bind(block)(x, ROWS)
+    after = kept.bind(block)(x)
     assert (after - before).abs().max() > 0.01
     torch.testing.assert_close(after, block(x), rtol=1e-5, atol=1e-5)
 
@@ -114,7 +129,7 @@ def test_on_a_gpu_weights_are_cast_once_and_bits_are_the_blocks_own(
         assert fast.by_ops
         with Casts() as casts:
             for _ in range(3):
-                assert torch.equal(fast(x, ROWS, queries), expected)
+                assert torch.equal(fast(x, queries), expected)
             assert casts.count == 0
             again = kept.bind(block).weights
             assert casts.count == 0
@@ -162,4 +177,4 @@ def test_a_block_that_does_more_runs_its_own_code(
     assert not is_plain_block(block)
     fast = FastBlock().bind(block)
     x = torch.randn(3, 11, 80)
-    assert torch.equal(fast(x, ROWS), block(x))
+    assert torch.equal(fast(x), block(x))

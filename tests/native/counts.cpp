@@ -27,9 +27,9 @@ int main(int argc, char** argv) {
   const auto values = [](int64_t size) { return std::vector<float>(size, 0.01f); };
   const int64_t rows = number(3), steps = number(4), c = 16;  // C, D and frequencies are MAR-B's
   DdpmSample a{};
-  a.shape = {c, 768, number(1), number(2), 256};
+  a.shape = {c, 768, number(1), number(2), 256, number(1)};
   a.tokens = rows / 2;
-  a.options = {true, 1.0f, false, true};
+  a.options = {2, 1.0f, false, true};
   a.steps = a.step_end = a.chunk = steps;
   a.step_noise_stride = a.tokens * c;
   a.weight_dtype = std::strcmp(argv[5], "bf16") == 0 ? DType::bf16 : DType::f32;
@@ -38,7 +38,7 @@ int main(int argc, char** argv) {
   const auto condition = values(rows * a.shape.condition), guidance = values(steps);
   const auto embedding = values(steps * a.shape.frequencies),
              schedule = values(steps * kCoefficients);
-  const auto packed = values(PackedHead(a.shape, a.weight_dtype, nullptr).size());
+  const auto packed = values(PackedHead(a.shape, a.spec, a.weight_dtype, nullptr).size());
   auto workspace = values(SampleWorkspace(a).size), out = values(a.tokens * c);
   a.out = out.data();
   a.noise = noise.data();

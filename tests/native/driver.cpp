@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "cpu/attention_scratch.h"
 #include "cpu/dispatch.h"
 #include "cpu/head_workspace.h"
 #include "cpu/packed_head.h"
@@ -57,24 +58,45 @@ Floats nans(int64_t size) {
 
 using Run = Floats (*)(const Kernels&, DType, const HeadShape&, int64_t rows, int threads);
 
-Floats packed_head(Random& random, const HeadShape& s, DType dtype) {
+// MAR's, or one with all that is otherwise. One number has no unbiased variance.
+HeadSpec spec_of(int64_t rows, const HeadShape& s) {
+  HeadSpec spec;
+  if (rows != 3) return spec;
+  spec.norm = Norm::rms, spec.time_norm = s.width > 1 ? Norm::std : Norm::layer,
+  spec.activation = Activation::swiglu;
+  spec.norm_after = true, spec.bias = false, spec.share = 2, spec.times = 2;
+  spec.order = "gate scale shift", spec.condition = Condition::mlp;
+  return spec;
+}
+
+Floats packed_head(Random& random, const HeadShape& s, const HeadSpec& spec, DType dtype) {
   std::vector<Floats> weights;
   const auto linear = [&](int64_t inputs, int64_t outputs) {
     weights.push_back(random.draw(inputs * outputs, 1.0f / std::sqrt(static_cast<float>(inputs))));
-    weights.push_back(random.draw(outputs));
+    if (spec.bias) weights.push_back(random.draw(outputs));
   };
-  const int64_t w = s.width;
-  linear(s.frequencies, w), linear(w, w), linear(s.condition, w), linear(s.channels, w);
-  for (int64_t b = 0; b < s.depth; ++b) {
-    weights.push_back(random.draw(w));
-    weights.push_back(random.draw(w));
-    linear(w, w), linear(w, w), linear(w, 3 * w);
+  const int64_t w = s.width, h = s.hidden;
+  const auto affine = [&](bool there, Norm norm) {
+    if (there && norm != Norm::none) weights.push_back(random.draw(w));
+    if (there && norm == Norm::layer) weights.push_back(random.draw(w));
+  };
+  for (int64_t i = 0; i < spec.times; ++i) {
+    linear(s.frequencies, w), linear(w, w), affine(true, spec.time_norm);
   }
-  linear(w, 2 * s.channels), linear(w, 2 * w);
+  linear(s.condition, w);
+  if (spec.condition == Condition::mlp) linear(w, w);
+  linear(s.channels, w);
+  for (int64_t b = 0; b < s.depth; ++b) {
+    affine(spec.affine, spec.norm);
+    linear(w, spec.gated() ? 2 * h : h), linear(h, w);
+    affine(spec.norm_after, spec.norm);
+    if (b % spec.share == 0) linear(w, 3 * w);
+  }
+  linear(w, spec.outputs(s.channels)), linear(w, 2 * w);
   std::vector<const void*> pointers;
   for (const Floats& weight : weights) pointers.push_back(*weight);
-  Floats packed = nans(PackedHead(s, dtype, nullptr).size());
-  pack_head(s, dtype, DType::f32, HeadWeights(pointers.data(), s.depth), *packed);
+  Floats packed = nans(PackedHead(s, spec, dtype, nullptr).size());
+  pack_head(s, spec, dtype, DType::f32, pointers.data(), *packed);
   return packed;
 }
 
@@ -90,16 +112,19 @@ Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int6
   Random random;
   const bool guided = rows % 2 == 0;
   const int64_t n = guided ? rows / 2 : rows, steps = 3, chunk = 2, c = s.channels;
-  const Floats packed = packed_head(random, s, dtype), noise = random.draw(n * c);
+  const HeadSpec spec = spec_of(rows, s);
+  const Floats packed = packed_head(random, s, spec, dtype), noise = random.draw(n * c);
   const Floats step_noise = random.draw(steps * n * c), condition = random.draw(rows * s.condition);
   const Floats schedule = random.draw(steps * kCoefficients, 0.5f);
-  const Floats embedding = random.draw(steps * s.frequencies), guidance = random.draw(steps);
+  const Floats embedding = random.draw(spec.times * steps * s.frequencies),
+               guidance = random.draw(steps);
   DdpmSample a{};
   a.shape = s;
   a.tokens = n;
   a.steps = steps;
   a.chunk = chunk;
-  a.options = {guided, 0.9f, true, rows % 4 != 0};
+  a.options = {guided ? 2 : 1, 0.9f, true, rows % 4 != 0};
+  a.spec = spec;
   const Floats x0 = random.draw(n * c);
   const Floats workspace = nans(SampleWorkspace(a).size);
   Floats out = nans(n * c);
@@ -120,6 +145,35 @@ Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int6
     a.step_end = a.step_begin + chunk < steps ? a.step_begin + chunk : steps;
     run(kernels.ddpm_sample, a);
   }
+  return out;
+}
+
+Floats attention(const Kernels& kernels, DType, const HeadShape& s, int64_t rows, int threads) {
+  Random random;
+  const int64_t batch = 2, heads = s.depth + 1, dim = s.condition, length = s.width;
+  const Floats qkv = random.draw(batch * length * 3 * heads * dim);
+  std::vector<int64_t> queries;
+  for (int64_t i = 0; i < batch * rows; ++i) queries.push_back((7 * i + length - 1) % length);
+  TeamAttention a{};
+  Floats out = nans(batch * rows * heads * dim);
+  a.out = *out;
+  a.qkv = *qkv;
+  a.queries = queries.data();
+  a.batch = batch;
+  a.length = length;
+  a.wanted = rows;
+  a.heads = heads;
+  a.head_dim = a.head_stride = dim;
+  a.part_stride = heads * dim;
+  a.position_stride = 3 * a.part_stride;
+  a.batch_stride = length * a.position_stride;
+  a.causal = rows % 2 == 0;
+  a.scale = 1.0f / std::sqrt(static_cast<float>(dim));
+  a.scratch = attention_scratch(length, dim);
+  const Floats workspace = nans(threads * a.scratch);
+  a.workspace = *workspace;
+  a.threads = threads;
+  run(kernels.attention, a);
   return out;
 }
 
@@ -144,19 +198,20 @@ Floats ddpm_step(const Kernels& kernels, DType, const HeadShape& s, int64_t rows
                                   2 * c,
                                   c,
                                   DType::f32,
-                                  {guided, 0.9f, true, rows % 4 != 0}});
+                                  {guided ? 2 : 1, 0.9f, true, rows % 4 != 0}});
   return out;
 }
 
 Floats denoise(const Kernels& kernels, DType dtype, const HeadShape& s, int64_t rows, int threads) {
   Random random;
-  const Floats packed = packed_head(random, s, dtype), x = random.draw(rows * s.channels);
+  const HeadSpec spec = spec_of(rows, s);
+  const Floats packed = packed_head(random, s, spec, dtype), x = random.draw(rows * s.channels);
   const Floats condition = random.draw(rows * s.condition);
-  const Floats embedding = random.draw(rows * s.frequencies);
-  const Floats workspace = nans(HeadWorkspace(s, rows, rows, rows, nullptr).size);
+  const Floats embedding = random.draw(spec.times * rows * s.frequencies);
+  const Floats workspace = nans(HeadWorkspace(s, spec, rows, rows, rows, nullptr).size);
   Floats out = nans(rows * 2 * s.channels);
-  run(kernels.denoise,
-      Denoise{*out, *x, *condition, *embedding, *packed, *workspace, s, rows, dtype, {}, threads});
+  run(kernels.denoise, Denoise{*out, *x, *condition, *embedding, *packed, *workspace, s, rows,
+                               dtype, threads, spec});
   return out;
 }
 
@@ -280,11 +335,11 @@ int main(int argc, char**) {
 #define KERNEL(op, Args) {#op, op},
   } kernels[] = {MARFAST_CPU_KERNELS(KERNEL)};
 #undef KERNEL
-  const HeadShape shapes[] = {{1, 1, 1, 0, 2},
-                              {3, 5, 33, 2, 7},
-                              {16, 300, 31, 1, 4},
-                              {17, 2, 257, 1, 3},
-                              {40, 15, 65, 3, 8}};
+  const HeadShape shapes[] = {{1, 1, 1, 0, 2, 1},
+                              {3, 5, 33, 2, 7, 33},
+                              {16, 300, 31, 1, 4, 50},
+                              {17, 2, 257, 1, 3, 17},
+                              {40, 15, 65, 3, 8, 65}};
   int cases = 0, failures = 0;
   for (const auto& kernel : kernels) {
     for (const HeadShape& shape : shapes) {

@@ -12,9 +12,9 @@ from marfast.reference.respacing import sampling_timesteps
 from marfast.reference.samplers import table_of
 
 HEADS = {
-    "MAR-B": HeadShape(16, 768, 1024, 6, 256),
-    "MAR-L": HeadShape(16, 1024, 1280, 8, 256),
-    "MAR-H": HeadShape(16, 1280, 1536, 12, 256),
+    "MAR-B": HeadShape(16, 768, 1024, 6, 256, 1024),
+    "MAR-L": HeadShape(16, 1024, 1280, 8, 256, 1280),
+    "MAR-H": HeadShape(16, 1280, 1536, 12, 256, 1536),
 }
 """The paper's."""
 
@@ -39,7 +39,7 @@ def sample_inputs(
     def draw(*sizes: int) -> Tensor:
         return torch.randn(sizes, generator=generator)
 
-    shape = HeadShape(channels, condition, width, depth, frequencies)
+    shape = HeadShape(channels, condition, width, depth, frequencies, width)
     weights = [draw(*sizes) * max(1, sizes[-1]) ** -0.5 for sizes in shape.expected()]
     rows = 2 * tokens if guided else tokens
     return (

@@ -10,7 +10,7 @@ from torch import Tensor
 from marfast import ops
 from marfast.ops.adaln_mlp.cpu import GROUP
 from marfast.ops.runtime import cpu
-from marfast.reference import head
+from marfast.reference import denoise as head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 
 pytestmark = pytest.mark.usefixtures("needs_native")

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from marfast import ops
-from tests.helpers import assert_as_accurate
+from marfast.ops.runtime import cpu
+from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -42,7 +43,10 @@ def written_out(qkv: Tensor, queries: Tensor | None, causal: bool) -> Tensor:
     )
 
 
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+BACKENDS = ["torch", "reference", *(["cpu"] if cpu.is_built()[0] else [])]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("wanted", [None, 0, 1, 5])
 @pytest.mark.parametrize("head_dim", [64, 80, 7])  # MAR-B's and L's, MAR-H's, an odd one
@@ -70,6 +74,45 @@ def test_error_against_float64(dtype, causal):
     )
 
 
+# The CPU's kernel takes up to 56 queries at a time, tiles of 32 keys, blocks of 256.
+SIZES = [(1, 1, 1, None), (2, 57, 64, None), (1, 300, 33, 70), (1, 257, 7, 3)]
+
+
+@pytest.mark.parametrize(("batch", "length", "head_dim", "wanted"), SIZES)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.usefixtures("needs_native", "guarded_outputs")
+def test_every_instruction_set_and_thread_count_gives_the_same_bits(
+    batch, length, head_dim, wanted, causal, dtype
+):
+    sizes = {"batch": batch, "length": length, "head_dim": head_dim, "wanted": wanted}
+    args = inputs(**sizes, causal=causal, dtype=dtype)
+    results = on_every_isa(ops.attention, *args)
+    for isa, actual in results.items():
+        assert_bitwise_equal(actual, results["portable"], isa)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        assert_bitwise_equal(ops.attention(*args), results["portable"], "3 threads")
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("sizes", [{"batch": 0}, {"length": 0}, {"wanted": 0}], ids=str)
+def test_nothing_is_attended_to(sizes):
+    assert ops.attention(*inputs(**sizes)).numel() == 0
+
+
+@pytest.mark.usefixtures("needs_native")
+def test_a_query_depends_on_no_other_query_or_image():
+    qkv, _, _ = inputs(batch=3, length=70, head_dim=16)
+    whole = ops.attention(qkv)
+    assert_bitwise_equal(ops.attention(qkv[1:2]), whole[1:2])
+    some = torch.tensor([[3, 69], [0, 0], [64, 5]])
+    expected = torch.stack([o[i] for o, i in zip(whole, some, strict=True)])
+    assert_bitwise_equal(ops.attention(qkv, some), expected)
+
+
 def test_layouts_do_not_matter():
     qkv, queries, _ = inputs(wanted=4)
     strided = torch.stack([qkv, qkv], -1)[..., 0]
@@ -85,7 +128,7 @@ def test_gradients(wanted, causal):
     torch.library.opcheck(torch.ops.marfast.attention.default, args)
 
 
-@pytest.mark.parametrize("backend", ["torch", "reference"])
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("position", [-1, -9, 9, 2**40])
 def test_a_query_is_a_position_on_every_backend(backend, position):
     qkv, queries, _ = inputs(wanted=2)

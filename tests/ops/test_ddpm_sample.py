@@ -17,7 +17,7 @@ from marfast.ops.ddpm_sample.cpu import PAIRS
 from marfast.ops.head.cpu import time_embedding
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
-from marfast.reference import SimpleMLPAdaLN
+from marfast.reference import HeadSpec, SimpleMLPAdaLN
 from marfast.reference.timesteps import timestep_embedding
 from marfast.verifying.compare import to_double
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
@@ -256,10 +256,12 @@ def test_the_callers_default_dtype_does_not_matter(dtype):
 def test_the_time_embedding_is_the_references():
     timesteps = torch.tensor([0, 1, 500, 999])
     for frequencies in (256, 7):
-        assert_bitwise_equal(
-            time_embedding(tuple(timesteps.tolist()), frequencies),
-            timestep_embedding(timesteps, frequencies),
-        )
+        actual = time_embedding(timesteps, frequencies, HeadSpec())
+        assert_bitwise_equal(actual, timestep_embedding(timesteps, frequencies)[None])
+        scaled = HeadSpec(times=2, time_scale=2.5)
+        several = time_embedding(torch.stack([timesteps, timesteps + 1], 1), frequencies, scaled)
+        for i in (0, 1):
+            assert_bitwise_equal(several[i], timestep_embedding((timesteps + i) * 2.5, frequencies))
 
 
 def test_opcheck():
@@ -290,9 +292,21 @@ ERRORS = [
     (replaced(2, torch.zeros(5, 24)), ValueError, "cond has 5 rows; it must have N = 3"),
     (replaced(2, torch.zeros(6, 23)), ValueError, "cond has shape [6, 23]"),
     (replaced(3, [torch.zeros(1)] * 13), ValueError, "weights has 13 tensors"),
-    (with_weight(9, torch.zeros(41)), ValueError, "weights[9] has shape [41]"),
-    (with_weight(14, torch.zeros(120, 41)), ValueError, "weights[14] has shape [120, 41]"),
-    (with_weight(2, torch.zeros(40, 40).double()), TypeError, "weights[2] has dtype float64"),
+    (
+        with_weight(9, torch.zeros(41)),
+        ValueError,
+        "weights[9] (res_blocks.0.in_ln.bias) has shape",
+    ),
+    (
+        with_weight(14, torch.zeros(120, 41)),
+        ValueError,
+        "weights[14] (res_blocks.0.adaLN_modulation.1.weight) has shape [120, 41]",
+    ),
+    (
+        with_weight(2, torch.zeros(40, 40).double()),
+        TypeError,
+        "weights[2] (time_embed.mlp.2.weight) has",
+    ),
     (replaced(4, torch.zeros(4, 6)), ValueError, "schedule has shape [4, 6]"),
     (replaced(5, torch.zeros(4).half()), TypeError, "timesteps has dtype float16"),
     (

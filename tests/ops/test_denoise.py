@@ -11,7 +11,8 @@ from marfast import ops
 from marfast.ops.denoise.cpu import GROUP
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu, cuda
-from marfast.reference import SimpleMLPAdaLN, head
+from marfast.reference import SimpleMLPAdaLN
+from marfast.reference import denoise as head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa, with_defined_bits
 from tests.ops.heads import OnOneDevice
 from tests.ops.heads import denoise_inputs as inputs

@@ -34,11 +34,22 @@ def test_every_op_has_a_formula(name: str) -> None:
     assert getattr(torch.ops.marfast, name) in flop_registry
 
 
-@pytest.mark.parametrize("name", ["adaln_mlp", "ddpm_sample", "denoise", "fused_linear"])
+@pytest.mark.parametrize(
+    "name", ["adaln_mlp", "ddpm_sample", "denoise", "diffusion_loss", "fused_linear"]
+)
 def test_an_op_counts_as_its_definition(name: str) -> None:
     op = OPS[name]
     a = op.example_args()
     assert count(op, *a) == count(op.plain, *a) > 0
+
+
+def test_a_loss_and_its_gradients_count_as_forward_and_backward() -> None:
+    op = OPS["diffusion_loss_gradients"]
+    a = op.example_args()
+    wanted = [tensor.requires_grad_() for tensor in (a.cond, *a.weights)]
+    with FlopCounterMode(display=False) as counter:
+        torch.autograd.grad(ops.diffusion_loss.plain(*a), wanted)
+    assert count(op, *a) == counter.get_total_flops()
 
 
 def test_a_product_is_two_operations_for_each_weight() -> None:

@@ -15,7 +15,7 @@ from tests.helpers import assert_as_accurate, assert_bitwise_equal, on_every_isa
 
 pytestmark = pytest.mark.usefixtures("needs_native")
 
-# A tile has up to 14 rows, a group 56; panels are 32 outputs, blocks of k 256.
+# A tile has up to 14 rows, sums are kept of 192; panels are 32 outputs, blocks of k 256.
 SIZES = [
     (0, 16, 16),
     (1, 1, 1),
@@ -25,6 +25,7 @@ SIZES = [
     (57, 33, 65),
     (129, 768, 64),
     (200, 100, 40),
+    (400, 259, 33),
 ]
 
 

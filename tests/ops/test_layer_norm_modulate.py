@@ -10,7 +10,7 @@ from torch import Tensor
 from marfast import ops
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
-from marfast.reference import head
+from marfast.reference import denoise as head
 from tests.helpers import assert_as_accurate, assert_bitwise_equal, lane_sum, on_every_isa
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

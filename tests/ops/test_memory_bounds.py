@@ -11,6 +11,7 @@ import torch
 from marfast import ops
 from marfast.ops.head import HeadShape
 from marfast.ops.runtime import cpu
+from marfast.reference import HeadSpec
 from marfast.reference.diffusion import HeadOptions
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -46,7 +47,7 @@ for isa, dtype, width, at_start in itertools.product(C.isas(), dtypes, WIDTHS, (
     affine = {name: fenced(rows[0], at_start) for name in ("weight", "bias")}
     C.layer_norm_modulate(**given, **affine, eps=1e-6)
 
-    options = HeadOptions(guided=width % 2 == 1, clip_denoised=True)
+    options = HeadOptions(1 + width % 2, clip_denoised=True)
     given = {name: fenced(torch.ones(3, width), at_start) for name in ("out", "x", "noise")}
     outputs = torch.ones(6 if options.guided else 3, 2 * width, dtype=dtype)
     C.ddpm_step(
@@ -58,38 +59,49 @@ for isa, dtype, width, at_start in itertools.product(C.isas(), dtypes, WIDTHS, (
         options=options,
     )
 
+MAR = HeadSpec()
+OTHER = HeadSpec(
+    norm="rms", norm_after=True, activation="swiglu", bias=False, share=2, variance=False,
+    times=2, time_norm="std", condition="mlp", order="gate scale shift",
+)
 HEADS = (  # tokens, its sizes, steps, guided, steps at once, threads
-    (1, HeadShape(1, 1, 1, 0, 2), 2, False, 2, 1),
-    (3, HeadShape(1, 1, 1, 1, 1), 3, True, 1, 2),
-    (2, HeadShape(3, 5, 33, 2, 7), 3, True, 3, 4),
-    (15, HeadShape(16, 7, 31, 1, 4), 2, True, 1, 3),
-    (4, HeadShape(40, 300, 65, 1, 8), 2, False, 2, 4),
-    (1, HeadShape(17, 2, 257, 1, 3), 2, True, 2, 4),
+    (1, HeadShape(1, 1, 1, 0, 2, 1), 2, False, 2, 1),
+    (3, HeadShape(1, 1, 1, 1, 1, 1), 3, True, 1, 2),
+    (2, HeadShape(3, 5, 33, 2, 7, 33), 3, True, 3, 4),
+    (15, HeadShape(16, 7, 31, 1, 4, 31), 2, True, 1, 3),
+    (4, HeadShape(40, 300, 65, 1, 8, 65), 2, False, 2, 4),
+    (1, HeadShape(17, 2, 257, 1, 3, 257), 2, True, 2, 4),
+    (3, HeadShape(5, 20, 33, 3, 6, 19), 3, True, 2, 2),
 )
 WEIGHTS = (torch.float32, torch.bfloat16)
 for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (False, True)):
     C.set_isa(isa)
     tokens, shape, steps, guided, chunk, threads = head
+    spec = MAR if shape.hidden == shape.width else OTHER
+    outputs = 2 * shape.channels if spec.variance else shape.channels
     channels, rows = shape.channels, 2 * tokens if guided else tokens
-    drawn = [torch.randn(*sizes) * sizes[-1] ** -0.5 for sizes in shape.expected()]
+    drawn = [torch.randn(*sizes) * sizes[-1] ** -0.5 for sizes in shape.expected(spec)]
     weights = [fenced(weight.to(dtype), at_start) for weight in drawn]
-    packed = nan(C.packed_head_size(shape=shape, dtype=dtype), at_start=at_start)
-    C.pack_head(shape=shape, dtype=dtype, weights=weights, packed=packed)
-    common = {"packed": packed, "shape": shape, "weight_dtype": dtype, "threads": threads}
+    packed = nan(C.packed_head_size(shape=shape, spec=spec, dtype=dtype), at_start=at_start)
+    C.pack_head(shape=shape, spec=spec, dtype=dtype, weights=weights, packed=packed)
+    common = {"packed": packed, "shape": shape, "spec": spec}
+    common |= {"weight_dtype": dtype, "threads": threads}
 
-    out, options = nan(tokens, channels, at_start=at_start), HeadOptions(guided, 1.0, True)
+    out, options = nan(tokens, channels, at_start=at_start), HeadOptions(
+        1 + guided, 1.0, True, spec.variance
+    )
     inputs = {
         "noise": torch.randn(tokens, channels),
         "step_noise": torch.randn(steps, tokens, channels),
         "condition": torch.randn(rows, shape.condition),
         "schedule": torch.rand(steps, 8),
-        "time_embedding": torch.rand(steps, shape.frequencies),
-        "guidance": torch.ones(steps),
+        "time_embedding": torch.rand(spec.times, steps, shape.frequencies),
+        "guidance": torch.ones(steps, 1),
     }
     inputs = {name: fenced(tensor, at_start) for name, tensor in inputs.items()}
     inputs["x0"] = fenced(torch.randn(tokens, channels), at_start) if steps == 2 else None
     size = C.ddpm_sample_workspace(
-        shape=shape, options=options, tokens=tokens, steps=steps, chunk=chunk
+        shape=shape, spec=spec, options=options, tokens=tokens, steps=steps, chunk=chunk
     )
     workspace = nan(size, at_start=at_start)
     for step in range(0, steps, chunk):
@@ -102,12 +114,13 @@ for isa, dtype, head, at_start in itertools.product(C.isas(), WEIGHTS, HEADS, (F
     inputs = {
         "x": torch.randn(tokens, channels),
         "condition": torch.randn(tokens, shape.condition),
-        "time_embedding": torch.rand(tokens, shape.frequencies),
+        "time_embedding": torch.rand(spec.times, tokens, shape.frequencies),
     }
     inputs = {name: fenced(tensor, at_start) for name, tensor in inputs.items()}
-    out = nan(tokens, 2 * channels, at_start=at_start)
-    workspace = nan(C.denoise_workspace(shape=shape, rows=tokens), at_start=at_start)
-    C.denoise(out=out, **inputs, **common, workspace=workspace, options=options)
+    out = nan(tokens, outputs, at_start=at_start)
+    size = C.denoise_workspace(shape=shape, spec=spec, rows=tokens)
+    workspace = nan(size, at_start=at_start)
+    C.denoise(out=out, **inputs, **common, workspace=workspace)
     assert out.isfinite().all()
 
 BLOCKS = ((1, 1, 1), (3, 33, 2), (7, 257, 4), (40, 31, 3))  # rows, width, threads
@@ -126,7 +139,6 @@ for isa, dtype, block, at_start in itertools.product(C.isas(), WEIGHTS, BLOCKS, 
         out=out,
         **{name: fenced(tensor, at_start) for name, tensor in inputs.items()},
         workspace=nan(2, group, cpu.row_stride(width), at_start=at_start),
-        options=HeadOptions(),
         group=group,
         weight_dtype=dtype,
         threads=threads,

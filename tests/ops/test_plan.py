@@ -98,7 +98,9 @@ def test_narrow_and_wide_heads_have_a_plan():
     for width, depth, dtype in itertools.product(
         range(32, 2049, 224), (1, 3, 16), (torch.float16, torch.float32)
     ):
-        plan = head_plan(4, HeadShape(16, 64, width, depth, 256), gpu_profiles()["A100"], dtype)
+        plan = head_plan(
+            4, HeadShape(16, 64, width, depth, 256, width), gpu_profiles()["A100"], dtype
+        )
         assert plan.time > 0
 
 
@@ -114,7 +116,7 @@ def test_a_smaller_budget_means_fewer_steps_at_a_time():
     [
         ({"rows": 0}, ValueError, "rows is 0"),
         ({"steps": 0}, ValueError, "steps is 0"),
-        ({"shape": HeadShape(16, 8, 40, 2, 256)}, ValueError, "width is 40"),
+        ({"shape": HeadShape(16, 8, 40, 2, 256, 40)}, ValueError, "width is 40"),
         ({"dtype": torch.float64}, TypeError, "dtype is"),
     ],
 )

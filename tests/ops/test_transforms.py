@@ -9,7 +9,7 @@ from torch import Tensor
 from marfast import ops
 from marfast.ops.op import OPS
 from tests.ops.heads import sample_inputs
-from tests.ops.test_forward_mode import dense, floats
+from tests.ops.test_forward_mode import TRANSFORMABLE, dense, floats
 
 
 def arguments(name: str) -> Any:
@@ -32,7 +32,7 @@ def loss(function: Any) -> Any:
     return lambda value: function(value).float().square().sum()
 
 
-@pytest.mark.parametrize("name", sorted(OPS))
+@pytest.mark.parametrize("name", TRANSFORMABLE)
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 def test_gradients_are_the_definitions(name: str, backend: str) -> None:
     op, a = OPS[name], arguments(name)
@@ -54,7 +54,7 @@ def test_gradients_of_weights_in_a_list(name: str) -> None:
 
 
 # torch's group_norm has no rule for channels_last
-@pytest.mark.parametrize("name", sorted({*OPS} - {"group_norm_silu"}))
+@pytest.mark.parametrize("name", sorted({*TRANSFORMABLE} - {"group_norm_silu"}))
 def test_vmap_is_a_loop(name: str) -> None:
     op, a = OPS[name], arguments(name)
     place = floats(a)[0]
@@ -95,3 +95,9 @@ def test_gradients_in_batches_are_those_of_a_loop() -> None:
         return ops.layer_norm_modulate(x, shift, scale)
 
     torch.testing.assert_close(jacobian(call, x, vectorize=True), jacobian(call, x))
+
+
+def test_an_op_that_takes_no_part_says_so() -> None:
+    a = OPS["diffusion_loss_gradients"].example_args()
+    with pytest.raises(NotImplementedError, match="diffusion_loss_gradients takes no part in"):
+        torch.func.grad(loss(of(ops.diffusion_loss_gradients, a, 1)))(a.cond)

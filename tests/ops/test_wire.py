@@ -7,6 +7,7 @@ import torch
 
 from marfast.ops.head import HeadShape
 from marfast.ops.runtime import cpu
+from marfast.reference import HeadSpec
 from marfast.reference.diffusion import HeadOptions
 
 pytestmark = pytest.mark.usefixtures("needs_native")
@@ -17,7 +18,7 @@ def step() -> dict[str, Any]:
     """Arguments of a guided step of 3 tokens of 5 channels."""
     given: dict[str, Any] = {name: torch.ones(3, 5) for name in ("out", "x", "noise")}
     given |= {"model_output": torch.ones(6, 10), "coefficients": torch.ones(8)}
-    return given | {"guidance": torch.ones(1), "x0": None, "options": HeadOptions(guided=True)}
+    return given | {"guidance": torch.ones(1), "x0": None, "options": HeadOptions(branches=2)}
 
 
 def refused(op: str, given: dict[str, Any]) -> str:
@@ -84,14 +85,24 @@ def test_rows_may_lie_at_any_stride(step):
 
 
 def test_a_buffer_that_is_too_small_is_an_error():
-    shape = HeadShape(channels=3, condition=5, width=33, depth=2, frequencies=7)
+    shape = HeadShape(channels=3, condition=5, width=33, depth=2, frequencies=7, hidden=33)
     weights = [torch.ones(sizes) for sizes in shape.expected()]
-    size = cpu.extension().packed_head_size(shape=shape, dtype=torch.float32)
-    given = {"shape": shape, "dtype": torch.float32, "weights": weights}
+    sizes = {"shape": shape, "spec": HeadSpec(), "dtype": torch.float32}
+    size = cpu.extension().packed_head_size(**sizes)
+    given = {**sizes, "weights": weights}
     reason = refused("pack_head", {**given, "packed": torch.ones(size - 1)})
     assert reason == "packed is too small, or not contiguous"
     fewer = {**given, "weights": weights[:-1], "packed": torch.ones(size)}
     assert refused("pack_head", fewer) == "weights are not a head's"
+
+
+def test_a_choice_that_no_kernel_knows_is_an_error():
+    spec = HeadSpec()
+    object.__setattr__(spec, "norm", "batch")
+    shape = HeadShape(channels=3, condition=5, width=33, depth=2, frequencies=7, hidden=33)
+    given = {"shape": shape, "spec": spec, "dtype": torch.float32}
+    with pytest.raises(ValueError, match="no kernel knows batch"):
+        cpu.extension().packed_head_size(**given)
 
 
 @pytest.mark.parametrize("left", [0, 59])

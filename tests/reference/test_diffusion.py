@@ -92,7 +92,7 @@ def test_steps_by_the_schedule_are_the_sampler(
     torch.manual_seed(3)
     expected = process.p_sample_loop(head, (6, 8), start, clip, temperature=temperature)
     torch.manual_seed(3)
-    x, options = start, HeadOptions(False, temperature, clip)
+    x, options = start, HeadOptions(1, temperature, clip)
     for row, t in zip(*process.sampling_schedule(), strict=True):
         output = head(x, t.expand(6))
         x = ddpm_step(x, output, torch.randn_like(x), row, torch.ones(1), options)

@@ -51,7 +51,7 @@ def test_guided_steps_need_half_of_the_rows(scale: float | torch.Tensor, clip: b
     torch.manual_seed(4)
     expected = loss.sample(z, temperature=0.9, cfg=scale)[:3]
     torch.manual_seed(4)
-    x, options = torch.randn(3, 4), HeadOptions(True, 0.9, clip)
+    x, options = torch.randn(3, 4), HeadOptions(2, 0.9, clip)
     with torch.no_grad():
         for row, t in zip(*loss.gen_diffusion.sampling_schedule(), strict=True):
             output = loss.net(torch.cat([x, x]), t.expand(6), z)

@@ -15,8 +15,10 @@ from marfast.reference.samplers import (
     LEAST_SIGNAL,
     SAMPLERS,
     Coefficients,
+    Prediction,
     ddpm,
     diffusion_levels,
+    flow_steps,
     sampling_schedule,
     table_of,
 )
@@ -118,3 +120,24 @@ def test_levels_end_in_the_data() -> None:
     levels = diffusion_levels(create_diffusion("7"))
     assert (levels.alpha[-1], levels.sigma[-1]) == (1, 0)
     assert (np.diff(levels.alpha) > 0).all()
+
+
+@pytest.mark.parametrize("prediction", ["velocity", "x0"])
+def test_a_flows_steps_may_be_of_any_size(prediction: Prediction) -> None:
+    t, dt = np.array([0.0, 0.3, 0.7, 0.96]), np.array([0.3, 0.35, 0.25, 0.02])
+    stochastic, least = np.array([True, True, False, False]), 0.05
+    told = torch.from_numpy(t).float()
+    table = flow_steps(t, dt, stochastic, told, prediction, least)
+    assert torch.equal(table.timesteps, told)
+    x, output, noise = np.random.RandomState(0).randn(3, 5)
+    for step, row in enumerate(table.coefficients.double().numpy()):
+        now = Coefficients(*row)
+        actual = now.x0 * (now.p * x - now.q * output) + now.x * x + now.noise * noise
+        to_data = (output - x) / max(1 - t[step], least)
+        velocity = output if prediction == "velocity" else to_data
+        expected = x + velocity * dt[step]
+        if stochastic[step]:
+            score = (t[step] * velocity - x) / (1 - t[step])
+            diffusion = np.sqrt(2 * (1 - t[step]) * dt[step]) * noise
+            expected = expected + (1 - t[step]) * score * dt[step] + diffusion
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=2e-6)

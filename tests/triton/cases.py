@@ -11,6 +11,7 @@ from tests.ops import (
     test_adaln_mlp,
     test_attention,
     test_ddpm_step,
+    test_diffusion_loss,
     test_fused_linear,
     test_group_norm_silu,
     test_layer_norm_modulate,
@@ -71,6 +72,8 @@ SAMPLE = ("ddpm_sample", sample_inputs)
 ATTENTION = ("attention", _attention)
 NORM = ("group_norm_silu", _group_norm)
 STEP = ("ddpm_step", _step)
+LOSS = ("diffusion_loss", test_diffusion_loss.inputs)
+GRADIENTS = ("diffusion_loss_gradients", test_diffusion_loss.inputs)
 
 HOSTILE = [
     *(_case(*LAYER_NORM, *s) for s in ((0, 16), (1, 1), (2, 3), (3, 1023), (17, 64), (129, 33))),
@@ -107,6 +110,9 @@ HOSTILE = [
     *(_case(*STEP, *s) for s in ((0, 16), (1, 1), (2, 3), (3, 16), (17, 64), (129, 16), (2, 0))),
     _case(*STEP, 5, 17, guided=False),
     *(_case("ddpm_step", step_inputs, *s) for s in ((0, 16), (3, 17), (129, 16))),
+    _case(*GRADIENTS, 1, copies=1, channels=1, width=1, condition=1, depth=0, masked=False),
+    _case(*GRADIENTS, 17, channels=3, width=17, depth=1, first=True, scale=0.3),
+    _case(*GRADIENTS, 43, copies=3, channels=40, width=33, condition=5, depth=1, frequencies=7),
     _case("ddpm_sample", sampler_inputs, sampler="dpm++2m-sde", steps=3, width=17, depth=1),
     _case("ddpm_sample", sampler_inputs, sampler="ddim", steps=2, width=17, depth=1),
 ]
@@ -123,6 +129,8 @@ ACCURACY = [
     _case(*ATTENTION, head_dim=64, length=40, heads=2),
     _case(*ATTENTION, head_dim=80, length=40, wanted=6, heads=2, causal=True),
     _case(*NORM, 1, 32, 24, 24, 8),
+    _case(*LOSS, 12, copies=3, width=32, depth=1),
+    _case(*GRADIENTS, 12, copies=3, width=32, depth=1, first=True, scale=0.3),
 ]
 """What errors are compared on: each case over 8 seeds."""
 

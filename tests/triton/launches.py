@@ -9,7 +9,6 @@ from marfast.ops.head import HeadShape
 from marfast.ops.head.gpu import Head
 from marfast.ops.head.triton import Launches
 from marfast.ops.op import OPS
-from marfast.reference.diffusion import HeadOptions
 
 from .ahead import empty
 
@@ -18,7 +17,7 @@ ROWS = (2, 40, 200)
 
 
 def head_weights(width: int, depth: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    shape = HeadShape(16, condition=768, width=width, depth=depth, frequencies=256)
+    shape = HeadShape(16, condition=768, width=width, depth=depth, frequencies=256, hidden=width)
     return [empty(*sizes, dtype=dtype) for sizes in shape.expected()]
 
 
@@ -28,7 +27,7 @@ def run(op: str, *args: Any) -> None:
 
 def products(rows: int, dtype: torch.dtype, width: int = 1024) -> None:
     """The head's: its block, its first and last layer; and a transformer's."""
-    head = Head(head_weights(width, 1, dtype), HeadOptions(), Launches())
+    head = Head(head_weights(width, 1, dtype), Launches())
     head(empty(rows, 32), empty(rows, 16), empty(rows, 5 * width))
     head.time(empty(rows, 256))
     head.condition(empty(rows, 768))
@@ -71,6 +70,16 @@ def step(guided: bool, clip: bool, dtype: torch.dtype) -> None:
         run("ddpm_step", state, output[:, :16], x, empty(8), empty(1), 1.0, clip, False)
 
 
+def losses() -> None:
+    from marfast.ops.diffusion_loss.rows import Chunk
+    from marfast.ops.diffusion_loss.triton import terms
+
+    tokens, t = empty(200, 16), torch.zeros(200, dtype=torch.int64)
+    chunk = Chunk(slice(None), empty(50, 768), tokens, tokens, t, t, empty(200))
+    for wanted in (False, True):
+        terms(empty(200, 32), chunk, wanted)
+
+
 def launches(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
     """By name, for factors of this dtype."""
     found: dict[str, Callable[[], Any]] = {}
@@ -84,6 +93,7 @@ def launches(dtype: torch.dtype) -> dict[str, Callable[[], Any]]:
             label = f"hd {head_dim}, {'all' if wanted is None else wanted}"
             found[label] = lambda h=head_dim, w=wanted, c=causal: heads(h, w, c, dtype)
     found["norms"] = lambda: norms(dtype)
+    found["loss"] = losses
     found["step"] = lambda: step(True, True, dtype)
     found["step, plain"] = lambda: step(False, False, dtype)
     return found

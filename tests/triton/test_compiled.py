@@ -40,11 +40,15 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("target", "dtype", "names"),
     [
-        ("sm_80", HALF, ("2 rows, w 1024", "40 rows, w 1024", "hd 80", "hd 128", "norms", "step")),
+        (
+            "sm_80",
+            HALF,
+            ("2 rows, w 1024", "40 rows, w 1024", "hd 80", "hd 128", "norms", "loss", "step"),
+        ),
         ("sm_90", torch.float32, ("2 rows, w 1024", "hd 80, all")),
         ("sm_90", HALF, ("200 rows, w 1024",)),
         ("sm_100", HALF, ("hd 64, all", "hd 128, all")),
-        ("gfx942", HALF, ("hd 80", "one dtype", "step")),
+        ("gfx942", HALF, ("hd 80", "one dtype", "loss", "step")),
     ],
 )
 def test_kernels_compile_within_the_budget(target, dtype, names):

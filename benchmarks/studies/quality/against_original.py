@@ -23,12 +23,12 @@ from rich.table import Table
 
 import marfast
 from benchmarks.studies import RESULTS
-from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
 from benchmarks.studies.quality.measure import evaluate_images
 from marfast.bench.results import write_rows
 from marfast.checkpoints import get_preset
 from marfast.checkpoints.read import read_weights
 from marfast.evaluation.real_images import real_images
+from marfast.training.fashion_mnist import CLASS_NAMES
 from marfast.verifying.case import Case, Implementation, Result, seed_all
 from marfast.verifying.original import (
     RunningOriginal,

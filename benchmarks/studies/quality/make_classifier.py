@@ -3,7 +3,7 @@
     python -m benchmarks.studies.quality.make_classifier           # ten minutes on two cores
     python -m benchmarks.studies.quality.make_classifier --keep    # only statistics and card anew
 
-Needs the Fashion-MNIST data set (fashion_mnist.py).
+Needs the Fashion-MNIST data set (marfast.training.fashion_mnist).
 """
 
 import argparse
@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmarks.studies.quality.classifier_training import train_classifier
-from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
 from marfast.evaluation.classifier import ASSETS, Classifier
 from marfast.evaluation.frechet import fit_gaussian, frechet_distance
 from marfast.evaluation.sums import MANIFOLD
+from marfast.training.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
 
 COUNTS = (100, 200, 500, 1_000, 2_000, 5_000, 10_000, 20_000, 60_000)
 MOST_SUBSETS = 20

@@ -15,10 +15,10 @@ from functools import cache
 
 import torch
 
-from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
 from marfast.evaluation.classifier import Classifier, load_classifier
 from marfast.evaluation.frechet import fit_gaussian, frechet_distance
 from marfast.evaluation.real_images import real_images
+from marfast.training.fashion_mnist import CLASS_NAMES
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ from rich.table import Table
 
 import marfast
 from benchmarks.studies import RESULTS
-from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES
 from benchmarks.studies.quality.measure import evaluate_images
 from marfast.bench.results import read_rows, write_rows
 from marfast.evaluation.real_images import real_images
+from marfast.training.fashion_mnist import CLASS_NAMES
 
 BLOCK = 500  # images generated at a time
 

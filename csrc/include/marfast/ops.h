@@ -6,20 +6,19 @@
 
 #include <cstdint>
 
+#include "marfast/head_spec.h"
 #include "marfast/types.h"
 
 namespace marfast {
 
-// A record's fields, by name: visit("width", a.width).
-#define FIELD(name) #name, a.name
-
-// A SimpleMLPAdaLN's sizes.
+// A head's sizes.
 struct HeadShape {
   int64_t channels;     // C
   int64_t condition;    // D
   int64_t width;        // w
   int64_t depth;        // d
   int64_t frequencies;  // of the timestep embedding
+  int64_t hidden;       // h, of the MLPs
 };
 
 template <class Visit>
@@ -29,20 +28,22 @@ void fields(HeadShape& a, Visit visit) {
   visit(FIELD(width));
   visit(FIELD(depth));
   visit(FIELD(frequencies));
+  visit(FIELD(hidden));
 }
 
-// What a head computes and how it is sampled, beside its tensors: marfast/reference/diffusion.py's
-// HeadOptions.
+// How a head is sampled: marfast/reference/diffusion.py's HeadOptions.
 struct HeadOptions {
-  bool guided;  // R = 2N rows, conditional ones first, else R = N
+  int64_t branches;  // R = N, or 2N or 3N rows under guidance, conditional ones first
   float temperature;
   bool clip_denoised;
   bool learned_range;  // sigma is the head's, within a range, else the table's
+
+  int64_t scales() const { return branches > 2 ? branches - 1 : 1; }  // of guidance, of a step
 };
 
 template <class Visit>
 void fields(HeadOptions& a, Visit visit) {
-  visit(FIELD(guided));
+  visit(FIELD(branches));
   visit(FIELD(temperature));
   visit(FIELD(clip_denoised));
   visit(FIELD(learned_range));
@@ -65,7 +66,7 @@ struct DdpmStep {
   const void* model_output;              // [R, 2C] of model_output_dtype: eps, then v; or [R, C]
   const float* noise;                    // [N, C]
   const StepCoefficients* coefficients;  // see csrc/cpu/ddpm_step.h
-  const float* guidance;                 // [1], read only when guided
+  const float* guidance;                 // [branches - 1], [1] at least
   float* x0;         // [N, C], x_0 of the step before, replaced by this one's; or null: not needed
   int64_t tokens;    // N
   int64_t channels;  // C
@@ -94,9 +95,34 @@ struct AdalnMlp {
   int64_t scale_stride;
   int64_t gate_stride;
   DType weight_dtype;  // of the packed weights: f32 or bf16
-  HeadOptions options;
   int threads;
   float eps;
+};
+
+// softmax(Q K^T / sqrt(hd)) V; a query that isn't a position 0 ... L - 1 gives NaN.
+struct Attention {
+  void* out;               // [B, Lq, H, hd] of dtype, dense
+  const void* qkv;         // [B, L, 3, H, hd] of dtype
+  const int64_t* queries;  // [B, Lq], dense; or null: all positions
+  int64_t batch;           // B
+  int64_t length;          // L, below 2^31, as B H Lq
+  int64_t wanted;          // Lq
+  int64_t heads;           // H
+  int64_t head_dim;        // hd
+  int64_t batch_stride;
+  int64_t position_stride;
+  int64_t part_stride;
+  int64_t head_stride;
+  DType dtype;
+  bool causal;
+  float scale;  // 1 / sqrt(hd)
+};
+
+// On the CPU.
+struct TeamAttention : Attention {
+  float* workspace;  // [threads, scratch]
+  int64_t scratch;   // csrc/cpu/attention.h
+  int threads;
 };
 
 struct FusedLinear {
@@ -157,17 +183,17 @@ struct LayerNormModulate {
 };
 
 struct Denoise {
-  float* out;                   // [R, 2C]
+  float* out;                   // [R, 2C], or [R, C] without variance
   const float* x;               // [R, C]
   const float* condition;       // [R, D]
-  const float* time_embedding;  // [R, frequencies]
+  const float* time_embedding;  // [times, R, frequencies]
   const float* packed;          // pack_head's buffer
   float* workspace;             // of denoise_workspace floats
   HeadShape shape;
   int64_t rows;        // R
   DType weight_dtype;  // of the packed weights: f32 or bf16
-  HeadOptions options;
   int threads;
+  HeadSpec spec;
 };
 
 // Steps step_begin ... step_end - 1 of the sampling loop. The first call must begin at 0, the next
@@ -179,8 +205,8 @@ struct DdpmSample {
   const float* condition;            // [R, D]
   const float* packed;               // pack_head's buffer
   const StepCoefficients* schedule;  // [S]
-  const float* time_embedding;       // [S, frequencies]
-  const float* guidance;             // [S], read only when guided
+  const float* time_embedding;       // [times, S, frequencies]
+  const float* guidance;             // [S, branches - 1], [S, 1] at least
   float* x0;                         // [N, C], as ddpm_step's, from call to call
   float* workspace;                  // of ddpm_sample_workspace floats
   HeadShape shape;
@@ -193,6 +219,7 @@ struct DdpmSample {
   DType weight_dtype;         // of the packed weights: f32 or bf16
   HeadOptions options;
   int threads;
+  HeadSpec spec;
 };
 
 }  // namespace marfast

@@ -2,6 +2,9 @@
 
 #include <cstdint>
 
+// A record's fields, by name: visit("width", a.width).
+#define FIELD(name) #name, a.name
+
 namespace marfast {
 
 enum class DType : int32_t { f32 = 0, bf16 = 1, f16 = 2 };

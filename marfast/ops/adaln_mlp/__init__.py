@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
-from marfast.ops.head import options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.ops.runtime import DTYPES
-from marfast.reference import head
+from marfast.reference import denoise
 
 
 @op(backends=("cuda", "triton", "cpu", "torch"))
@@ -76,7 +75,7 @@ def _fake(a: Args) -> Tensor:
 @adaln_mlp.reference
 def _reference(a: Args) -> Tensor:
     inputs = (a.x, a.shift, a.scale, a.gate, a.ln_weight, a.ln_bias, a.w1, a.b1, a.w2, a.b2)
-    return head.adaln_mlp(*inputs, eps=a.eps, options=options_of(a)).to(a.x.dtype)
+    return denoise.adaln_mlp(*inputs, eps=a.eps).to(a.x.dtype)
 
 
 @adaln_mlp.example

@@ -5,7 +5,6 @@ from torch import Tensor
 
 from marfast.errors import ArgumentError
 from marfast.ops.fused_linear.cpu import pack_linear, packed_size
-from marfast.ops.head import options_of
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, rows_adjacent, takes
 
@@ -44,7 +43,6 @@ def run(a: Args) -> Tensor:
         norm_bias=rows_adjacent(a.ln_bias.float()),
         packed=packed,
         workspace=cpu.empty(2, group, cpu.row_stride(width)),
-        options=options_of(a),
         group=group,
         weight_dtype=cpu.packed_dtype(a.w1.dtype),
         threads=cpu.threads(),

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.head import gpu, options_of
+from marfast.ops.head import gpu
 from marfast.ops.head.cuda import Launches, dense
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
@@ -19,5 +19,5 @@ def run(a: Args) -> Tensor:
     norm = Norm(a.shift.float(), a.scale.float(), a.ln_weight.float(), a.ln_bias.float(), a.eps)
     layers = Layer(dense(a.w1), dense(a.b1)), Layer(dense(a.w2), dense(a.b2))
     gate: Tensor = rows_adjacent(a.gate.float())
-    out = gpu.adaln_mlp(Launches(), x.new_empty(x.shape), x, norm, layers, gate, options_of(a))
+    out = gpu.adaln_mlp(Launches(), x.new_empty(x.shape), x, norm, layers, gate)
     return out.to(a.x.dtype)

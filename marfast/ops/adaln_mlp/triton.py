@@ -7,7 +7,7 @@ anyway.
 
 from torch import Tensor
 
-from marfast.ops.head import gpu, options_of
+from marfast.ops.head import gpu
 from marfast.ops.head.triton import Launches
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
@@ -24,4 +24,4 @@ def run(a: Args) -> Tensor:
     out = a.x.new_empty(a.x.shape)
     norm = Norm(a.shift, a.scale, a.ln_weight, a.ln_bias, a.eps)
     layers = Layer(a.w1, a.b1), Layer(a.w2, a.b2)
-    return gpu.adaln_mlp(Launches(), out, a.x, norm, layers, a.gate, options_of(a))
+    return gpu.adaln_mlp(Launches(), out, a.x, norm, layers, a.gate)

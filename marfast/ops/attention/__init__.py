@@ -15,7 +15,7 @@ from marfast.ops.runtime import DTYPES, check_memory, short_dtype
 from marfast.reference import transformer
 
 
-@op(backends=("cuda", "triton", "torch"))
+@op(backends=("cuda", "triton", "cpu", "torch"))
 def attention(qkv: Tensor, queries: Tensor | None = None, causal: bool = False) -> Tensor:
     """Multi-head self-attention, as a packed projection gives it and the next projection takes it.
 

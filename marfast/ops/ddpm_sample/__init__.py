@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
-from marfast.ops.head import HeadShape, options_of
+from marfast.ops.head import HeadShape, branches_of, options_of, spec_of
 from marfast.ops.op import Args, Draw, op
-from marfast.reference import diffusion, head
+from marfast.reference import denoise, diffusion
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.samplers import COLUMNS
 
@@ -27,6 +27,7 @@ def ddpm_sample(
     clip_denoised: bool = False,
     packed: Tensor | None = None,
     learned_range: bool = True,
+    spec: str = "",
 ) -> Tensor:
     """N tokens from their condition vectors: the S denoising steps of the per-token head, by the
     sampler whose table is given.
@@ -36,18 +37,23 @@ def ddpm_sample(
             for a multistep sampler (before the first step any numbers).
         step_noise: [S, N, C] float32, each step's noise.
         cond: [R, D] float32, the condition vectors z; R = N, or 2N under guidance (conditional rows
-            first).
-        weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order; noise's dtype, bfloat16 or
-            float16. With bfloat16, what enters a product is rounded to it, too; all else (sums,
-            LayerNorm, SiLU, the residual stream, the update) stays float32.
+            first), or 3N of guidance with two scales.
+        weights: the values of a `SimpleMLPAdaLN`'s state_dict, in order, or those of a
+            `reference.Head` of the spec; noise's dtype, bfloat16 or float16. With bfloat16, what
+            enters a product is rounded to it, too; all else (sums, norms, activations, the residual
+            stream, the update) stays float32.
         schedule: [S, 8] float32, and
         timesteps: [S] int64 (float32 of a flow), a `samplers.Table`'s, or DDPM's as
-            `reference.GaussianDiffusion.sampling_schedule` gives them.
-        guidance: [1] float32, the guidance scale, or [S], of each step; read only when R = 2N.
+            `reference.GaussianDiffusion.sampling_schedule` gives them; [S, times] of a spec with
+            several.
+        guidance: [1] float32, the guidance scale, or [S], of each step; read only when R = 2N. When
+            R = 3N, the two scales, [1, 2] or [S, 2]: (u₂ + s₂ (u₁ - u₂)) + s₁ (c - u₁).
         temperature: scales the step noise.
         clip_denoised: clamp x_0 to [-1, 1] in each step.
-        packed: `ops.pack_head(weights)`, to save packing them in each call.
-        learned_range: σ is the head's, within the table's range; else the table's.
+        packed: `ops.pack_head(weights, spec=spec)`, to save packing them in each call.
+        learned_range: σ is the head's, within the table's range; else the table's. A spec without
+            variance has none.
+        spec: `str(reference.HeadSpec(...))`; empty: MAR's.
 
     Returns:
         As noise, after the last step. docs/numerics.md has the order of operations.
@@ -61,23 +67,33 @@ def ddpm_sample(
 
 
 def options(a: Args) -> HeadOptions:
-    return options_of(a, guided=len(a.cond) != a.noise.shape[-2])
+    tokens = a.noise.shape[-2]
+    return options_of(a, len(a.cond) // tokens if tokens else 1)
+
+
+def scales_of(a: Args) -> Tensor:
+    """Guidance of each step and branch but the last, dense: [S, 1], or [S, 2]."""
+    scales: Tensor = a.guidance.reshape(-1, 2 if a.guidance.dim() == 2 else 1)
+    return scales.expand(len(a.schedule), -1).contiguous()
 
 
 @ddpm_sample.check
 def _check(a: Args) -> None:
-    shape, noise = HeadShape.of(a.weights), a.noise
+    spec, noise = spec_of(a), a.noise
+    shape = HeadShape.of(a.weights, spec)
     state = "2, N, C" if noise.dim() == 3 else "N, C"
     *_, tokens, _ = checks.first("noise", noise, state, (torch.float32, torch.float64))
-    if a.timesteps.dim() != 1 or len(a.timesteps) == 0:
+    several = spec.times > 1
+    if a.timesteps.dim() != 1 + several or len(a.timesteps) == 0:
         raise ValueError(
-            f"timesteps has shape {list(a.timesteps.shape)}; it must be [S], at least one step"
+            f"timesteps has shape {list(a.timesteps.shape)}; it must be "
+            f"[{'S, times' if several else 'S'}], at least one step"
         )
     steps, rows = len(a.timesteps), a.cond.shape[0] if a.cond.dim() else 0
-    if rows not in (tokens, 2 * tokens):
+    branches = branches_of("cond", rows, tokens)
+    if a.learned_range and not spec.variance:
         raise ValueError(
-            f"cond has {rows} rows; it must have N = {tokens} (noise's rows), "
-            f"or 2N = {2 * tokens} under guidance"
+            "learned_range: it is True, but a head without variance has no range: allowed is False"
         )
     for name, letters, sizes, dtype in (
         ("noise", state, (2, tokens, shape.channels)[3 - noise.dim() :], noise.dtype),
@@ -86,11 +102,14 @@ def _check(a: Args) -> None:
         ("schedule", f"S, {COLUMNS}", (steps, COLUMNS), noise.dtype),
     ):
         checks.like(name, getattr(a, name), letters, sizes, (dtype,), noise, "noise")
-    times = (torch.int64, noise.dtype)
-    checks.like("timesteps", a.timesteps, "S", (steps,), times, noise, "noise")
-    scales = "S" if steps > 1 and a.guidance.shape == (steps,) else "1"
-    sizes = (steps,) if scales == "S" else (1,)
-    checks.like("guidance", a.guidance, scales, sizes, (noise.dtype,), noise, "noise")
+    times, told = (torch.int64, noise.dtype), (steps, spec.times)[: 1 + several]
+    letters = "S, times" if several else "S"
+    checks.like("timesteps", a.timesteps, letters, told, times, noise, "noise")
+    of_each = steps > 1 and a.guidance.shape[:1] == (steps,)
+    letters, sizes = ("S", (steps,)) if of_each else ("1", (1,))
+    if branches == 3:
+        letters, sizes = f"{letters}, 2", (*sizes, 2)
+    checks.like("guidance", a.guidance, letters, sizes, (noise.dtype,), noise, "noise")
     checks.packed(a.packed, noise, "noise")
     first, allowed = a.weights[0], (noise.dtype, torch.bfloat16, torch.float16)
     checks.like("weights[0]", first, "outputs, inputs", first.shape, allowed, noise, "noise")
@@ -103,7 +122,7 @@ def _fake(a: Args) -> Tensor:
 
 @ddpm_sample.reference
 def _reference(a: Args) -> Tensor:
-    return head.ddpm_sample(
+    return denoise.ddpm_sample(
         a.noise,
         a.step_noise,
         a.cond,
@@ -112,6 +131,7 @@ def _reference(a: Args) -> Tensor:
         a.timesteps,
         a.guidance,
         options(a),
+        spec_of(a),
     )
 
 
@@ -133,7 +153,7 @@ def _example(draw: Draw) -> dict[str, Any]:
     magnify rounding, by clipping what is near 0 after a factor of thousands); dtype is the
     weights'."""
     tokens, steps = 3, 5
-    shape = HeadShape(16, condition=64, width=96, depth=2, frequencies=256)
+    shape = HeadShape(16, condition=64, width=96, depth=2, frequencies=256, hidden=96)
     schedule, timesteps = (
         table[steps:] for table in diffusion.create_diffusion(str(2 * steps)).sampling_schedule()
     )

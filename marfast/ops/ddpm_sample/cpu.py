@@ -6,8 +6,9 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.ops.ddpm_sample import options as options_of
+from marfast.ops.ddpm_sample import scales_of
 from marfast.ops.ddpm_step import result_for, rows_of
-from marfast.ops.head import HeadShape
+from marfast.ops.head import HeadShape, spec_of
 from marfast.ops.head.cpu import packed_head, time_embedding
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, takes
@@ -22,21 +23,23 @@ def can_run(a: Args) -> Verdict:
 
 
 def run(a: Args) -> Tensor:
-    shape, options, extension = HeadShape.of(a.weights), options_of(a), cpu.extension()
+    spec, options, extension = spec_of(a), options_of(a), cpu.extension()
+    shape = HeadShape.of(a.weights, spec)
     check_memory(noise=a.noise, step_noise=a.step_noise, cond=a.cond)
     check_memory(schedule=a.schedule, timesteps=a.timesteps, guidance=a.guidance)
-    packed = packed_head(a.weights, shape, a.packed)
+    packed = packed_head(a, shape, spec)
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
     (noise, _), schedule = rows_of(a.noise.contiguous()), a.schedule.contiguous()
-    guidance = a.guidance.expand(len(schedule)).contiguous()
-    embedding = time_embedding(tuple(a.timesteps.tolist()), shape.frequencies)
+    guidance = scales_of(a)
+    embedding = time_embedding(a.timesteps, shape.frequencies, spec)
     tokens, steps = len(noise), len(schedule)
-    rows = 2 if options.guided else 1  # of a token
+    rows = options.branches  # of a token
     group = min(max(1, tokens), PAIRS // rows)
     chunks = -(-steps // (PAIRS // (group * rows)))
     chunk = -(-steps // chunks)
     sizes = {"tokens": group, "steps": steps, "chunk": chunk}
-    workspace = cpu.empty(extension.ddpm_sample_workspace(shape=shape, options=options, **sizes))
+    common = {"shape": shape, "spec": spec, "options": options}
+    workspace = cpu.empty(extension.ddpm_sample_workspace(**common, **sizes))
     result = result_for(a.noise)
     out, x0 = rows_of(result)
     for first in range(0, tokens, group):
@@ -56,8 +59,7 @@ def run(a: Args) -> Tensor:
                     guidance=guidance,
                     x0=None if x0 is None else x0[members],
                     workspace=workspace,
-                    shape=shape,
-                    options=options,
+                    **common,
                     step_begin=begin,
                     step_end=end,
                     chunk=chunk,

@@ -17,12 +17,11 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from marfast.ops.ddpm_sample import options, plan
-from marfast.ops.head import HeadShape, gpu
+from marfast.ops.ddpm_sample import options, plan, scales_of
+from marfast.ops.head import HeadShape, gpu, takes_mars
 from marfast.ops.head.cuda import Launches, dense
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, cuda, takes
-from marfast.reference.diffusion import HeadOptions
 
 VARIANTS = ("tall", *plan.BENT)
 
@@ -32,7 +31,9 @@ BARRIER_LIMIT = 20 * 10**9
 
 def can_run(a: Args) -> Verdict:
     ok, reason = takes({"noise": a.noise})
-    return takes({"weights": a.weights[0]}, DTYPES) if ok else (ok, reason)
+    if ok:
+        ok, reason = takes({"weights": a.weights[0]}, DTYPES)
+    return takes_mars(a, options(a).branches) if ok else (ok, reason)
 
 
 def variants(a: Args) -> list[str]:
@@ -54,11 +55,11 @@ def run(a: Args, variant: str = "") -> Tensor:
     def head_of(rows: int) -> gpu.Head:
         chosen, _ = regime(shape, dtype, a.noise.device, rows, steps, variant)
         if chosen is None:
-            return gpu.Head(weights, options(a), Launches(own_products=dtype == torch.float32))
-        return PersistentHead(weights, options(a), shape, chosen)
+            return gpu.Head(weights, Launches(own_products=dtype == torch.float32))
+        return PersistentHead(weights, shape, chosen)
 
     with full_sums():
-        return gpu.sample(a, head_of)
+        return gpu.sample(a, options(a), scales_of(a), head_of)
 
 
 def regime(
@@ -94,11 +95,10 @@ class PersistentHead(gpu.Head):
     def __init__(
         self,
         weights: Sequence[Tensor],
-        options: HeadOptions,
         shape: HeadShape,
         chosen: plan.HeadPlan,
     ) -> None:
-        super().__init__(weights, options, Launches())
+        super().__init__(weights, Launches())
         self.tensors, self.shape, self.plan = weights, shape, chosen
 
     def run(self, out: Tensor, state: Tensor, steps: gpu.Steps) -> None:
@@ -113,7 +113,7 @@ class PersistentHead(gpu.Head):
             before=state,
             step_noise=steps.noise,
             schedule=steps.schedule,
-            guidance=steps.guidance,
+            guidance=steps.guidance.flatten(),
             x0=steps.x0,
             modulation=steps.modulation,
             table=table,
@@ -123,7 +123,7 @@ class PersistentHead(gpu.Head):
             hidden=hidden,
             shape=self.shape,
             plan=self.plan,
-            options=self.options,
+            options=steps.options,
             limit_ns=BARRIER_LIMIT,
         )
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from marfast.ops.ddpm_sample import options
+from marfast.ops.ddpm_sample import options, scales_of
 from marfast.ops.head import gpu
 from marfast.ops.head.pytorch import head_of
 from marfast.ops.op import Args
@@ -14,5 +14,5 @@ def can_run(a: Args) -> Verdict:
 
 
 def run(a: Args) -> Tensor:
-    head = head_of(a, options(a))
-    return gpu.sample(a, lambda rows: head)
+    head = head_of(a)
+    return gpu.sample(a, options(a), scales_of(a), lambda rows: head)

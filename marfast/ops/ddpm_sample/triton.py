@@ -6,9 +6,9 @@ Every launch has its arguments from the shapes alone.
 import torch
 from torch import Tensor
 
-from marfast.ops.ddpm_sample import options
-from marfast.ops.head import gpu
-from marfast.ops.head.triton import Launches
+from marfast.ops.ddpm_sample import options, scales_of
+from marfast.ops.head import gpu, spec_of
+from marfast.ops.head.triton import Launches, takes_spec
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict
 from marfast.ops.runtime.triton import takes
@@ -18,9 +18,10 @@ def can_run(a: Args) -> Verdict:
     ok, reason = takes({"noise": a.noise}, (torch.float32,))
     if not ok:
         return ok, reason
-    return takes({"weights": a.weights[0]}, width=len(a.weights[0]))
+    ok, reason = takes({"weights": a.weights[0]}, width=len(a.weights[0]))
+    return takes_spec(a) if ok else (ok, reason)
 
 
 def run(a: Args) -> Tensor:
-    head = gpu.Head(a.weights, options(a), Launches())
-    return gpu.sample(a, lambda rows: head)
+    head = gpu.Head(a.weights, Launches(), spec=spec_of(a))
+    return gpu.sample(a, options(a), scales_of(a), lambda rows: head)

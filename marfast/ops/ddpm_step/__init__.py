@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
-from marfast.ops.head import options_of
+from marfast.ops.head import branches_of, options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.reference import diffusion
 from marfast.reference.diffusion import HeadOptions
@@ -44,11 +44,12 @@ def ddpm_step(
         x: [N, C] float32 (float64: plain PyTorch only); or [2, N, C], x and the x_0 of the step
             before, for a multistep sampler.
         model_output: [R, 2C], the head's output (ε, or what p and q take) and v; or [R, C], no v,
-            where the range isn't learned. R = N, or 2N under guidance (conditional rows first). x's
-            dtype, bfloat16 or float16.
+            where the range isn't learned. R = N, or 2N under guidance (conditional rows first), or
+            3N of guidance with two scales. x's dtype, bfloat16 or float16.
         noise: [N, C], x's dtype.
         coefficients: [8], x's dtype: one row of a table of `marfast.reference.samplers`.
-        guidance: [1], x's dtype: ε_u + guidance (ε_c - ε_u); read only when R = 2N.
+        guidance: [1], x's dtype: ε_u + guidance (ε_c - ε_u); read only when R = 2N. When R = 3N,
+            [2]: (ε_u₂ + guidance₂ (ε_u₁ - ε_u₂)) + guidance₁ (ε_c - ε_u₁).
         temperature: scales the noise.
         clip_denoised: clamp x_0 to [-1, 1].
         learned_range: σ is exp of v's share between the table's log β and log β̃, as DDPM has it;
@@ -67,6 +68,12 @@ def ddpm_step(
     """
 
 
+def branches(a: Args) -> int:
+    """Rows of `model_output` for each token."""
+    tokens = a.x.shape[-2]
+    return a.model_output.shape[0] // tokens if tokens else 1
+
+
 def rows_of(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """x [N, C] itself, and the x_0 of the step before where it is [2, N, C]."""
     return (x[0], x[1]) if x.dim() == 3 else (x, None)
@@ -75,7 +82,7 @@ def rows_of(x: Tensor) -> tuple[Tensor, Tensor | None]:
 def step_of(a: Args) -> Step:
     """As kernels take it; what is to hold x_0 is the caller's to give."""
     x, _ = rows_of(a.x)
-    options = options_of(a, guided=a.model_output.shape[0] != len(x))
+    options = options_of(a, branches(a))
     output = a.model_output if options.learned_range else a.model_output[:, : x.shape[1]]
     return Step(x, output, a.noise, a.coefficients, a.guidance, options)
 
@@ -104,11 +111,7 @@ def _check(a: Args) -> None:
         checks.like("x", a.x, letters, (2, *a.x.shape[1:]), (a.x.dtype,), a.x)
     *_, tokens, channels = checks.first("x", a.x, letters, allowed)
     rows = a.model_output.shape[0] if a.model_output.dim() else 0
-    if rows != tokens and rows != 2 * tokens:
-        raise ValueError(
-            f"model_output has {rows} rows; it must have N = {tokens} (x's rows), "
-            f"or 2N = {2 * tokens} under guidance"
-        )
+    scales = max(1, branches_of("model_output", rows, tokens) - 1)
     own, outputs = (a.x.dtype,), (a.x.dtype, torch.bfloat16, torch.float16)
     if a.learned_range or a.model_output.shape != (rows, channels):
         checks.like("model_output", a.model_output, "R, 2C", (rows, 2 * channels), outputs, a.x)
@@ -116,7 +119,7 @@ def _check(a: Args) -> None:
         checks.like("model_output", a.model_output, "R, C", (rows, channels), outputs, a.x)
     checks.like("noise", a.noise, "N, C", (tokens, channels), own, a.x)
     checks.like("coefficients", a.coefficients, str(COLUMNS), (COLUMNS,), own, a.x)
-    checks.like("guidance", a.guidance, "1", (1,), own, a.x)
+    checks.like("guidance", a.guidance, str(scales), (scales,), own, a.x)
 
 
 @ddpm_step.fake

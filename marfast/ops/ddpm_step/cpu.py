@@ -22,7 +22,7 @@ def _call(out: Tensor, step: Step) -> None:
         model_output=rows_adjacent(step.model_output),
         noise=rows_adjacent(step.noise),
         coefficients=rows_adjacent(step.coefficients),
-        guidance=step.guidance,
+        guidance=step.guidance.contiguous(),
         x0=step.x0,
         options=step.options,
     )

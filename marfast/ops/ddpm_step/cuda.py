@@ -2,13 +2,15 @@
 
 from torch import Tensor
 
-from marfast.ops.ddpm_step import Step, filled
+from marfast.ops.ddpm_step import Step, branches, filled
+from marfast.ops.head import takes_guidance
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, cuda, rows_adjacent, takes
 
 
 def can_run(a: Args) -> Verdict:
-    return takes({"x": a.x})
+    ok, reason = takes({"x": a.x})
+    return takes_guidance(branches(a)) if ok else (ok, reason)
 
 
 def run(a: Args) -> Tensor:
@@ -26,7 +28,7 @@ def launch(out: Tensor, step: Step) -> None:
         model_output=rows_adjacent(step.model_output),
         noise=rows_adjacent(step.noise),
         coefficients=step.coefficients.contiguous(),
-        guidance=step.guidance,
+        guidance=step.guidance.contiguous(),
         x0=step.x0,
         options=step.options,
     )

@@ -1,6 +1,7 @@
 """`ddpm_step`: guidance, x_0, mean and noise, elementwise; c is a row of the sampler's table.
 
     eps   = eps_u + guidance (eps_c - eps_u)     under guidance; v of the conditional row
+    eps   = (eps_u2 + guidance_2 (eps_u1 - eps_u2)) + guidance (eps_c - eps_u1)     of 3 branches
     x0    = c.p x - c.q eps                      clamped to [-1, 1] on request
     mean  = c.x0 x0 + c.x x                      + c.previous x0', the step before's, if multistep
     f     = (v + 1) / 2
@@ -35,10 +36,10 @@ from marfast.ops.runtime.triton_functions import exp
 def ddpm_step_kernel(
     p_out,  # [copies N, C]
     p_x,  # [N, C]
-    p_model,  # [N, 2C], or [2N, 2C] under guidance
+    p_model,  # [N, 2C], or [2N, 2C] or [3N, 2C] under guidance
     p_noise,  # [N, C]
     p_coefficients,  # [8]
-    p_guidance,  # [1]
+    p_guidance,  # [1], or [2] of 3 branches
     p_x0,  # [N, C], if multistep
     tokens,
     channels,
@@ -46,7 +47,7 @@ def ddpm_step_kernel(
     stride_model,
     stride_noise,
     temperature,
-    GUIDED: tl.constexpr,
+    BRANCHES: tl.constexpr,
     CLIP: tl.constexpr,
     LEARNED: tl.constexpr,
     MULTISTEP: tl.constexpr,
@@ -61,10 +62,15 @@ def ddpm_step_kernel(
 
     o_model = token * stride_model + channel
     eps = tl.load(p_model + o_model, mask=m_out, other=0.0).to(tl.float32)  # [BLOCK]
-    if GUIDED:
+    if BRANCHES > 1:
         o_uncond = o_model + tokens.to(tl.int64) * stride_model
         eps_u = tl.load(p_model + o_uncond, mask=m_out, other=0.0).to(tl.float32)
-        eps = eps_u + tl.load(p_guidance) * (eps - eps_u)
+        guided = tl.load(p_guidance) * (eps - eps_u)
+        if BRANCHES == 3:
+            o_last = o_uncond + tokens.to(tl.int64) * stride_model
+            eps_last = tl.load(p_model + o_last, mask=m_out, other=0.0).to(tl.float32)
+            eps_u = eps_last + tl.load(p_guidance + 1) * (eps_u - eps_last)
+        eps = eps_u + guided
     x = tl.load(p_x + token * stride_x + channel, mask=m_out, other=0.0)
     noise = tl.load(p_noise + token * stride_noise + channel, mask=m_out, other=0.0)
 
@@ -98,7 +104,7 @@ def run(a: Args) -> Tensor:
 
 
 def launch(out: Tensor, step: Step) -> None:
-    """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}."""
+    """Fills `out` [N, C], or as many rows for each branch, with copies of x_{t-1}."""
     tokens, channels = step.x.shape
     if tokens == 0 or channels == 0:
         return
@@ -110,7 +116,7 @@ def launch(out: Tensor, step: Step) -> None:
         p_model=model_output,
         p_noise=noise,
         p_coefficients=step.coefficients.contiguous(),
-        p_guidance=step.guidance,
+        p_guidance=step.guidance.contiguous(),
         p_x0=out if step.x0 is None else step.x0,
         tokens=tokens,
         channels=channels,
@@ -118,7 +124,7 @@ def launch(out: Tensor, step: Step) -> None:
         stride_model=row_stride(model_output),
         stride_noise=row_stride(noise),
         temperature=step.options.temperature,
-        GUIDED=step.options.guided,
+        BRANCHES=step.options.branches,
         CLIP=step.options.clip_denoised,
         LEARNED=step.options.learned_range,
         MULTISTEP=step.x0 is not None,

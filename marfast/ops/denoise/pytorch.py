@@ -2,7 +2,8 @@
 
 from torch import Tensor
 
-from marfast.ops.head import gpu, options_of
+from marfast.ops.denoise import out_shape
+from marfast.ops.head import gpu
 from marfast.ops.head.pytorch import head_of
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict
@@ -13,7 +14,6 @@ def can_run(a: Args) -> Verdict:
 
 
 def run(a: Args) -> Tensor:
-    rows, channels = a.x.shape
-    head = head_of(a, options_of(a))
-    out = a.x.new_empty((rows, 2 * channels), dtype=head.stream)
+    head = head_of(a)
+    out = a.x.new_empty(out_shape(a), dtype=head.stream)
     return gpu.denoise(head, out, a.x, a.t, a.cond).to(a.x.dtype)

@@ -7,8 +7,8 @@ from marfast.ops import checks
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, rows_adjacent, takes
 
-SCRATCH = 1 << 17  # floats of rows that a thread keeps in its cache
-LEAST_ROWS, MOST_ROWS = 14, 56  # taken at a time
+SCRATCH = 1 << 19  # floats of rows that a thread has beside it: of a block of k they stay in L2
+LEAST_ROWS, MOST_ROWS = 28, 192  # taken at a time
 
 
 def pack_linear(weight: Tensor, bias: Tensor) -> Tensor:
@@ -53,7 +53,7 @@ def run(a: Args) -> Tensor:
     if packed.shape != (packed_size(a.weight),):
         raise ArgumentError("packed", "it is not what ops.pack_linear returns for this layer")
     stride = cpu.row_stride(a.x.shape[1])
-    group = min(MOST_ROWS, max(LEAST_ROWS, SCRATCH // stride))
+    group = min(MOST_ROWS, max(LEAST_ROWS, SCRATCH // stride), max(1, len(a.x)))
     threads = cpu.threads()
     out: Tensor = a.x.new_empty((len(a.x), len(a.weight)))
     cpu.extension().fused_linear(

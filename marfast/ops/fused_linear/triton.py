@@ -34,7 +34,7 @@ def fused_linear_kernel(
     p_out,  # [R, J]
     p_x,  # [R, K]
     p_weight,  # [J, K]
-    p_bias,  # [J]
+    p_bias,  # [J], or None
     p_norm_weight,  # [K], or None
     p_norm_bias,  # [K], or None
     p_shift,  # [R, K], or None
@@ -98,7 +98,8 @@ def fused_linear_kernel(
             b_chain = tl.dot(b_x, b_w, b_chain, input_precision="ieee")
         b_out += b_chain
 
-    b_out += tl.load(p_bias + o_outputs, mask=m_outputs, other=0.0).to(tl.float32)
+    if p_bias is not None:
+        b_out += tl.load(p_bias + o_outputs, mask=m_outputs, other=0.0).to(tl.float32)
     if ACTIVATION == "silu":
         b_out = silu(b_out)
     if ACTIVATION == "gelu":

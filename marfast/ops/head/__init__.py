@@ -1,4 +1,4 @@
-"""What the head's ops share: its sizes, read off its weights, and its options."""
+"""What the head's ops share: its spec, its sizes, read off its weights, and its options."""
 
 import functools
 from collections.abc import Sequence
@@ -9,62 +9,120 @@ from torch import Tensor
 
 from marfast.ops import checks
 from marfast.ops.op import Args
-from marfast.ops.runtime import DTYPES
+from marfast.ops.runtime import DTYPES, Verdict
 from marfast.reference.diffusion import HeadOptions
+from marfast.reference.head_spec import MAR_HEAD, HeadSpec
+from marfast.reference.head_weights import depth_of, layout, sizes_of
+
+_LETTERS = ("C", "D", "w", "d", "F", "h")
+"""Of a `HeadShape`'s fields, in layouts."""
 
 
 class HeadShape(NamedTuple):
-    """A SimpleMLPAdaLN's sizes."""
+    """A head's sizes."""
 
     channels: int
     condition: int
     width: int
     depth: int
     frequencies: int
+    hidden: int
+    """The width of its MLPs; the head's own where there are none."""
 
     @classmethod
-    def of(cls, weights: Sequence[Tensor]) -> "HeadShape":
-        """The sizes of weights in the order of a `SimpleMLPAdaLN`'s state_dict.
+    def of(cls, weights: Sequence[Tensor], spec: HeadSpec = MAR_HEAD) -> "HeadShape":
+        """The sizes of a head's weights in the order of its state_dict.
 
         Raises ValueError or TypeError naming the entry that doesn't fit.
         """
-        blocks, rest = divmod(len(weights) - 12, 8)
-        if blocks < 0 or rest:
-            raise ValueError(
-                f"weights has {len(weights)} tensors; a head of d blocks has 12 + 8 d: "
-                "the values of its state_dict, in order"
-            )
-        dtypes = (*DTYPES, torch.float64)
-        inputs = {
-            place: checks.first(f"weights[{place}]", weights[place], "outputs, inputs", dtypes)[1]
-            for place in (0, 4, 6)
-        }
-        shape = cls(inputs[6], inputs[4], weights[0].shape[0], blocks, inputs[0])
+        dtypes, depth = (*DTYPES, torch.float64), depth_of(spec, len(weights))
+        labels, found = _labels(spec, depth), {"d": depth}
+        for letter, place, dim, times in _places(spec, depth):
+            label, letters = labels[place]
+            given = checks.first(label, weights[place], letters, dtypes)
+            found[letter] = given[dim] // times
+        shape = cls(*(found.get(letter, found["w"]) for letter in _LETTERS))
         if min(shape._replace(depth=1)) < 1:
             raise ValueError(f"weights are a head's of sizes {shape}; allowed are sizes from 1")
         like, own = weights[0], (weights[0].dtype,)
-        for place, (weight, sizes) in enumerate(zip(weights, shape.expected(), strict=True)):
-            letters = "outputs, inputs" if len(sizes) == 2 else "outputs"
-            checks.like(f"weights[{place}]", weight, letters, sizes, own, like, "weights[0]")
+        expected = zip(weights, shape.expected(spec), labels, strict=True)
+        for weight, sizes, (label, letters) in expected:
+            checks.like(label, weight, letters, sizes, own, like, "weights[0]")
         return shape
 
-    def expected(self) -> list[tuple[int, ...]]:
+    def expected(self, spec: HeadSpec = MAR_HEAD) -> list[tuple[int, ...]]:
         """The shape of each weight."""
-
-        def linear(inputs: int, outputs: int) -> list[tuple[int, ...]]:
-            return [(outputs, inputs), (outputs,)]
-
-        c, z, w, d, f = self
-        before = linear(f, w) + linear(w, w) + linear(z, w) + linear(c, w)
-        block = [(w,), (w,), *linear(w, w), *linear(w, w), *linear(w, 3 * w)]
-        return before + block * d + linear(w, 2 * c) + linear(w, 2 * w)
+        sizes = dict(zip(_LETTERS, self, strict=True))
+        lettered = [letters for _, letters in layout(spec, self.depth)]
+        known = {letters: sizes_of(letters, sizes) for letters in set(lettered)}
+        return [known[letters] for letters in lettered]
 
 
-def options_of(a: Args, guided: bool = False) -> HeadOptions:
+@functools.lru_cache(maxsize=64)
+def _places(spec: HeadSpec, depth: int) -> list[tuple[str, int, int, int]]:
+    """Where each size is read: its letter; a weight's place, the dimension, and how many times the
+    size that has."""
+    found: dict[str, tuple[str, int, int, int]] = {}
+    for place, (_, letters) in enumerate(layout(spec, depth)):
+        for dim, size in enumerate(letters.split(", ")):
+            found.setdefault(size[-1], (size[-1], place, dim, int(size[:-1] or 1)))
+    return [*found.values()]
+
+
+@functools.lru_cache(maxsize=64)
+def _labels(spec: HeadSpec, depth: int) -> list[tuple[str, str]]:
+    """How errors call each weight, and its sizes' letters."""
+    return [
+        (f"weights[{place}] ({name})", letters)
+        for place, (name, letters) in enumerate(layout(spec, depth))
+    ]
+
+
+def spec_of(a: Args) -> HeadSpec:
+    """The spec that an op's bound arguments name."""
+    return HeadSpec.of(a.spec)
+
+
+def options_of(a: Args, branches: int = 1) -> HeadOptions:
     """The options that an op states, from its arguments; the others as they are by default."""
-    return HeadOptions(guided=guided, **{name: getattr(a, name) for name in _stated(a._fields)})
+    return HeadOptions(branches, **{name: getattr(a, name) for name in _stated(a._fields)})
 
 
 @functools.cache
 def _stated(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in names if name in HeadOptions._fields)
+
+
+def branches_of(name: str, rows: int, tokens: int) -> int:
+    """How many rows, of the argument `name`, a token has."""
+    branches = rows // tokens if tokens else 1
+    if branches not in (1, 2, 3) or rows != branches * tokens:
+        raise ValueError(
+            f"{name} has {rows} rows; it must have N = {tokens}, or "
+            f"2N = {2 * tokens} or 3N = {3 * tokens} under guidance"
+        )
+    return branches
+
+
+def takes_guidance(branches: int) -> Verdict:
+    """Whether kernels made for guidance of two branches take this one; if not, why."""
+    if branches > 2:
+        return False, f"guidance has {branches} branches; the kernel takes 2"
+    return True, ""
+
+
+def takes_mars(a: Args, branches: int = 1) -> Verdict:
+    """Whether kernels made for MAR's head, and guidance of two branches, take this one; if not,
+    why."""
+    ok, reason = takes_guidance(branches)
+    if not ok:
+        return ok, reason
+    if own := str(spec_of(a)):
+        return False, f"the head has {own}; the kernel takes MAR's"
+    shape = HeadShape.of(a.weights)
+    if shape.hidden != shape.width:
+        return (
+            False,
+            f"MLPs are {shape.hidden} wide in a head of {shape.width}; the kernel takes MAR's",
+        )
+    return True, ""

@@ -12,7 +12,6 @@ from marfast.ops.ddpm_step.cuda import launch as launch_step
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.layer_norm_modulate.cuda import launch as launch_norm
 from marfast.ops.runtime import cuda, rows_adjacent
-from marfast.reference.diffusion import HeadOptions
 from marfast.reference.head_weights import Layer
 
 
@@ -43,7 +42,7 @@ class Launches:
         layer: Layer,
         *,
         norm: Norm | None = None,
-        activate: HeadOptions | None = None,
+        activation: str = "",
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
@@ -64,7 +63,7 @@ class Launches:
             bias=layer.bias,
             gate=gate,
             residual=residual,
-            options=activate,
+            activated=activation != "",
             **product,
         )
         return out

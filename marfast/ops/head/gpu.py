@@ -6,6 +6,9 @@
     x = x + gate (W2 act(W1 modulate(LN(x)) + b1) + b2)           2 products, for each of d blocks
     out = W_out modulate(LN(x)) + b_out                            1 product
 
+That is MAR's; marfast/reference/head_spec.py has the others. A modulation that blocks share is
+computed once.
+
 adaLN is hoisted out of the loop of steps: none waits for it, and its products are as tall as steps
 times rows. A chunk has as many steps as keep M within MODULATION_BUDGET; where not even one does,
 rows are taken in groups. Nothing here asks the device anything, so that a graph captures it.
@@ -22,10 +25,13 @@ from torch import Tensor
 
 from marfast import profiling
 from marfast.ops.ddpm_step import Step, result_for, rows_of
+from marfast.ops.head import spec_of
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
+from marfast.reference.denoise import norm as normed
 from marfast.reference.diffusion import HeadOptions
-from marfast.reference.head_weights import HeadWeights, Layer
+from marfast.reference.head_spec import MAR_HEAD, HeadSpec
+from marfast.reference.head_weights import BlockWeights, HeadWeights, Layer
 from marfast.reference.timesteps import timestep_embedding
 
 MODULATION_BUDGET = 1 << 30
@@ -45,99 +51,144 @@ class Launches(Protocol):
         layer: Layer,
         *,
         norm: Norm | None = None,
-        activate: HeadOptions | None = None,
+        activation: str = "",
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
-        """Fills `out` with y = norm(x) Wᵀ + b; or with these options' activation of y, for the next
-        product; or with residual + gate y, where `out` may be the residual. Without `out`, the
-        result is a tensor of the weights' dtype."""
+        """Fills `out` with y = norm(x) Wᵀ + b; or with the activation of y, for the next product;
+        or with residual + gate y, where `out` may be the residual. Without `out`, the result is a
+        tensor of the weights' dtype."""
 
     def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
         """Fills `out` [P, w], of the weights' dtype, with SiLU(T + c): row p takes the rows
         p / (P / S) of T [S, w] and p % R of c [R, w]."""
 
     def step(self, out: Tensor, step: Step) -> None:
-        """Fills `out` [N, C] or [2N, C] with one or two copies of x_{t-1}."""
+        """Fills `out` [N, C], [2N, C] or [3N, C] with copies of x_{t-1}."""
 
 
 class Steps(NamedTuple):
     """What consecutive steps of N tokens read."""
 
-    modulation: Tensor  # [S, R, (3 d + 2) w]
+    modulation: Tensor  # [S, R, M's width]
     noise: Tensor  # [S, N, C]
     schedule: Tensor  # [S, 8]
-    guidance: Tensor  # [S]
+    guidance: Tensor  # [S, 1], or [S, 2]
     x0: Tensor | None  # [N, C], as a `Step`'s
+    options: HeadOptions
 
 
 class Head:
-    """A head's weights and options, and what computes with them."""
+    """A head's weights and spec, and what computes with them."""
 
     def __init__(
         self,
         weights: Sequence[Tensor],
-        options: HeadOptions,
         launches: Launches,
         stream: torch.dtype = torch.float32,
+        spec: HeadSpec = MAR_HEAD,
     ) -> None:
-        self.weights = HeadWeights.of(weights)
-        self.options = options
+        self.weights = HeadWeights.of(weights, spec)
+        self.spec = spec
         self.launches = launches
         self.stream = stream  # the dtype of the residual stream, of M, T and c
-        self.width, self.frequencies = self.weights.time_in.weight.shape
+        self.width = len(self.weights.input.weight)
         self.dtype = weights[0].dtype
 
     def time(self, embedding: Tensor) -> Tensor:
-        """T [S, w] of e(t) [S, frequencies]."""
-        silu = HeadOptions()  # whatever the blocks' activation is
-        hidden = self.launches.linear(None, embedding, self.weights.time_in, activate=silu)
-        out = embedding.new_empty((len(embedding), self.width), dtype=self.stream)
-        return self.launches.linear(out, hidden, self.weights.time_out)
+        """T [S, w] of e(t), as `sinusoids` gives it."""
+        several = [embedding] if self.spec.times == 1 else embedding.unbind(1)
+        embedded = []
+        for e, layers in zip(several, self.weights.times, strict=True):
+            hidden = self.launches.linear(None, e, layers.mlp_in, activation="silu")
+            out = self._stream(e)
+            self.launches.linear(out, hidden, layers.mlp_out)
+            if self.spec.time_norm != "none":
+                out = normed(out, self.spec.time_norm, layers.norm, self.spec.time_eps)
+            embedded.append(out)
+        return embedded[0] if len(embedded) == 1 else torch.stack(embedded).mean(0)
 
     def condition(self, z: Tensor) -> Tensor:
         """c [R, w] of z [R, D]."""
-        out = z.new_empty((len(z), self.width), dtype=self.stream)
-        return self.launches.linear(out, z, self.weights.cond)
+        *inner, last = self.weights.cond
+        hidden = z
+        for layer in inner:
+            hidden = self.launches.linear(None, hidden, layer, activation="silu")
+        return self.launches.linear(self._stream(z), hidden, last)
 
     def modulation(self, time: Tensor, condition: Tensor, pairs: int) -> Tensor:
         """M [P, (3 d + 2) w] of P pairs of T [S, w] and c [R, w] (as `silu_sum` pairs them): each
-        block's shift, scale and gate, then the end's shift and scale."""
+        block's three parts, or each group's that shares them, then the end's two."""
         activated = time.new_empty((pairs, self.width), dtype=self.dtype)
-        self.launches.silu_sum(activated, time, condition)
-        layers = [block.modulation for block in self.weights.blocks]
-        layers.append(self.weights.final_modulation)
-        widths = [len(layer.bias) for layer in layers]
+        if self.spec.modulation_silu:
+            self.launches.silu_sum(activated, time, condition)
+        else:
+            activated.copy_(pair_sum(time, condition, pairs))
+        layers = self.weights.modulations
+        widths = [len(layer.weight) for layer in layers]
         out = time.new_empty((pairs, sum(widths)))
         for part, layer in zip(out.split(widths, dim=1), layers, strict=True):
             self.launches.linear(part, activated, layer)
         return out
 
     def __call__(self, out: Tensor, x: Tensor, modulation: Tensor) -> Tensor:
-        """Fills `out` [R, 2C] for x [R, C] and M [R, (3 d + 2) w]."""
-        *blocks, shift, scale = modulation.split(self.width, dim=1)
-        stream = x.new_empty((len(x), self.width), dtype=self.stream)
+        """Fills `out` [R, 2C] (or [R, C]) for x [R, C] and M [R, (3 d + 2) w]."""
+        spec = self.spec
+        parts = modulation.split(self.width, dim=1)
+        stream = self._stream(x)
         self.launches.linear(stream, x, self.weights.input)
-        parts = zip(blocks[::3], blocks[1::3], blocks[2::3], strict=True)
-        for block, (of_shift, of_scale, gate) in zip(self.weights.blocks, parts, strict=True):
-            norm = Norm(of_shift, of_scale, block.norm.weight, block.norm.bias)
-            layers = (block.mlp_in, block.mlp_out)
-            adaln_mlp(self.launches, stream, stream, norm, layers, gate, self.options)
-        return self.launches.linear(out, stream, self.weights.final, norm=Norm(shift, scale))
+        for i, block in enumerate(self.weights.blocks):
+            first = i // spec.share * 3
+            self._block(stream, block, dict(zip(spec.parts, parts[first : first + 3], strict=True)))
+        end = dict(zip(spec.final_parts, parts[-2:], strict=True))
+        norm = Norm(**end, eps=spec.eps, kind=spec.norm)
+        return self.launches.linear(out, stream, self.weights.final, norm=norm)
+
+    def _block(self, stream: Tensor, block: BlockWeights, parts: dict[str, Tensor]) -> None:
+        """A residual block of the stream [R, w], in place."""
+        spec, gate = self.spec, parts["gate"]
+        norm = Norm(parts["shift"], parts["scale"], *block.norm, eps=spec.eps, kind=spec.norm)
+        layers = (block.mlp_in, block.mlp_out)
+        if not spec.norm_after:
+            adaln_mlp(self.launches, stream, stream, norm, layers, gate, spec.activation)
+            return
+        hidden = self.launches.linear(
+            None, stream, block.mlp_in, norm=norm, activation=spec.activation
+        )
+        after = self.launches.linear(self._stream(stream), hidden, block.mlp_out)
+        stream.addcmul_(gate, normed(after, spec.norm, block.norm_after, spec.eps_after))
 
     def run(self, out: Tensor, state: Tensor, steps: Steps) -> None:
         """Fills `out` with what the steps make of `state` [N, C], launch by launch."""
         tokens, channels = state.shape
         rows = steps.modulation.shape[1]
         x = state.repeat(rows // tokens, 1)  # one state for each of a token's rows
-        output = state.new_empty((rows, 2 * channels))
-        learned = output if self.options.learned_range else output[:, :channels]
+        output = state.new_empty((rows, len(self.weights.final.weight)))
+        learned = output if steps.options.learned_range else output[:, :channels]
         last = len(steps.modulation) - 1
         for i, modulation in enumerate(steps.modulation):
             self(output, x, modulation)
-            now = steps.noise[i], steps.schedule[i], steps.guidance[i : i + 1]
-            step = Step(x[:tokens], learned, *now, self.options, steps.x0)
+            now = steps.noise[i], steps.schedule[i], steps.guidance[i]
+            step = Step(x[:tokens], learned, *now, steps.options, steps.x0)
             self.launches.step(out if i == last else x, step)
+
+    def _stream(self, like: Tensor) -> Tensor:
+        return like.new_empty((len(like), self.width), dtype=self.stream)
+
+
+def sinusoids(t: Tensor, weights: HeadWeights, spec: HeadSpec) -> Tensor:
+    """e(t) [S, frequencies] of t [S], or [S, times, frequencies] of [S, times]."""
+    t = t if spec.time_scale == 1.0 else t * spec.time_scale
+    frequencies = weights.times[0].mlp_in.weight.shape[1]
+    embedding = timestep_embedding(t.flatten(), frequencies)
+    return embedding if t.dim() == 1 else embedding.view(*t.shape, frequencies)
+
+
+def pair_sum(time: Tensor, condition: Tensor, pairs: int) -> Tensor:
+    """T + c [P, w]: row p takes the rows p / (P / S) of T [S, w] and p % R of c [R, w]."""
+    together = pairs // len(time)  # pairs that share a row of T
+    together_condition: Tensor = condition.unflatten(0, (-1, together))
+    return (time[:, None] + together_condition).flatten(0, 1)
 
 
 def adaln_mlp(
@@ -147,18 +198,18 @@ def adaln_mlp(
     norm: Norm,
     layers: tuple[Layer, Layer],
     gate: Tensor,
-    options: HeadOptions,
+    activation: str = "silu",
 ) -> Tensor:
     """Fills `out` [R, w], which may be x, with x + gate (W₂ act(W₁ norm(x) + b₁) + b₂)."""
     mlp_in, mlp_out = layers
     with profiling.range("adaln_mlp", len(x)):
-        hidden = launches.linear(None, x, mlp_in, norm=norm, activate=options)
+        hidden = launches.linear(None, x, mlp_in, norm=norm, activation=activation)
         return launches.linear(out, hidden, mlp_out, gate=gate, residual=x)
 
 
 def denoise(head: Head, out: Tensor, x: Tensor, t: Tensor, cond: Tensor) -> Tensor:
-    """Fills `out` [R, 2C], as the op."""
-    embedding = timestep_embedding(t, head.frequencies)
+    """Fills `out` [R, 2C] (or [R, C]), as the op."""
+    embedding = sinusoids(t, head.weights, head.spec)
     group = pairs_in_budget(head.weights)
     with profiling.range("denoise", len(x)):
         for first in range(0, len(x), group):
@@ -168,19 +219,20 @@ def denoise(head: Head, out: Tensor, x: Tensor, t: Tensor, cond: Tensor) -> Tens
     return out
 
 
-def sample(a: Args, head_of: Callable[[int], Head]) -> Tensor:
-    """`ddpm_sample` of its bound arguments; head_of(R) is what runs so many rows."""
+def sample(a: Args, options: HeadOptions, scales: Tensor, head_of: Callable[[int], Head]) -> Tensor:
+    """`ddpm_sample` of its bound arguments, with guidance scales [S, 1] or [S, 2]; head_of(R) is
+    what runs so many rows."""
     result = result_for(a.noise)
     out, x0 = rows_of(result)
     tokens, steps = len(out), len(a.schedule)
     if tokens == 0:
         return result
-    embedding = timestep_embedding(a.timesteps, a.weights[0].shape[1])
     (noise, _), schedule = rows_of(a.noise.contiguous()), a.schedule.contiguous()
-    scales = a.guidance.expand(steps).contiguous()
     step_noise = a.step_noise if a.step_noise[0].is_contiguous() else a.step_noise.contiguous()
-    copies = len(a.cond) // tokens  # rows of a token: 2 under guidance
-    pairs = pairs_in_budget(HeadWeights.of(a.weights))
+    copies = options.branches
+    spec = spec_of(a)
+    weights = HeadWeights.of(a.weights, spec)
+    embedding, pairs = sinusoids(a.timesteps, weights, spec), pairs_in_budget(weights)
     group = min(tokens, max(1, pairs // copies))
     for first in range(0, tokens, group):
         members = slice(first, min(tokens, first + group))
@@ -201,6 +253,7 @@ def sample(a: Args, head_of: Callable[[int], Head]) -> Tensor:
                     schedule[begin:end],
                     scales[begin:end],
                     None if x0 is None else x0[members],
+                    options,
                 )
                 after = out[members] if end == steps else torch.empty_like(state)
                 head.run(after, state, now)
@@ -210,7 +263,7 @@ def sample(a: Args, head_of: Callable[[int], Head]) -> Tensor:
 
 def pairs_in_budget(weights: HeadWeights) -> int:
     """How many pairs of a step and a row have their modulation within the budget: at least 1."""
-    numbers = (3 * len(weights.blocks) + 2) * len(weights.input.weight)
+    numbers = sum(len(layer.weight) for layer in weights.modulations)
     on_cpu = weights.input.weight.device.type == "cpu"
     budget = min(MODULATION_BUDGET, CPU_BUDGET) if on_cpu else MODULATION_BUDGET
     return max(1, budget // (4 * numbers))

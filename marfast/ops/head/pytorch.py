@@ -9,12 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from marfast.ops.ddpm_step import Step, rows_of
-from marfast.ops.head import gpu
+from marfast.ops.head import gpu, spec_of
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.op import Args
-from marfast.reference import diffusion, head
-from marfast.reference.diffusion import HeadOptions
-from marfast.reference.head_weights import Layer
+from marfast.reference import denoise, diffusion
+from marfast.reference.head_weights import Affine, Layer
 
 
 class Launches:
@@ -27,28 +26,26 @@ class Launches:
         layer: Layer,
         *,
         norm: Norm | None = None,
-        activate: HeadOptions | None = None,
+        activation: str = "",
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
         dtype = layer.weight.dtype
         x = x if norm is None else _normed(x, norm)
-        as_it_is = activate is None and gate is None and out is not None and out.dtype == dtype
-        x = _in_range(x, dtype).to(dtype)
-        y = torch.addmm(layer.bias, x, layer.weight.t(), out=out if as_it_is else None)
-        if activate is not None:
-            y = head.activate(_in_range(y, dtype), activate)
+        as_it_is = not activation and gate is None and out is not None and out.dtype == dtype
+        x = in_range(x, dtype).to(dtype)
+        y = _product(x, layer, out if as_it_is else None)
+        if activation:
+            y = denoise.activate(in_range(y, dtype), activation)
         if as_it_is or out is None:
             return y
-        y = _in_range(y, dtype).to(out.dtype)
+        y = in_range(y, dtype).to(out.dtype)
         if gate is None or residual is None:
             return out.copy_(y)
         return torch.addcmul(residual, gate, y, out=out)
 
     def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:
-        together = len(out) // len(time)  # rows of `out` that share a row of T
-        pairs = time[:, None] + condition.unflatten(0, (-1, together))
-        return out.copy_(F.silu(pairs, inplace=True).flatten(0, 1))
+        return out.copy_(F.silu(gpu.pair_sum(time, condition, len(out)), inplace=True))
 
     def step(self, out: Tensor, step: Step) -> None:
         state = step.x if step.x0 is None else torch.stack([step.x, step.x0])
@@ -58,12 +55,16 @@ class Launches:
             step.x0.copy_(x0)
 
 
-def head_of(a: Args, options: HeadOptions) -> gpu.Head:
+def head_of(a: Args) -> gpu.Head:
     """The head of an op's bound arguments, the first of which has the stream's dtype or less."""
     stream = wide(a[0].dtype)
-    made = gpu.Head(a.weights, options, Launches(), stream)
+    made = gpu.Head(a.weights, Launches(), stream, spec_of(a))
+
+    def cast(affine: Affine) -> Affine:
+        return Affine(*(None if part is None else part.to(stream) for part in affine))
+
     blocks = [
-        block._replace(norm=Layer(*(tensor.to(stream) for tensor in block.norm)))
+        block._replace(norm=cast(block.norm), norm_after=cast(block.norm_after))
         for block in made.weights.blocks
     ]
     made.weights = made.weights._replace(blocks=tuple(blocks))
@@ -75,15 +76,21 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
+def _product(x: Tensor, layer: Layer, out: Tensor | None) -> Tensor:
+    if layer.bias is None:
+        return torch.mm(x, layer.weight.t(), out=out)
+    return torch.addmm(layer.bias, x, layer.weight.t(), out=out)
+
+
 def _normed(x: Tensor, norm: Norm) -> Tensor:
     """[R, w]; the parts of `norm` have x's dtype."""
-    normed = F.layer_norm(x, x.shape[-1:], norm.weight, norm.bias, norm.eps)
+    normed = denoise.norm(x, norm.kind, Affine(norm.weight, norm.bias), norm.eps)
     if norm.shift is None or norm.scale is None:
         return normed
     return torch.addcmul(norm.shift, normed, norm.scale + 1)
 
 
-def _in_range(x: Tensor, dtype: torch.dtype) -> Tensor:
+def in_range(x: Tensor, dtype: torch.dtype) -> Tensor:
     if dtype != torch.float16:
         return x
     largest = torch.finfo(dtype).max

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from marfast.ops.ddpm_step.triton import launch as launch_step
 from marfast.ops.fused_linear.triton import launch as launch_linear
+from marfast.ops.head import spec_of
 from marfast.ops.layer_norm_modulate import Norm
+from marfast.ops.op import Args
+from marfast.ops.runtime import Verdict
 from marfast.ops.runtime import triton_tiles as tiles
 from marfast.ops.runtime.triton_functions import operand, silu
-from marfast.reference.diffusion import HeadOptions
 from marfast.reference.head_weights import Layer
 
 
@@ -41,6 +43,16 @@ def silu_sum_kernel(
     tl.store(p_out + pair.to(tl.int64) * width + o_width, b_sum, mask=m_width)
 
 
+def takes_spec(a: Args) -> Verdict:
+    """Whether the launches compute an op's head; if not, why."""
+    spec = spec_of(a)
+    if spec.norm != "layer":
+        return False, f"the head's norm is {spec.norm}; the kernel takes layer"
+    if spec.gated:
+        return False, f"the head's activation is {spec.activation}; the kernel takes silu, gelu"
+    return True, ""
+
+
 class Launches:
     """Of any layers."""
 
@@ -51,7 +63,7 @@ class Launches:
         layer: Layer,
         *,
         norm: Norm | None = None,
-        activate: HeadOptions | None = None,
+        activation: str = "",
         gate: Tensor | None = None,
         residual: Tensor | None = None,
     ) -> Tensor:
@@ -62,10 +74,10 @@ class Launches:
             x,
             layer,
             norm=norm,
-            activation="" if activate is None else "silu",
+            activation=activation,
             gate=gate,
             residual=residual,
-            factor=activate is not None,
+            factor=activation != "",
         )
 
     def silu_sum(self, out: Tensor, time: Tensor, condition: Tensor) -> Tensor:

@@ -8,18 +8,20 @@ from torch import Tensor
 from marfast.ops import checks
 from marfast.ops.op import Args, Draw, op
 from marfast.ops.runtime import DTYPES
-from marfast.reference import head
+from marfast.reference import denoise
 
 
 class Norm(NamedTuple):
     """What becomes of rows on their way into a product: (LN(x) weight + bias) (1 + scale) + shift.
-    Parts may be missing; shift and scale both or none."""
+    Parts may be missing; shift and scale both or none. `kind` is another norm's in LN's place
+    (marfast/reference/head_spec.py)."""
 
     shift: Tensor | None = None
     scale: Tensor | None = None
     weight: Tensor | None = None
     bias: Tensor | None = None
     eps: float = 1e-6
+    kind: str = "layer"
 
 
 @op(backends=("cuda", "triton", "cpu"))
@@ -71,7 +73,7 @@ def _fake(a: Args) -> Tensor:
 
 @layer_norm_modulate.reference
 def _reference(a: Args) -> Tensor:
-    return head.layer_norm_modulate(a.x, a.shift, a.scale, a.weight, a.bias, a.eps)
+    return denoise.layer_norm_modulate(a.x, a.shift, a.scale, a.weight, a.bias, a.eps)
 
 
 @layer_norm_modulate.example

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
 from benchmarks.studies.quality.measure import evaluate_images
 from marfast.evaluation.classifier import load_classifier
 from marfast.evaluation.frechet import frechet_distance
 from marfast.evaluation.real_images import real_images
+from marfast.training.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
 
 LEAST_ACCURACY = 0.925  # of the classifier on the real test images
 

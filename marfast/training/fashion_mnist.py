@@ -37,6 +37,13 @@ FOLDER_VARIABLE = "MARFAST_FASHION_MNIST"
 _PREFIX = {"train": "train", "test": "t10k"}
 _UNSIGNED_BYTE = 0x08
 
+FILES = tuple(
+    f"{prefix}-{what}-ubyte.gz"
+    for prefix in _PREFIX.values()
+    for what in ("images-idx3", "labels-idx1")
+)
+"""Of the data set."""
+
 
 class LabelledImages(NamedTuple):
     """Images [N, 28, 28] in uint8 (0 is the background) and their classes [N] in uint8, 0–9."""

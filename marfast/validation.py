@@ -83,6 +83,13 @@ def one_of(*known: Any) -> Reader:
     return read
 
 
+def text(given: Any) -> str:
+    """A string."""
+    if isinstance(given, str):
+        return given
+    raise ValueError("allowed is text")
+
+
 def names(given: Any) -> tuple[str, ...]:
     """A list of strings."""
     if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):

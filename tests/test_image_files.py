@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from marfast.cli.images import grid_side, make_grid, write_image
+from marfast.image_files import grid_side, make_grid, write_image
 from marfast.pixels import to_pixels
 
 

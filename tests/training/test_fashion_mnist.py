@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.studies.quality.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
+from marfast.training.fashion_mnist import CLASS_NAMES, read_fashion_mnist, to_model_range
 
 IMAGES = "t10k-images-idx3-ubyte.gz"
 LABELS = "t10k-labels-idx1-ubyte.gz"
