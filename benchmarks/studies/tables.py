@@ -410,7 +410,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "training": training_section,
     "vowels": training_tables.vowels,
     "kills": training_tables.kills,
-    "models": lambda: tables((("models", models),)),
+    "models": lambda: tables((("models", models),)) or "Not measured yet.\n",
 }
 PAGE_NAMES = (
     *("performance", "quality", "editing", "samplers", "training", "models"),

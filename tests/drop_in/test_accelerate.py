@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import marfast
+from marfast.drop_in.install import installed
 from marfast.ops import choice
 from marfast.reference import MAR
+from marfast.reference.head_spec import MAR_HEAD
 from tests.models import TINY, tiny_weights
 
 LABELS = torch.tensor([3, 1, 4])
@@ -186,13 +188,12 @@ def test_autocast_packs_once(module: MAR, monkeypatch: pytest.MonkeyPatch) -> No
     packed = []
     pack = marfast.ops.pack_head
     module = marfast.accelerate(module)
+    packing = installed(module)["sample_tokens"].kept.head._packing(MAR_HEAD)
     monkeypatch.setattr(
-        marfast.ops,
-        "pack_head",
-        lambda weights, spec: packed.append(weights[0].dtype) or pack(weights),
+        packing, "_pack", lambda weights: packed.append(weights[0].dtype) or pack(weights)
     )
     op = sys.modules["marfast.ops.head.cpu"]
-    monkeypatch.setattr(op, "pack_head", lambda a, *rest: packed.append(None) or pack(a, *rest))
+    monkeypatch.setattr(op, "pack_head", lambda a, **_: packed.append(None) or pack(a))
     with torch.autocast("cpu", torch.bfloat16):
         assert sample(module, cfg=2.0)[0].isfinite().all()
     assert packed == [torch.bfloat16]
