@@ -153,7 +153,8 @@ def _speed(title: str, rows: Sequence[Row]) -> Any:
         mine = [row for row in rows if row["who"] == who]
         points = [(row["rows"], row["ms_a_step_p20_p50_p80"]) for row in mine]
         _lines(times, who, looks[who], points)
-        known = [(row["rows"], row["ratio_to"]["eager"]) for row in mine if who != "eager"]
+        compared = [row for row in mine if who != "eager" and "eager" in row["ratio_to"]]
+        known = [(row["rows"], row["ratio_to"]["eager"]) for row in compared]
         if known:
             _lines(ratios, who, looks[who], [(x, [ratio] * 3) for x, ratio in known])
     of_floor = [row for row in rows if "floor_ms_a_step" in row]  # earlier versions' rows have none

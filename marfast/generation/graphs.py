@@ -65,6 +65,7 @@ class CapturedLoop:
 
     def __init__(self, loop: Loop, device: Device, limit: int):
         self.loop, self._own = loop, loop.randomness
+        loop.shares_rows = False  # other labels may come
         self._busy = threading.Lock()
         self._turns = device.turns()
         self.heads: dict[Hashable, Graph] = {}

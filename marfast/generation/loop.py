@@ -52,6 +52,8 @@ class Loop:
         self.seq_len, self.channels = module.seq_len, module.token_embed_dim
         self.guided = bool(settings.cfg != 1.0)
         self.options = HeadOptions(1 + self.guided, settings.temperature, settings.clip_denoised)
+        self.shares_rows = True
+        """Whether rows of one class may be computed once, as many as the labels have."""
         self.unknown = self.seq_len if start is None else start.count
         lengths = mask_lengths(self.unknown, settings.num_iter)
         self.masked = lengths[:-1]
@@ -118,7 +120,9 @@ class Loop:
             torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)
         )
         embedding, source = self.class_embedding, None
-        if known.shape[1] == 0 and self.model.shares_rows:  # a row is its class
+        if (
+            known.shape[1] == 0 and self.shares_rows and self.model.shares_rows
+        ):  # a row is its class
             first, source = self._classes()
             tokens, known, embedding = tokens[first], known[first], embedding[first]
         z = self.model.condition(tokens, known, predict_all, embedding, source)
@@ -131,7 +135,8 @@ class Loop:
             classes += [-1] * len(classes)
         place: dict[int, int] = {}
         source = [place.setdefault(label, len(place)) for label in classes]
-        return torch.tensor([classes.index(label) for label in place]), torch.tensor(source)
+        first = [classes.index(label) for label in place]
+        return torch.tensor(first, device="cpu"), torch.tensor(source, device="cpu")
 
     def denoise(self, proposal: Proposal, k: int) -> None:
         """The head's part of iteration k, or of another that has the same head."""

@@ -63,6 +63,7 @@ def test_examples_work(line: list[str], tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(curve, "measure", lambda *_, **__: iter(()))
     if "--like" in line or line[:2] == ["info", "shoes.png"]:
         marfast.save(marfast.load("fashion-mnist").generate(7, num_iter=1, seed=0), "shoes.png")
+    Path("script.py").write_text("print(1)")
     for picture in ("boot", "shirt", "sleeve", "bag"):
         Image.new("L", (28, 28), 255).save(f"{picture}.png")
     for name in ("photos/a/0.png", "photos/b/0.png"):

@@ -143,9 +143,11 @@ def test_training_mode_with_its_own_sampler_is_told() -> None:
     module = marfast.accelerate(mar(), sampler="ddim").train()
     with pytest.warns(RuntimeWarning, match=r"MAR.sample_tokens: the sampler asked for is not"):
         images(module)
+    with pytest.warns(RuntimeWarning, match="training mode") as told:
+        images(marfast.accelerate(module))
+    assert len(told) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        images(marfast.accelerate(module))
         diffusion = marfast.accelerate(diffloss(), sampler="ddim").train()
         diffusion.net(torch.zeros(N, C), torch.zeros(N), torch.zeros(N, D))
 

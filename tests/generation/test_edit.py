@@ -315,7 +315,7 @@ BIG[1, 0, 3, 3] = 1.5
         ("mask", torch.full((3, 16, 16), math.nan), "mask: NaN values"),
         ("mask", None, "mask: NoneType; allowed are tensors"),
         ("labels", [1, 2], "labels: 2 labels for 3 images; one for each"),
-        ("labels", 10, "labels: 10; allowed are 0 to 9, or None"),
+        ("labels", 10, "labels: 10; allowed are 0 to 9, "),
         ("seed", [1, 2], "seed: 2 seeds for 3"),
         ("grow", -1, "grow: -1; allowed are 0 to 4"),
         ("grow", 1.0, "grow: 1.0"),

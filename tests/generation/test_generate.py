@@ -223,7 +223,7 @@ def test_no_value_is_read_from_the_models_device(monkeypatch: pytest.MonkeyPatch
     with torch.no_grad():
         module = TINY.build(steps="3").to("meta")
         model = FastMAR(module)
-        monkeypatch.setattr(head, "_known_answer", lambda net: "")
+        monkeypatch.setattr(head, "_known_answer", lambda net, kind: "")
         model.update()
         labels = torch.zeros(2, dtype=torch.int64, device="meta")
         generators = Generators(np.random.RandomState(0), torch.Generator(), torch.Generator())

@@ -43,7 +43,7 @@ def inputs(
     def draw(*sizes: int) -> Tensor:
         return torch.randn(sizes, generator=generator)
 
-    shape = HeadShape(channels, condition, width, depth, frequencies)
+    shape = HeadShape(channels, condition, width, depth, frequencies, width)
     number = copies * tokens
     t = torch.randint(0, 1000, (number,), generator=generator)
     if first:

@@ -10,6 +10,7 @@ import marfast
 from marfast.generation import Pipeline
 from marfast.generation.graphs import Graphs
 from marfast.generation.randomness import Generators
+from marfast.model import FastMAR
 from tests.generation.graphs.cases import GLOBAL
 from tests.generation.recorder import Recorder
 from tests.models import tiny_pipeline
@@ -28,6 +29,7 @@ def a_device_with_a_generator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     def global_ones(device: torch.device) -> Generators:
         return Generators(np.random, torch.default_generator, GLOBAL)
 
+    monkeypatch.setattr(FastMAR, "shares_rows", False)  # a CPU's alone
     monkeypatch.setattr(Generators, "seeded", seeded)
     monkeypatch.setattr(Generators, "global_ones", global_ones)
 
