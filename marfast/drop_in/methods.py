@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from marfast import ops
 from marfast.drop_in.chosen import OWN, Chosen
-from marfast.model.block import FastBlock, is_plain_block
+from marfast.model.block import FastBlock, is_plain_block, library_attention
 from marfast.model.head import FastHead
 from marfast.model.head_kind import MARS, HeadKind
 from marfast.model.own import Verdicts, methods_set_on, own_class
@@ -150,12 +150,15 @@ class FastForward(FastMethod):
 
 class FastBlockForward(FastMethod):
     """`forward(x [R, L, D]) -> [R, L, D]` of a MAR's transformer block, where no gradient is
-    recorded."""
+    recorded.
+
+    Attention stays the library's, as in the block's own code: who calls a block is somebody else's
+    loop, whose sampler may make much of rounding (DDIM near t = 999 divides by 5e-5)."""
 
     name = "forward"
 
     def refresh(self) -> None:
-        self.block = FastBlock()
+        self.block = FastBlock(library_attention)
 
     @classmethod
     def lacks(cls, module: Any) -> str:

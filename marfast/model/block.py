@@ -1,6 +1,7 @@
 """A transformer block through the ops: the block's own parameters, `fused_linear` and attention."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from marfast import ops
 from marfast.model.own import Verdicts, anyone_watches, is_touched, parts_of
 from marfast.model.packing import Packing, ops_take
 from marfast.model.trial import same, trial_of
+from marfast.ops.choice import forced
 from marfast.reference import transformer
 
 
@@ -101,13 +103,24 @@ class BoundLinear:
         )
 
 
+Attend = Callable[[Tensor, Tensor | None], Tensor]
+"""Attention as the op: qkv [R, L, 3, H, hd], queries [R, n] or None -> [R, n, H·hd]."""
+
+
+def library_attention(qkv: Tensor, queries: Tensor | None) -> Tensor:
+    """PyTorch's, where no backend is forced."""
+    with ops.backend("torch") if forced() == "auto" else nullcontext():
+        return ops.attention(qkv, queries)
+
+
 class BoundBlock:
     """A block and its weights as they were: [R, L, D] -> [R, L, D]; with `queries` [R, n], only
     those positions -> [R, n, D]."""
 
-    def __init__(self, block: Any, layers: Sequence[BoundLinear]):
+    def __init__(self, block: Any, layers: Sequence[BoundLinear], attend: Attend = ops.attention):
         self.block = block
         self.layers = layers
+        self.attend = attend
 
     @property
     def weights(self) -> list[Tensor]:
@@ -126,7 +139,7 @@ class BoundBlock:
         project, proj, fc1, fc2 = self.layers
         batch, length, width = x.shape
         qkv = project(x.flatten(0, 1)).view(batch, length, 3, self.block.attn.num_heads, -1)
-        attended = ops.attention(qkv.to(project.weight.dtype), queries).to(x.dtype)
+        attended = self.attend(qkv.to(project.weight.dtype), queries).to(x.dtype)
         x = x if queries is None else _at(x, queries)
         flat = proj(attended.view(-1, width), residual=x.flatten(0, 1))
         flat = fc2(fc1(flat), residual=flat)
@@ -163,7 +176,8 @@ def _at(x: Tensor, positions: Tensor) -> Tensor:
 class FastBlock:
     """What is kept of a block from one generation to the next: packed weights."""
 
-    def __init__(self) -> None:
+    def __init__(self, attend: Attend = ops.attention) -> None:
+        self.attend = attend
         self._packings = [Packing(_pack) for _ in range(4)]
         self._verdicts = Verdicts()
 
@@ -193,4 +207,5 @@ class FastBlock:
                 BoundLinear(block.mlp.fc1, fc1, block.norm2, gelu=True),
                 BoundLinear(block.mlp.fc2, fc2),
             ),
+            self.attend,
         )
