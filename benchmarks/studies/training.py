@@ -19,7 +19,6 @@ docs/training.md's figures.
 """
 
 import argparse
-import dataclasses
 import functools
 import json
 import subprocess
@@ -187,10 +186,8 @@ def summary(name: str, dtype: str, taken: list[dict[str, float]]) -> Row:
 
 def curve(implementation: Any, accelerated: bool, count: int) -> list[float]:
     """The loss of each step on Fashion-MNIST."""
-    sizes = dataclasses.asdict(get_preset("fashion-mnist").architecture)
-    norm_layer = functools.partial(torch.nn.LayerNorm, eps=sizes.pop("norm_eps"))
     torch.manual_seed(0)
-    module = implementation.mar(**sizes, norm_layer=norm_layer).train()
+    module = implementation.mar(**get_preset("fashion-mnist").architecture.arguments()).train()
     if accelerated:
         marfast.accelerate(module, training=True)
     images, labels = read_fashion_mnist("train")

@@ -110,11 +110,15 @@ class Architecture:
 
     def module(self, **more: Any) -> MAR:
         """The reference module; `more` are arguments that no weight's shape depends on."""
+        return MAR(**self.arguments(), **more)
+
+    def arguments(self) -> dict[str, Any]:
+        """What MAR's constructor takes, the reference's and (but for sequences) the original's."""
         options = dataclasses.asdict(self)
-        norm_layer = partial(nn.LayerNorm, eps=options.pop("norm_eps"))
+        options["norm_layer"] = partial(nn.LayerNorm, eps=options.pop("norm_eps"))
         if options.pop("sequence"):
             options["img_size"] = (1, self.img_size)
-        return MAR(norm_layer=norm_layer, **options, **more)
+        return options
 
 
 @dataclass(frozen=True)

@@ -44,13 +44,11 @@ REQUEST = "MARFAST_SAMPLE_REQUEST"  # from this process to the original's: check
 def sample(accelerated: bool, implementation: Implementation) -> Result:
     """Images by ``sample_tokens`` of an implementation of MAR, as the request has it."""
     request, preset = json.loads(os.environ[REQUEST]), get_preset(MODEL)
-    architecture, settings = asdict(preset.architecture), asdict(preset.settings)
-    eps = architecture.pop("norm_eps")
+    settings = preset.settings
     module = implementation.mar(
-        norm_layer=lambda width: torch.nn.LayerNorm(width, eps=eps),
-        num_sampling_steps=str(settings.pop("steps")),
-        clip_denoised=settings.pop("clip_denoised"),
-        **architecture,
+        **preset.architecture.arguments(),
+        num_sampling_steps=str(settings.steps),
+        clip_denoised=settings.clip_denoised,
     ).eval()
     read_weights(Path(request["checkpoint"])).fill(module)
     labels = torch.tensor(request["labels"])
@@ -58,7 +56,14 @@ def sample(accelerated: bool, implementation: Implementation) -> Result:
         marfast.accelerate(module)
     seed_all(request["seed"])
     with torch.no_grad():
-        images = module.sample_tokens(len(labels), labels=labels, **settings)
+        images = module.sample_tokens(
+            len(labels),
+            num_iter=settings.num_iter,
+            cfg=settings.cfg,
+            cfg_schedule=settings.cfg_schedule,
+            labels=labels,
+            temperature=settings.temperature,
+        )
     return {"images": images.clamp(-1, 1)}
 
 
