@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator
 from benchmarks.studies import IMAGES, RESULTS
 from benchmarks.studies.quality.samplers import base_of, by_sampler
 from benchmarks.studies.scaling import QUANTITIES, series
-from benchmarks.studies.tables import MACHINES, UNITS, transformers
+from benchmarks.studies.sources import MACHINES, UNITS, transformers
 from marfast.bench.plots import plot, save
 from marfast.bench.results import Row, read_document, read_rows
 

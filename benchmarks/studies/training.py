@@ -14,7 +14,7 @@ grad_checkpointing).
 curves: the loss of 300 steps from the same weights, seeds and data, a model of the embedded one's
 geometry on Fashion-MNIST.
 
-Writes benchmarks/results/training-<instruction set>.json, of which tables.py and pictures.py make
+Writes benchmarks/results/training-<instruction set>.json, of which tables/ and pictures.py make
 docs/training.md's figures.
 """
 
