@@ -16,7 +16,7 @@ from matplotlib.ticker import LogLocator
 from benchmarks.studies import IMAGES, RESULTS
 from benchmarks.studies.quality.samplers import base_of, by_sampler
 from benchmarks.studies.scaling import QUANTITIES, series
-from benchmarks.studies.tables import MACHINES, UNITS, transformers
+from benchmarks.studies.sources import MACHINES, UNITS, transformers
 from marfast.bench.plots import plot, save
 from marfast.bench.results import Row, read_document, read_rows
 
@@ -227,7 +227,7 @@ def main() -> None:
             written.append(scaling(document, loop, out / f"scaling-loop-{isa}.png"))
         elif what == "roofline":
             written.append(roofline(document, out / f"{file.stem}.png"))
-        elif what == "training" and document["curves"]:
+        elif what == "training" and "curves" in document:
             written.append(training(document, out / f"{file.stem}.png"))
         elif what in ("head", "fashion-mnist"):
             mine = [row for row in rows if row["workload"] not in ("head-l", "head-h")]

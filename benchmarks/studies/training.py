@@ -14,7 +14,7 @@ grad_checkpointing).
 curves: the loss of 300 steps from the same weights, seeds and data, a model of the embedded one's
 geometry on Fashion-MNIST.
 
-Writes benchmarks/results/training-<instruction set>.json, of which tables.py and pictures.py make
+Writes benchmarks/results/training-<instruction set>.json, of which tables/ and pictures.py make
 docs/training.md's figures.
 """
 
@@ -163,7 +163,8 @@ def keep(options: argparse.Namespace, row: Row) -> None:
     document = read_document(file)
     rows = {(r["dtype"], r["contender"]): r for r in (*document.get("rows", []), row)}
     order = [(dtype, name) for dtype in ("float32", "bfloat16") for name in CONTENDERS]
-    facts = {"batch": BATCH, "threads": 1, "curves": document.get("curves", {})}
+    facts = {"batch": BATCH, "threads": 1}
+    facts |= {key: document[key] for key in ("curves", "curves_commit") if key in document}
     facts |= {"commit": commit(), "original_commit": original.commit(options.original)}
     write_rows(file, [rows[key] for key in order if key in rows], force=True, **facts)
 
@@ -220,7 +221,7 @@ def curves(options: argparse.Namespace) -> None:
     file = RESULTS / f"training-{instruction_set()}.json"
     document = read_document(file)
     facts = {k: v for k, v in document.items() if k not in ("machine", "rows", "curves")}
-    facts |= {"commit": commit(), "original_commit": original.commit(options.original)}
+    facts |= {"curves_commit": commit(), "original_commit": original.commit(options.original)}
     write_rows(file, document.get("rows", []), force=True, **facts, curves=found)
 
 

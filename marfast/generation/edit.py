@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from marfast.errors import ArgumentError, check_whole
+from marfast.errors import ArgumentError
 from marfast.generation.arguments import (
     Images,
     Labels,
@@ -17,18 +17,16 @@ from marfast.generation.arguments import (
     check_labels_of,
     check_mask,
     check_range,
-    check_seeds,
     check_tensor,
-    labels_of,
 )
+from marfast.generation.batch import Batch
 from marfast.generation.generated import Generated
+from marfast.generation.loaded import Loaded
+from marfast.generation.parts import parts_of, sample_parts
 from marfast.generation.progress import Progress, reporting
-from marfast.generation.provenance import Maker, Making
+from marfast.generation.provenance import Maker
 from marfast.generation.randomness import Generators
 from marfast.generation.start import groups
-
-if TYPE_CHECKING:
-    from marfast.generation.pipeline import Pipeline
 
 
 def token_mask(mask: Tensor, sides: Sequence[int], grow: int) -> Tensor:
@@ -61,7 +59,7 @@ class Editor:
 
     def __init__(
         self,
-        pipeline: "Pipeline",
+        loaded: Loaded,
         images: int,
         labels: Labels | None,
         seed: Seed,
@@ -71,18 +69,13 @@ class Editor:
         settings: dict[str, Any],
         command: Maker = "edit",
     ):
-        self.pipeline, self.device = pipeline, pipeline.model.device
-        module = pipeline.model.module
-        self.labels = check_labels_of(images, labels, module.num_classes, pipeline.classes)
-        seeds = check_seeds(seed, images)
-        self.settings = pipeline.settings.replace(module.seq_len, num_iter=num_iter, **settings)
-        self.num_iter = num_iter
-        self.part = pipeline.largest_part if part is None else check_whole("part", part, 1)
+        self.loaded, self.device, self.num_iter = loaded, loaded.model.device, num_iter
+        classes = loaded.model.module.num_classes
+        indices = check_labels_of(images, labels, classes, loaded.classes)
+        settings = {"num_iter": num_iter, **settings}
+        self.batch = Batch.of(loaded, command, indices, seed, part, settings)
         self.progress, self.done, self.iterations = progress, 0, 0
-        self.making = Making(
-            pipeline, command, labels_of(self.labels), seeds, self.settings, self.part
-        )
-        self.labels = self.labels.to(self.device)
+        seeds = self.batch.seed
         self.source: Generators | list[Generators]
         if isinstance(seeds, list):
             self.source = [Generators.of(of_image, self.device) for of_image in seeds]
@@ -92,8 +85,8 @@ class Editor:
     def expect(self, unknown: Tensor) -> None:
         """Count an edit of the tokens unknown [B, L] for what `progress` is told."""
         for images, start in groups(unknown[..., None], unknown):
-            each = start.settings(self.settings, self.num_iter).num_iter
-            self.iterations += each * -(-len(images) // self.part)
+            each = start.settings(self.batch.settings, self.num_iter).num_iter
+            self.iterations += each * len(parts_of(len(images), self.batch.part))
 
     def tokens(self, tokens: Tensor, unknown: Tensor) -> Tensor:
         """Tokens [B, L, C] with those of `unknown` [B, L] made anew."""
@@ -108,35 +101,34 @@ class Editor:
         result = images.clone()
         for rows, made in self._made(self._known(images, unknown), unknown):
             to_paste = mask[rows].to(self.device)
-            result[rows] = paste(images[rows], self.pipeline.images_of(made), to_paste, feather)
+            result[rows] = paste(images[rows], self.loaded.images_of(made), to_paste, feather)
         return result
 
     def _known(self, images: Tensor, unknown: Tensor) -> Tensor:
         """Their tokens [B, L, C]; zeros where all are known or none is."""
-        module = self.pipeline.model.module
+        module = self.loaded.model.module
         tokens = images.new_zeros(*unknown.shape, module.token_embed_dim)
         partly = unknown.any(dim=1) & ~unknown.all(dim=1)
         if partly.any():
             rows = partly.to(self.device)
-            encoded = module.patchify(self.pipeline.encoded(images[rows]))
+            encoded = module.patchify(self.loaded.encoded(images[rows]))
             tokens[rows] = encoded.to(tokens.dtype)
         return tokens
 
     def _made(self, tokens: Tensor, unknown: Tensor) -> Iterator[tuple[list[int], Tensor]]:
         """Some images at a time, and all their tokens."""
         for images, start in groups(tokens, unknown):
-            parts = [
-                range(i, min(i + self.part, len(images))) for i in range(0, len(images), self.part)
-            ]
-            made = self.pipeline.sample(
-                self.labels[images],
+            parts = parts_of(len(images), self.batch.part)
+            made = sample_parts(
+                self.loaded,
+                self.batch.labels[images],
                 self.source
                 if isinstance(self.source, Generators)
                 else [self.source[image] for image in images],
                 parts,
-                start.settings(self.settings, self.num_iter),
+                start.settings(self.batch.settings, self.num_iter),
                 self._told,
-                self.making,
+                self.batch.making,
                 start,
             )
             for rows, of_part in zip(parts, made, strict=True):
@@ -145,7 +137,7 @@ class Editor:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Progress is told inside, when all edits are expected."""
-        with reporting(self.progress, self.iterations) as self._report, self.making.watched():
+        with reporting(self.progress, self.iterations) as self._report, self.batch.making.watched():
             yield
 
     def _told(self, done: int, of: int) -> None:
@@ -155,7 +147,7 @@ class Editor:
 
 @torch.no_grad()
 def edit(
-    pipeline: "Pipeline",
+    loaded: Loaded,
     images: Images,
     mask: Images,
     grow: int | None,
@@ -164,22 +156,22 @@ def edit(
     **arguments: Any,
 ) -> Tensor:
     """`Pipeline.edit`; the other arguments are the `Editor`'s."""
-    module, side = pipeline.model.module, pipeline.side
+    module, side = loaded.model.module, loaded.side
     as_tokens = ("B", module.seq_len, module.token_embed_dim)
-    as_images = ("B", pipeline.channels, side, side)
+    as_images = ("B", loaded.channels, side, side)
     given = check_tensor("images", images, [as_images, as_tokens])
     batch, are_tokens = len(given), given.dim() == 3
-    if pipeline.makes_images and not are_tokens:
+    if loaded.makes_images and not are_tokens:
         check_range("images", given)
     wanted = [(batch, side, side), (batch, 1, side, side)]
     found = check_mask(mask, [(batch, module.seq_len)] if are_tokens else wanted)
     if grow is None:
-        grow = int(pipeline.tokenizer is not None and not are_tokens)
+        grow = int(loaded.tokenizer is not None and not are_tokens)
     grow = check_amount("grow", grow, module.seq_h, side)
     feather = check_amount("feather", feather, module.seq_h, side)
     if feather and are_tokens:
         raise ArgumentError("feather", feather, "allowed is 0 where tokens are given")
-    editor = Editor(pipeline, batch, labels, **arguments)
+    editor = Editor(loaded, batch, labels, **arguments)
     sides = module.seq_h, module.seq_w
     given = given.to(editor.device)
     if are_tokens:
@@ -192,4 +184,4 @@ def edit(
     editor.expect(unknown)
     with editor.running():
         edited = editor.images(given, pixels, unknown, feather)
-    return Generated.of(edited, editor.making, viewable=pipeline.makes_images)
+    return Generated.of(edited, editor.batch.making, viewable=loaded.makes_images)

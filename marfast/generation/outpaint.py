@@ -1,7 +1,7 @@
 """Outpainting: a picture wider than the grid, by edits of windows that overlap what is known."""
 
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +11,7 @@ from marfast.errors import ArgumentError, check_whole
 from marfast.generation.arguments import Images, Labels, check_amount, check_range, check_tensor
 from marfast.generation.edit import Editor, token_mask
 from marfast.generation.generated import Generated
-
-if TYPE_CHECKING:
-    from marfast.generation.pipeline import Pipeline
+from marfast.generation.loaded import Loaded
 
 SIDES = ("left", "right", "top", "bottom")
 MOST_PIXELS = 1 << 26
@@ -42,7 +40,7 @@ def positions(whole: int, first: int, last: int, side: int, overlap: int) -> lis
 
 @torch.no_grad()
 def outpaint(
-    pipeline: "Pipeline",
+    loaded: Loaded,
     images: Images,
     sides: dict[str, int],
     overlap: int | None,
@@ -51,9 +49,9 @@ def outpaint(
     **arguments: Any,
 ) -> Tensor:
     """`Pipeline.outpaint`; the other arguments are the `Editor`'s."""
-    module, side = pipeline.model.module, pipeline.side
-    given = check_tensor("images", images, [("B", pipeline.channels, "H", "W")])
-    if pipeline.makes_images:
+    module, side = loaded.model.module, loaded.side
+    given = check_tensor("images", images, [("B", loaded.channels, "H", "W")])
+    if loaded.makes_images:
         check_range("images", given)
     sides = check_sides(sides, given.shape[2], given.shape[3], side)
     token = side // module.seq_h
@@ -61,9 +59,9 @@ def outpaint(
         overlap = -(-module.seq_h // 2) * token
     overlap = check_amount("overlap", overlap, module.seq_h, side)
     if grow is None:
-        grow = int(pipeline.tokenizer is not None)
+        grow = int(loaded.tokenizer is not None)
     grow = check_amount("grow", grow, module.seq_h, side)
-    editor = Editor(pipeline, len(given), labels, command="outpaint", **arguments)
+    editor = Editor(loaded, len(given), labels, command="outpaint", **arguments)
     canvas, missing = extended(given.to(editor.device), sides)
 
     windows = []
@@ -82,7 +80,7 @@ def outpaint(
     with editor.running():
         for window, mask, unknown in windows:
             canvas[window] = editor.images(canvas[window], mask, unknown)
-    return Generated.of(canvas, editor.making, viewable=pipeline.makes_images)
+    return Generated.of(canvas, editor.batch.making, viewable=loaded.makes_images)
 
 
 def check_sides(sides: dict[str, int], height: int, width: int, least: int) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 
@@ -15,11 +15,9 @@ from marfast._version import __version__
 from marfast.checkpoints import Settings
 from marfast.checkpoints.weights_hash import tokenizer_hash, weights_hash
 from marfast.errors import ArgumentError
+from marfast.generation.loaded import Loaded
 from marfast.ops import choice
 from marfast.validation import names, one_of, text, validated, whole
-
-if TYPE_CHECKING:
-    from marfast.generation.pipeline import Pipeline
 
 Maker = Literal["generate", "edit", "outpaint"]
 
@@ -168,28 +166,28 @@ class Making:
 
     def __init__(
         self,
-        pipeline: "Pipeline",
+        loaded: Loaded,
         command: Maker,
         labels: Sequence[int | None],
         seed: int | Sequence[int] | None,
         settings: Settings,
         part: int,
     ):
-        module, tokenizer = pipeline.model.module, pipeline.tokenizer
+        module, tokenizer = loaded.model.module, loaded.tokenizer
         self._module = _weak(module)
         self._versions = _versions(module.parameters())
         self._tokenizer = None if tokenizer is None else _weak(tokenizer)
         self._inputs = command, labels, seed
         self.backends: dict[str, set[str]] = {}
         self._plain: dict[str, Any] = {
-            "model": pipeline.report.name if pipeline.report else "",
+            "model": loaded.report.name if loaded.report else "",
             "settings": settings,
-            "dtype": str(pipeline.model.dtype or torch.float32).removeprefix("torch."),
+            "dtype": str(loaded.model.dtype or torch.float32).removeprefix("torch."),
             "part": part,
             "marfast": __version__,
             "torch": str(torch.__version__),
-            "device": pipeline.model.device.type,
-            "processor": hardware.name_of(pipeline.model.device),
+            "device": loaded.model.device.type,
+            "processor": hardware.name_of(loaded.model.device),
             "threads": torch.get_num_threads(),
         }
 

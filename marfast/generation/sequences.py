@@ -1,23 +1,22 @@
 """Sequences of given lengths, each made as by a model of that length; equal ones together."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from marfast.errors import ArgumentError, check_whole
 from marfast.generation.arguments import Labels, Seed, check_labels, check_seeds, listed_values
+from marfast.generation.loaded import Loaded
+from marfast.generation.parts import parts_of, sample_parts
 from marfast.generation.progress import Progress
 from marfast.generation.randomness import Generators
 from marfast.model.mar import FastMAR, Kept
 from marfast.model.restricted import is_sequence, restricted
 
-if TYPE_CHECKING:
-    from marfast.generation.pipeline import Pipeline
-
 
 def generate_sequences(
-    pipeline: "Pipeline",
+    loaded: Loaded,
     labels: Labels,
     lengths: Any,
     *,
@@ -38,7 +37,7 @@ def generate_sequences(
 
     Raises ArgumentError, a ValueError, before any work.
     """
-    module, device = pipeline.model.module, pipeline.model.device
+    module, device = loaded.model.module, loaded.model.device
     if not is_sequence(module):
         raise ArgumentError("model", "it makes images", "use generate")
     kinds = check_labels(labels, module.num_classes)
@@ -51,7 +50,7 @@ def generate_sequences(
     allowed = f"allowed are 1 to {most}"
     sizes = [check_whole("lengths", length, 1, most, allowed) for length in given]
     seeds = check_seeds(seed, count)
-    chosen = pipeline.settings.replace(most, num_iter=num_iter, **settings)
+    chosen = loaded.settings.replace(most, num_iter=num_iter, **settings)
     part = None if part is None else check_whole("part", part, 1)
     source = None if isinstance(seeds, list) else Generators.of(seeds, device)
 
@@ -63,14 +62,12 @@ def generate_sequences(
     done, total = 0, sum(map(iterations, {*sizes}))
     for length in dict.fromkeys(sizes):
         rows = [i for i, size in enumerate(sizes) if size == length]
-        short = _shortened(pipeline, length)
+        short = _shortened(loaded, length)
         own = chosen.replace(length, num_iter=iterations(length))
         at_once = short.largest_part if part is None else part
-        parts = [range(i, min(i + at_once, len(rows))) for i in range(0, len(rows), at_once)]
+        parts = parts_of(len(rows), at_once)
         streams: Any = [seeds[i] for i in rows] if isinstance(seeds, list) else source
-        tokens = torch.cat(
-            [*short.sample(kinds[rows].to(device), streams, parts, own, lambda _, __: None, None)]
-        )
+        tokens = torch.cat([*sample_parts(short, kinds[rows].to(device), streams, parts, own)])
         for row, sequence in zip(rows, tokens, strict=True):
             made[row] = sequence
         done += own.num_iter
@@ -79,12 +76,12 @@ def generate_sequences(
     return made
 
 
-def _shortened(pipeline: "Pipeline", length: int) -> "Pipeline":
+def _shortened(loaded: Loaded, length: int) -> Loaded:
     """Of the model restricted to a length: what is packed is shared, what is captured is not."""
-    own = pipeline.model
+    own = loaded.model
     kept = Kept()
     kept.head, kept.encoder, kept.decoder = own.kept.head, own.kept.encoder, own.kept.decoder
     kept.schedules = own.kept.schedules
     with torch.no_grad():
         model = FastMAR(restricted(own.module, length), own.dtype, kept)
-    return type(pipeline)(model, pipeline.settings, pipeline.classes)
+    return Loaded(model, loaded.settings, loaded.classes)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.studies import IMAGES, ROOT, tables
+from benchmarks.studies import IMAGES, ROOT
+from benchmarks.studies.tables import pages
 
 STUDIES = [
     ".".join(file.relative_to(ROOT).with_suffix("").parts)
@@ -15,11 +16,11 @@ STUDIES = [
 ]
 
 
-@pytest.mark.parametrize("page", tables.PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages.PAGES, ids=lambda page: page.name)
 def test_figures_are_those_of_the_results(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    assert text.count("<!-- tables: ") == 2 * len(tables.MARKED.findall(text)) > 0
-    assert tables.rewritten(text) == text, "run python -m benchmarks.studies.tables"
+    assert text.count("<!-- tables: ") == 2 * len(pages.MARKED.findall(text)) > 0
+    assert pages.rewritten(text) == text, "run python -m benchmarks.studies.tables"
 
 
 def test_pictures_are_those_of_the_results(
