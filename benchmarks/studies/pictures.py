@@ -17,8 +17,9 @@ from benchmarks.studies import IMAGES, RESULTS
 from benchmarks.studies.quality.samplers import base_of, by_sampler
 from benchmarks.studies.scaling import QUANTITIES, series
 from benchmarks.studies.sources import MACHINES, UNITS, transformers
-from marfast.bench.plots import plot, save
+from marfast.bench.plots import plain_ticks, plot, save
 from marfast.bench.results import Row, read_document, read_rows
+from marfast.evaluation import curve_plot
 
 COLOURS = {"float32": "#1f77b4", "bfloat16": "#d6604d"}
 SYMBOLS = {"rows": "R", "steps": "S", "width": "w", "depth": "d"}
@@ -203,6 +204,7 @@ def training(document: dict[str, Any], file: Path) -> Path:
     for name, losses in document["curves"].items():
         axis.plot(range(1, len(losses) + 1), losses, label=name, **styles[name])
     axis.set(xlabel="step", ylabel="loss", yscale="log")
+    plain_ticks(axis.yaxis)
     axis.spines[["top", "right"]].set_visible(False)
     axis.legend(frameon=False)
     return save(figure, file, force=True)
@@ -235,6 +237,8 @@ def main() -> None:
             written += plot(mine, out, f"-{isa}", machine=machine, formats=("png",), force=True)
     if samplers := read_rows(RESULTS / "quality-samplers.json"):
         written.append(quality_of_samplers(samplers, out / "quality-samplers.png"))
+    if found := read_document(RESULTS / "curve-fashion-mnist.json"):
+        written.append(curve_plot.plot(found, out / "curve-fashion-mnist.png", force=True))
     print(*written, sep="\n")
 
 

@@ -75,7 +75,7 @@ def plot(
     written: list[Path] = []
     for name in dict.fromkeys(row["workload"] for row in rows):
         mine = [row for row in rows if row["workload"] == name]
-        title = _title(name, mine, machine or {})
+        title = titled(name, mine, machine or {})
         figures = {}
         if "rows" in mine[0]:
             figures["speed"] = _speed(title, mine)
@@ -90,7 +90,7 @@ def plot(
     return written
 
 
-def _title(name: str, rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
+def titled(name: str, rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
     """The workload, then what it was measured on, in which dtypes, and when."""
     dtypes = " and ".join(sorted({row["dtype"] for row in rows}, reverse=True))
     threads = f"{machine['threads']} threads" if "threads" in machine else ""
@@ -117,19 +117,26 @@ def _lines(
 
 def _finish(axis: Any, x: Iterable[float], **labels: Any) -> None:
     """Plain ticks at what was measured, on logarithmic axes."""
-    from matplotlib.ticker import LogLocator, NullFormatter
+    from matplotlib.ticker import NullFormatter
 
     ticks = sorted(set(x))
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xticks(ticks, labels=[f"{tick:g}" for tick in ticks])
-    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter("{x:g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
-    axis.yaxis.set_minor_formatter(NullFormatter())
+    plain_ticks(axis.yaxis)
     axis.set(**labels)
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
+
+
+def plain_ticks(axis: Any) -> None:
+    """Of a logarithmic axis: 0.02, 0.05, 0.1."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _legend(figure: Any, axis: Any) -> None:

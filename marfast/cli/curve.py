@@ -62,7 +62,7 @@ def curve(
     picture = None if plot is None else check_file("--plot", plot, force)
     with startup.importing():
         from marfast.bench import plots
-        from marfast.bench.results import commit, write_rows
+        from marfast.bench.results import commit, machine, write_rows
         from marfast.cli.job import choose_settings, find_model, load_model, vary_settings
         from marfast.cli.settings import parse_vary
         from marfast.evaluation import Place, protocol_of
@@ -125,8 +125,7 @@ def curve(
         status = startup.INTERRUPTED
         echo("interrupted" + ": what follows was finished before" * bool(found), err=True)
     if found and picture is not None:
-        title = f"{run.model or model}: {found[0]['images']:,} images a setting"
-        draw(found, chosen.distance, title, picture, force=force)
+        draw({"machine": machine(), **facts, "rows": found}, picture, force=force)
     if as_json:
         print_json(facts | {"rows": found})
     elif found:

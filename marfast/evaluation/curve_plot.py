@@ -1,7 +1,8 @@
 """The picture of a speed–quality curve."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from marfast.bench import plots
 from marfast.bench.results import Row
@@ -10,17 +11,18 @@ from marfast.evaluation.curve import seconds_of
 SHORT = {"num_iter": "K", "steps": "S"}
 
 
-def plot(
-    rows: Sequence[Row], distance: str, title: str, file: Path, *, force: bool = False
-) -> Path:
-    """Distance against seconds of an image, with errors; whom nobody beats in both is joined and
-    named by what is varied. A colour for each dtype.
+def plot(document: Mapping[str, Any], file: Path, *, force: bool = False) -> Path:
+    """Of a curve's results, as they are written: distance against seconds of an image, with errors;
+    whom nobody beats in both is joined. A colour for each dtype; what else is varied is named once.
 
     ImportError with what to install where matplotlib is missing.
     """
     plots.require()
     from matplotlib import pyplot
 
+    rows, distance = document["rows"], document["distance"]
+    what = f"{document['model']}: {rows[0]['images']:,} images a setting"
+    title = plots.titled(what, rows, document["machine"])
     figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
     for dtype, look in zip(dict.fromkeys(row["dtype"] for row in rows), plots.OURS, strict=False):
         mine = [row for row in rows if row["dtype"] == dtype]
@@ -43,10 +45,14 @@ def plot(
     front = [row for row in rows if row["front"]]
     ends = [(seconds_of(row), row["figures"][distance]["value"]) for row in front]
     axis.plot(*zip(*ends, strict=True), color="black", linewidth=1, zorder=0, label="front")
-    for row, end in zip(front, ends, strict=True):
-        axis.annotate(label(row, rows), end, (4, -11), textcoords="offset points", fontsize=7)
-    axis.set(xscale="log", xlabel="seconds an image", ylabel=distance, title=title)
-    axis.grid(which="both", alpha=0.2)
+    named = {label(row, rows): row for row in reversed(rows)}  # the fastest of each
+    for name, row in named.items():
+        place = (seconds_of(row), row["figures"][distance]["value"])
+        axis.annotate(name, place, (4, -11), textcoords="offset points", fontsize=7)
+    axis.set(xscale="log", xlabel="seconds an image", ylabel=distance)
+    axis.set_title(title, fontsize=9)
+    plots.plain_ticks(axis.xaxis)
+    axis.grid(alpha=0.3)
     axis.legend(fontsize=8)
     return plots.save(figure, file, force=force)
 

@@ -109,5 +109,6 @@ def test_the_picture_names_what_is_varied(found: Any, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     [rows] = found[1]
     assert {label(row, rows) for row in rows} == {"S 2", "S 3"}
-    file = plot(rows, "Fréchet distance", "quick", tmp_path / "curve.png")
+    facts = {"machine": {}, "model": "fashion-mnist", "distance": "Fréchet distance"}
+    file = plot({**facts, "rows": rows}, tmp_path / "curve.png")
     assert Image.open(file).size[0] > 500

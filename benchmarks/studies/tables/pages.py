@@ -23,13 +23,14 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "quality": quality.quality,
     "editing": quality.editing,
     "samplers": quality.samplers,
+    "curve": quality.curve,
     "training": training.training,
     "vowels": training.vowels,
     "kills": training.kills,
 }
 NAMES = (
     *("performance", "quality", "editing", "samplers", "training", "models"),
-    "gpu_without_a_gpu",
+    *("evaluation", "gpu_without_a_gpu"),
 )
 PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in NAMES))
 

@@ -77,3 +77,20 @@ def samplers() -> str:
     cells_of = table(["sampler", *(f"{count} steps" for count in steps), "near from"], lines)
     shown_as = picture("quality-samplers", "Quality by sampler and number of steps")
     return f"{told}\n\n{cells_of}\n{shown_as}"
+
+
+def curve() -> str:
+    """Whom nobody beats in both time and distance, and the picture of all."""
+    from marfast.evaluation.curve import seconds_of
+    from marfast.evaluation.curve_plot import label
+
+    if not (document := read("curve-fashion-mnist")):
+        return NOT_YET
+    measured, distance = document["rows"], document["distance"]
+    rows = []
+    for row in filter(lambda row: row["front"], measured):
+        figures = [row["figures"][name] for name in (distance, "accuracy")]
+        shown = [f"{figure['value']:.3g} ± {figure['error']:.2g}" for figure in figures]
+        rows.append([label(row, measured), row["dtype"], f"{seconds_of(row):.3f}", *shown])
+    columns = ["setting", "dtype", "seconds an image", distance, "accuracy"]
+    return f"{table(columns, rows)}\n{picture('curve-fashion-mnist', 'Quality against time')}"
