@@ -85,7 +85,7 @@ def finish(folder: Path, steps: int) -> None:
 
     def report(progress: Progress) -> None:
         if progress.step == steps - 1:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)  # SIGINT is ignored in a shell's background
 
     data = open_data("fashion-mnist", preset.architecture)
     train(
