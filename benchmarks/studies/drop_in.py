@@ -2,13 +2,15 @@
 
     python -m benchmarks.studies.drop_in --original path/to/mar
 
-MAR-B at full size: one image, 24 iterations, 50 steps, guidance 2.9, float32, the same weights and
-seeds; twice as it is and twice accelerated, in turn. Then through backend="reference", which must
-be bit-equal, and what that costs. MAR-L and MAR-H with two blocks in encoder and decoder and the
-whole head: differences alone. Writes benchmarks/results/drop-in-<instruction set>.json.
+MAR-B at full size: one image, 24 iterations, 50 steps, guidance 2.9, float32, the same seeds; twice
+as it is and twice accelerated (a twin of the same parameters), in turn. Then through
+backend="reference", which must be bit-equal, and what that costs. MAR-L and MAR-H with two blocks
+in encoder and decoder and the whole head: differences alone. Writes
+benchmarks/results/drop-in-<instruction set>.json.
 """
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,11 @@ from rich.table import Table
 
 import marfast
 from benchmarks.studies import RESULTS, instruction_set
+from benchmarks.studies.twin import twin
 from marfast.bench.results import commit, write_rows
 from marfast.bench.timing import in_turn
 from marfast.checkpoints import get_preset
+from marfast.ops import choice
 from marfast.verifying import original
 from marfast.verifying.runner import load_original, patch_process
 
@@ -58,26 +62,17 @@ def relative(tokens: torch.Tensor, expected: torch.Tensor) -> float:
 
 
 def compare(module: Any, iterations: int, rounds: int, backend: str) -> dict[str, Any]:
-    """The module as it is and accelerated, the same object, in turn."""
-
-    expected = sample(module, iterations)
-    fast_method = marfast.accelerate(module, backend).sample_tokens
-    marfast.restore(module)
-
-    def own() -> torch.Tensor:
-        return sample(module, iterations)
-
-    def fast() -> torch.Tensor:  # keeps its packed weights, as for a user who calls it repeatedly
-        module.__dict__["sample_tokens"] = fast_method
-        try:
-            return sample(module, iterations)
-        finally:
-            del module.__dict__["sample_tokens"]
-
-    difference = relative(fast(), expected)
+    """The module as it is and accelerated, in turn."""
+    modules = {"original": module, "accelerated": marfast.accelerate(twin(module), backend)}
+    runs = {who: partial(sample, of, iterations) for who, of in modules.items()}
+    expected = runs["original"]()
+    with choice.used() as used:
+        difference = relative(runs["accelerated"](), expected)
+    if "ddpm_sample" not in used:
+        raise SystemExit("the original's own code ran in its place; nothing was measured")
     found = {"iterations": iterations, "backend": backend, "difference": difference}
     if rounds:
-        timing = in_turn({"original": own, "accelerated": fast}, rounds)
+        timing = in_turn(runs, rounds)
         found |= {
             "rounds": rounds,
             "original_seconds_p20_p50_p80": timing.percentiles("original"),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import marfast
 from benchmarks.studies.models.own import OWN, Own
+from benchmarks.studies.twin import twin
 from marfast.bench.timing import in_turn, repeated
 from marfast.drop_in.heads.loop import Asked, FastLoop
 from marfast.drop_in.install import installed
@@ -37,8 +38,7 @@ class Beside:
         self.autocast = own.autocast and dtype != torch.float32
         self.inputs = torch.float32 if self.autocast else dtype
         self.module = module.to(self.inputs)
-        memo: dict[int, Any] = {id(p): p for p in self.module.parameters()}
-        self.twin = marfast.accelerate(copy.deepcopy(self.module, memo))
+        self.twin = marfast.accelerate(twin(self.module))
 
     def under(self) -> AbstractContextManager[Any]:
         return torch.autocast("cpu", self.dtype) if self.autocast else nullcontext()
@@ -121,13 +121,13 @@ class Beside:
 
     def _head_in_float64(self, tokens: int) -> Tensor:
         """Its own loop, which keeps float32, round a head computed in float64."""
-        twin = copy.deepcopy(self.module)
-        for part in twin.modules():
+        exact = copy.deepcopy(self.module)
+        for part in exact.modules():
             if FastForward.is_owner(part):
                 found = FastForward.kind.parameters(part)
                 weights = [w.to(self.dtype).double() for w in found.joined(found.flat)]
                 part.forward = partial(_denoised, weights, found.spec)
-        return _seeded(self.own.sample(twin, tokens, self.inputs))[0].double()
+        return _seeded(self.own.sample(exact, tokens, self.inputs))[0].double()
 
     def _all_in_float64(self, tokens: int) -> Tensor:
         module = copy.deepcopy(self.module).to(self.dtype).double()
