@@ -6,6 +6,7 @@ MARFAST_CUDA_ARCHS (docs/environment.md); MAX_JOBS.
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -98,9 +99,29 @@ def scratch():
     return {"egg_info": {"egg_base": folder}, "build": {"build_base": folder}}
 
 
+LINK = re.compile(r"(!?)\[([^\[\]]*)\]\((?!https?:)([^)]+)\)")
+
+
+def long_description():
+    """README.md for a page elsewhere: its links into the repository led to where that is published
+    (`Source` in pyproject.toml, as GitHub's), or left out, and pictures with them, while it isn't.
+    """
+    published = re.search('^Source = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+
+    def elsewhere(link):
+        picture, text, path = link.groups()
+        if published is None:
+            return "" if picture else text
+        return f"{picture}[{text}]({published[1]}/{'raw' if picture else 'blob'}/HEAD/{path})"
+
+    return LINK.sub(elsewhere, (ROOT / "README.md").read_text(encoding="utf-8"))
+
+
 extension = Extension("marfast._cpu", sources=[], optional=NATIVE == "auto")
 setup(
     ext_modules=[] if NATIVE == "0" else [extension],
     cmdclass={"build_ext": CMakeBuild},
     options=scratch(),
+    long_description=long_description(),
+    long_description_content_type="text/markdown",
 )

@@ -196,8 +196,10 @@ class FastBlock:
                 block, torch.get_default_dtype(), lambda: _known_answer(block)
             )
         )
-        if not by_ops:
-            return BoundBlock(block, ())
+        return self.bound(block) if by_ops else BoundBlock(block, ())
+
+    def bound(self, block: Any) -> BoundBlock:
+        """This block as it is now, by the ops, whatever its own code does."""
         qkv, proj, fc1, fc2 = self._packings
         return BoundBlock(
             block,

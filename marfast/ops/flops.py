@@ -51,7 +51,7 @@ def _add(counter: ModuleType, op: "Op[Any]") -> None:
     def formula(*args: Any, out_val: object = None) -> int:
         return op.counted(count, op.bind(*args))
 
-    counter.register_flop_formula(getattr(torch.ops.marfast, op.name), get_raw=True)(formula)
+    counter.register_flop_formula(op.packet, get_raw=True)(formula)
 
 
 class _WhenImported(MetaPathFinder):

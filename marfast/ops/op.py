@@ -1,4 +1,5 @@
-"""States ops: a decorated, annotated function is an op of torch.library's namespace `marfast`.
+"""States ops: a decorated, annotated function is an op of torch.library's namespace `marfast`,
+or of the name that the package has in a build of another (hub/).
 
 The function gives name, schema, defaults and documentation; its body stays empty. The rest is told
 by the op's own decorators, and gets the arguments bound by name, as `a.x` and `a.times`:
@@ -59,7 +60,8 @@ __all__ = [
 
 P = ParamSpec("P")
 OPS: dict[str, "Op[Any]"] = {}
-_LIBRARY = torch.library.Library("marfast", "DEF")
+NAMESPACE, _, _ = __name__.partition(".")
+_LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 
 class Op(Generic[P]):
@@ -91,8 +93,9 @@ class Op(Generic[P]):
         self.backends = {b.name: b for b in (formula, reference, *backends)}
 
         _LIBRARY.define(self.name + schema_of(statement))
-        qualified = f"marfast::{self.name}"
-        self._overload: Any = getattr(torch.ops.marfast, self.name).default
+        qualified = f"{NAMESPACE}::{self.name}"
+        self.packet: Any = getattr(getattr(torch.ops, NAMESPACE), self.name)
+        self._overload = self.packet.default
         _LIBRARY.impl(self.name, self._run, "CompositeExplicitAutograd")
         torch.library.register_fake(qualified, self._run_fake, lib=_LIBRARY)
         recording = Info(self._backward, _keep_inputs) if differentiable else Info(None, None)

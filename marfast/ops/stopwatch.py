@@ -96,7 +96,7 @@ def _version_of(package: str) -> str:
 
 def _kernels() -> str:
     """Which build of the CUDA kernels is here."""
-    spec = importlib.util.find_spec("marfast._cuda")
+    spec = importlib.util.find_spec(".._cuda", __package__)
     if spec is None or spec.origin is None:
         return "none"
     file = Path(spec.origin).stat()

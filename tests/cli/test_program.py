@@ -130,6 +130,17 @@ def test_help_and_bad_options_import_nothing_heavy(args: tuple[str, ...], tmp_pa
     assert stdout.endswith("heavy: []")
 
 
+def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
+    def completed(*words: str) -> list[str]:
+        env = {"_MARFAST_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(("marfast", *words))}
+        status, stdout, _ = run(cwd=tmp_path, env=env | {"COMP_CWORD": str(len(words))})
+        assert status == 0
+        return stdout.split()
+
+    assert completed("conv") == ["convert"]
+    assert completed("generate", "--num") == ["--num-iter"]
+
+
 def test_no_progress_in_a_pipe(tmp_path: Path) -> None:
     colourful = {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
     arguments = ("generate", *TINY, "--labels=3", "--out=a.png")

@@ -30,7 +30,7 @@ _forked = False
 @functools.cache
 def _load() -> tuple[ModuleType | None, str]:
     try:
-        module = importlib.import_module("marfast._cpu")
+        module = importlib.import_module("..._cpu", __package__)
     except ModuleNotFoundError:
         return None, "the native extension (marfast._cpu) isn't built"
     except ImportError as error:

@@ -22,7 +22,7 @@ CAPABILITY = (8, 0)
 @functools.cache
 def _load() -> tuple[Any, str]:
     try:
-        return importlib.import_module("marfast._cuda"), ""
+        return importlib.import_module("..._cuda", __package__), ""
     except ModuleNotFoundError:
         return None, "the CUDA kernels (marfast._cuda) aren't built (MARFAST_BUILD_CUDA=1)"
     except ImportError as error:
