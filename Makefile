@@ -21,7 +21,7 @@ BUILD_INPUTS := pyproject.toml setup.py CMakeLists.txt constraints.txt $(CPP)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage test-emulation test-gpu bench counts results lint build clean FORCE
+.PHONY: help demo test coverage test-emulation test-gpu bench counts results lint site build clean FORCE
 
 help:  ## Show this list.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -61,6 +61,9 @@ lint: $(VENV)/dev  ## Check style and types.
 	$(BIN)/mypy
 	$(BIN)/clang-format --dry-run -Werror $(CPP)
 
+site: $(VENV)/dev  ## Build the documents as a site, with warnings as errors: build/site.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+
 build: $(VENV)/installed  ## Build the native extension and install the package in place.
 
 clean:  ## Remove the environment and everything built.
@@ -76,7 +79,7 @@ $(VENV)/installed: $(VENV)/torch-requirement $(BUILD_INPUTS)
 	@touch $@
 
 $(VENV)/dev: $(VENV)/installed
-	$(PIP) --no-build-isolation --editable '.[dev,train]'
+	$(PIP) --no-build-isolation --editable '.[dev,docs,train]'
 	@$(BIN)/python -c 'import triton' 2> /dev/null || $(PIP) --no-deps '$(TRITON)' || \
 	  echo "no $(TRITON) for this machine: its tests are skipped"
 	@touch $@
