@@ -12,18 +12,12 @@ from torch import Tensor, nn
 import marfast
 from marfast.drop_in.find import Finding
 from marfast.errors import ArgumentError
-from tests.drop_in.heads.lookalikes import (
-    BitDance,
-    C,
-    D,
-    Ming,
-    NextStep,
-    OmniNextStep,
-    Pocket,
-    Sphere,
-    Vibe,
-    made,
-)
+from tests.drop_in.heads.lookalikes.ming_univision import Ming
+from tests.drop_in.heads.lookalikes.nextstep import NextStep, OmniNextStep
+from tests.drop_in.heads.lookalikes.parts import C, D, made
+from tests.drop_in.heads.lookalikes.pocket_tts import Pocket
+from tests.drop_in.heads.lookalikes.sphere_ar import BitDance, Sphere
+from tests.drop_in.heads.lookalikes.vibevoice import Vibe
 from tests.drop_in.test_habits import assert_same
 from tests.helpers import assert_bitwise_equal
 
