@@ -65,7 +65,6 @@ class CapturedLoop:
 
     def __init__(self, loop: Loop, device: Device, limit: int):
         self.loop, self._own = loop, loop.randomness
-        loop.shares_rows = False  # other labels may come
         self._busy = threading.Lock()
         self._turns = device.turns()
         self.heads: dict[Hashable, Graph] = {}
@@ -99,14 +98,18 @@ class CapturedLoop:
         """Tokens of an image that iteration k predicts."""
         return self.loop.masked[k] - self.loop.left[k]
 
+    def _propose(self, k: int) -> Proposal:
+        """A row for each label: others may come."""
+        return self.loop.propose(k, share=False)
+
     def _prepare(self, k: int) -> None:
-        proposal = self.loop.propose(k)
+        proposal = self._propose(k)
         if (count := self._count(k)) not in self.inputs:
             self.inputs[count] = Proposal(*(part.clone() for part in proposal))
         self.loop.denoise(proposal, k)
 
     def _transformer(self, k: int) -> None:
-        for kept, part in zip(self.inputs[self._count(k)], self.loop.propose(k), strict=True):
+        for kept, part in zip(self.inputs[self._count(k)], self._propose(k), strict=True):
             kept.copy_(part)
 
     def run(

@@ -52,8 +52,6 @@ class Loop:
         self.seq_len, self.channels = module.seq_len, module.token_embed_dim
         self.guided = bool(settings.cfg != 1.0)
         self.options = HeadOptions(1 + self.guided, settings.temperature, settings.clip_denoised)
-        self.shares_rows = True
-        """Whether rows of one class may be computed once, as many as the labels have."""
         self.unknown = self.seq_len if start is None else start.count
         lengths = mask_lengths(self.unknown, settings.num_iter)
         self.masked = lengths[:-1]
@@ -109,8 +107,9 @@ class Loop:
         """Iteration k's for profilers, with the tokens it predicts."""
         return profiling.range(f"iteration {k}", len(self.tokens) * (self.masked[k] - self.left[k]))
 
-    def propose(self, k: int) -> Proposal:
-        """The transformer's part of iteration k."""
+    def propose(self, k: int, share: bool = True) -> Proposal:
+        """The transformer's part of iteration k. share: rows of one class may be computed once, as
+        many as the labels have."""
         if k == 0:
             self.begin()
         masked, left = self.masked[k], self.left[k]
@@ -120,9 +119,7 @@ class Loop:
             torch.cat([x, x]) if self.guided else x for x in (self.tokens, known, predict)
         )
         embedding, source = self.class_embedding, None
-        if (
-            known.shape[1] == 0 and self.shares_rows and self.model.shares_rows
-        ):  # a row is its class
+        if share and known.shape[1] == 0 and self.model.shares_rows:  # a row is its class
             first, source = self._classes()
             tokens, known, embedding = tokens[first], known[first], embedding[first]
         z = self.model.condition(tokens, known, predict_all, embedding, source)

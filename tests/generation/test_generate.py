@@ -14,7 +14,8 @@ from marfast.generation import sample_tokens
 from marfast.generation.randomness import BatchRandomness, Generators, randomness_of_parts
 from marfast.model import FastMAR, head
 from marfast.ops.op import OPS
-from tests.models import TINY, tiny_pipeline
+from tests.helpers import assert_as_accurate
+from tests.models import TINY, tiny_pipeline, tiny_weights
 
 LABELS = [3, 1, 4, 1, 5]
 CPU = torch.device("cpu")
@@ -134,24 +135,37 @@ def test_a_seed_for_each_image_makes_it_independent_of_its_batch() -> None:
 
 
 @pytest.mark.usefixtures("needs_native")
-@pytest.mark.parametrize("cfg", [1.0, 2.0])
+@pytest.mark.parametrize(("cfg", "rows_of"), [(1.0, [3, 5, 5]), (2.0, [3, 10, 10])])
 def test_rows_that_are_the_same_are_computed_once(
-    cfg: float, monkeypatch: pytest.MonkeyPatch
+    cfg: float, rows_of: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline, rows = tiny_pipeline(), list[int]()
-    condition = FastMAR.condition
+    rows, condition = list[int](), FastMAR.condition
 
     def counting(self: FastMAR, tokens: Tensor, *rest: Any) -> Tensor:
         rows.append(len(tokens))
         return condition(self, tokens, *rest)
 
+    def images(*weights: Tensor) -> Tensor:
+        pipeline = tiny_pipeline()
+        named = dict(zip(pipeline.model.module.state_dict(), weights, strict=True))
+        pipeline.model.module.load_state_dict(named, assign=True)
+        rows.clear()
+        return pipeline.generate([3, 1, 3, None, 3], seed=2, cfg=cfg, num_iter=3)
+
+    def each_computed(*weights: Tensor) -> Tensor:
+        with marfast.backend("reference"):
+            made = images(*weights)
+        assert rows == [rows_of[-1]] * 3
+        return made
+
+    def shared(*weights: Tensor) -> Tensor:
+        made = images(*weights)
+        assert rows == rows_of
+        return made
+
     monkeypatch.setattr(FastMAR, "condition", counting)
-    labels = [3, 1, 3, None, 3]
-    images = pipeline.generate(labels, seed=2, cfg=cfg, num_iter=3)
-    assert rows == ([3, 5, 5] if cfg == 1.0 else [3, 10, 10])
-    monkeypatch.setattr(FastMAR, "shares_rows", False)
-    assert torch.equal(images, pipeline.generate(labels, seed=2, cfg=cfg, num_iter=3))
-    assert rows[3] == rows[4]
+    cases = [tuple(tiny_weights(seed=seed).values()) for seed in range(8)]
+    assert_as_accurate(shared, each_computed, cases)
 
 
 def test_steps_respace_the_sampler() -> None:
