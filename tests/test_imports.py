@@ -14,7 +14,7 @@ PACKAGE = Path(marfast.__file__).parent
 LAYERS = (
     ("__main__",),
     ("cli",),
-    ("bench", "drop_in", "evaluation", "training", "verifying"),
+    ("bench", "drop_in", "evaluation", "serving", "training", "verifying"),
     ("generation",),
     ("model",),
     ("checkpoints",),

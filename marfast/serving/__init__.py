@@ -1,0 +1,1 @@
+"""Servers that others have, and what marfast registers with them."""
