@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ def convert(
     *,
     weights: str | None = None,
     dtype: str = "float32",
+    classes: Sequence[str] | None = None,
     force: bool = False,
 ) -> Conversion:
     """Write a model's weights as safetensors, with what the model is.
@@ -45,6 +47,7 @@ def convert(
         metadata. It is there whole or not at all, and so is what it replaces: written under another
         name, then renamed or exchanged in one step (`marfast.files`).
     dtype: "float32", "float16" or "bfloat16".
+    classes: names of the classes, in order, in place of those that the model has.
     force: replace a file, or a folder that holds nothing but these two files.
 
     Raises ArgumentError (some are a FileExistsError or FileNotFoundError, too), or as `load` does.
@@ -54,6 +57,8 @@ def convert(
     from safetensors import SafetensorError
 
     checkpoint = find(model, preset, weights)
+    if classes is not None:
+        checkpoint = replace(checkpoint, preset=checkpoint.preset.with_classes(classes))
     target = Path(os.path.realpath(out))
     try:
         _check_target(target, checkpoint.file.path, force)

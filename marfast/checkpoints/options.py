@@ -25,7 +25,8 @@ def preset_from_options(options: Mapping[str, Any], source: str) -> Preset | Non
     `model` gives widths, depths and heads, the options above the rest, `num_sampling_steps` the
     sampling steps. Other settings are the paper's for that model: the options have those of the
     run's own evaluation, by default without guidance. An option that is not there is as the preset
-    has it. CheckpointError names the source and the option.
+    has it; classes have the preset's names where there are as many. CheckpointError names the
+    source and the option.
     """
     named = MAR_PRESETS.get(options["model"]) if type(options.get("model")) is str else None
     if named is None:
@@ -36,6 +37,8 @@ def preset_from_options(options: Mapping[str, Any], source: str) -> Preset | Non
     data = named.to_dict()
     data["architecture"] |= said
     architecture = preset_of(data | {"settings": {"num_iter": 1}}, source).architecture
+    if architecture.class_num != named.architecture.class_num:
+        del data["classes"]
     data["settings"] |= {
         "num_iter": min(named.settings.num_iter, architecture.seq_len),
         "steps": int(steps) if steps.isdecimal() and len(steps) < 10 else steps,

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import reprlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -19,7 +19,8 @@ from marfast.reference import MAR
 from marfast.validation import names, number, one_of, validated, whole
 
 LARGEST_CONFIG = 1 << 20
-"""Bytes of a config.json."""
+"""Bytes of a config.json, or of a list of names."""
+ASSETS = Path(str(resources.files("marfast") / "assets"))
 
 Size = Annotated[int, whole(1, 65536)]
 Short = Annotated[int, whole(1, 1024)]
@@ -143,12 +144,37 @@ class Preset:
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
+    def with_classes(self, classes: Sequence[str]) -> "Preset":
+        """A copy with these names of its classes, in order; ArgumentError unless each has one."""
+        count = self.architecture.class_num
+        if len(classes) != count:
+            allowed = f"allowed are {count}, one for each class"
+            raise ArgumentError("classes", f"{len(classes)} names", allowed)
+        return dataclasses.replace(self, classes=tuple(classes))
+
     @property
     def name(self) -> str | None:
         """Of the known preset that has this architecture, if there is one."""
         known = known_presets().items()
         same = (name for name, preset in known if preset.architecture == self.architecture)
         return next(same, None)
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """The lines of a text file. CheckpointError or OSError names the file."""
+    with path.open("rb") as file:
+        text = file.read(LARGEST_CONFIG + 1)
+    if len(text) > LARGEST_CONFIG:
+        raise CheckpointError(f"{path}: allowed are up to {LARGEST_CONFIG} bytes of names")
+    try:
+        return tuple(text.decode().splitlines())
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: not a text ({error})") from None
+
+
+IMAGENET = read_names(ASSETS / "imagenet-classes.txt")
+"""Names of the 1000 classes in the order of their folders (n01440764, …): torchvision's, but that
+both corgis are called so, and no two names are alike."""
 
 
 def _mar(width: int, depth: int, heads: int, head_d: int, head_w: int, cfg: float) -> Preset:
@@ -161,6 +187,7 @@ def _mar(width: int, depth: int, heads: int, head_d: int, head_w: int, cfg: floa
     return Preset(
         Architecture(**transformers, diffloss_d=head_d, diffloss_w=head_w),
         Settings(num_iter=256, steps=100, cfg=cfg),
+        IMAGENET,
     )
 
 
@@ -173,8 +200,7 @@ MAR_PRESETS = {
 
 def embedded_models() -> dict[str, Path]:
     """Models that ship with the package: name -> folder."""
-    assets = Path(str(resources.files("marfast") / "assets"))
-    return {file.parent.name: file.parent for file in sorted(assets.glob("*/config.json"))}
+    return {file.parent.name: file.parent for file in sorted(ASSETS.glob("*/config.json"))}
 
 
 def known_presets() -> dict[str, Preset]:

@@ -33,8 +33,9 @@ def echo(line: object = "", *, err: bool = False) -> None:
             raise OSError(error.errno, error.strerror, "stdout") from None
 
 
-def print_json(data: object) -> None:
-    echo(json.dumps(data).replace("\x7f", "\\u007f"))
+def print_json(data: object, indent: int | None = None) -> None:
+    for line in json.dumps(data, indent=indent).replace("\x7f", "\\u007f").splitlines():
+        echo(line)
 
 
 def escape_what_streams_lack() -> None:

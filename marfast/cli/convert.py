@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -34,6 +35,13 @@ def convert(
     dtype: Annotated[
         Literal["float32", "float16", "bfloat16"], typer.Option(help="How to store the weights.")
     ] = "float32",
+    classes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A text file of the classes' names, one a line, in order. [default: the model's]",
+        ),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what an earlier run wrote.")] = (
         False
     ),
@@ -45,8 +53,11 @@ def convert(
     """
     with startup.importing():
         from marfast.checkpoints.conversion import convert as write
+        from marfast.checkpoints.presets import read_names
+    with reported_as("--classes"):
+        names = None if classes is None else read_names(Path(classes).expanduser())
     with _interruptible(), reported_as("IN", model="IN", out="OUT"):
-        done = write(model, out, preset, weights=weights, dtype=dtype, force=force)
+        done = write(model, out, preset, weights=weights, dtype=dtype, classes=names, force=force)
     if as_json:
         print_json(asdict(done))
         return

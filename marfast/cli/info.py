@@ -29,6 +29,14 @@ def info(
         ),
     ] = None,
     preset: options.Preset = None,
+    preset_template: Annotated[
+        bool,
+        typer.Option(
+            "--preset-template",
+            help="Print a config.json with every key and its default, or that of --preset, to be "
+            "changed and given as --preset.",
+        ),
+    ] = False,
     explain: Annotated[
         bool,
         typer.Option(
@@ -56,13 +64,15 @@ def info(
     Versions, devices, the native extension, which backend of which op can run here and why not, the
     embedded models with their settings, and the environment variables that matter.
     """
-    of_models = {"--model": model, "--preset": preset, "--explain": explain or None}
-    for option, given in of_models.items():
+    shown = {"--preset-template": preset_template or None, "--explain": explain or None}
+    for option, given in ({"--model": model, "--preset": preset} | shown).items():
         if file is not None and given is not None:
             raise bad(option, f"{file} is told of by itself; give one of them")
+    if preset_template and (model is not None or explain):
+        raise bad("--preset-template", "it goes with --preset alone")
     if explain and model is None:
         model = "fashion-mnist"
-    if preset is not None and model is None:
+    if preset is not None and model is None and not preset_template:
         raise bad("--preset", f"{preset} says what a model's file holds; give --model, too")
     of_explain = {"--batch": batch, "--dtype": dtype, "--device": device}
     for option, wanted in of_explain.items():
@@ -70,6 +80,9 @@ def info(
             raise bad(option, f"{wanted} is for --explain; give that, too")
     if file is not None:
         _tell(file, as_json)
+        return
+    if preset_template:
+        _print_template(preset)
         return
     with startup.importing():
         from marfast.checkpoints import inspect
@@ -107,6 +120,14 @@ def _tell(file: str, as_json: bool) -> None:
     told["settings"] = ", ".join(f"{name} {value}" for name, value in settings.items())
     told["backends"] = "; ".join(f"{op}: {', '.join(names)}" for op, names in backends.items())
     print_pairs([*told.items()])
+
+
+def _print_template(preset: str | None) -> None:
+    with startup.importing():
+        from marfast.checkpoints import Architecture, Preset, get_preset
+    with reported_as("--preset"):
+        found = Preset(Architecture()) if preset is None else get_preset(preset)
+    print_json(found.to_dict(), indent=2)
 
 
 def _print(found: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import marfast
 from marfast.checkpoints import Preset, Settings, conversion
 from marfast.checkpoints.conversion import convert
+from marfast.errors import ArgumentError
 from tests.cli.program import files
 from tests.models import TINY, tiny_weights, training_checkpoint
 
@@ -48,6 +49,16 @@ def test_what_is_written_loads_without_a_preset(
         assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert model.report is not None
     assert (model.report.bytes, model.report.dtypes) == (done.bytes, (dtype,))
+
+
+@pytest.mark.parametrize("out", ["folder", "a.safetensors"])
+def test_classes_get_other_names(out: str, pth: Path, tmp_path: Path) -> None:
+    names = [f"kind {i}" for i in range(10)]
+    convert(pth, tmp_path / out, PRESET, classes=names)
+    assert marfast.load(tmp_path / out).classes == tuple(names)
+    with pytest.raises(ArgumentError, match="classes: 9 names; allowed are 10, one for each"):
+        convert(pth, tmp_path / "other", PRESET, classes=names[1:])
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_is_config_and_weights(pth: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def test_options_change_the_architecture_and_the_steps() -> None:
     assert (architecture.seq_len, architecture.class_num, architecture.diffloss_d) == (4, 7, 12)
     assert architecture.encoder_depth == 12
     assert preset.settings == Settings(num_iter=4, steps="ddim50", cfg=2.9)
+    assert preset.classes == ()  # the paper's are a thousand
 
 
 @pytest.mark.parametrize("model", ["vit_base", None, 3, ["mar_base"]])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from marfast.checkpoints import CheckpointError, Preset, Settings, get_preset
-from marfast.checkpoints.presets import LARGEST_CONFIG, read_config
+from marfast.checkpoints.presets import LARGEST_CONFIG, read_config, read_names
 from marfast.errors import ArgumentError
+from marfast.generation.arguments import check_labels, plain
 from tests.models import TINY
 
 
@@ -128,3 +129,23 @@ def test_respacings_are_taken_as_the_original_takes_them() -> None:
 def test_presets_have_the_papers_size(name: str, parameters: float) -> None:
     module = get_preset(name).architecture.build()
     assert sum(p.numel() for p in module.parameters()) == pytest.approx(parameters, rel=0.01)
+
+
+def test_the_papers_classes_have_names_and_no_two_the_same() -> None:
+    names = get_preset("mar_base").classes
+    assert len({plain(name) for name in names}) == len(names) == 1000
+    assert not any("," in name or not name.isprintable() or not name for name in names)
+    known = {0: "tench", 281: "tabby", 360: "otter", 999: "toilet tissue"}
+    assert {i: names[i] for i in known} == known
+    labels = ["golden retriever", "Cardigan_Welsh_corgi", "cardigan", "crane bird", "crane"]
+    assert check_labels(labels, 1000, names).tolist() == [207, 264, 474, 134, 517]
+
+
+def test_a_list_of_names_is_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "names"
+    path.write_bytes("ein Häubchen\r\nzwei\n".encode())
+    assert read_names(path) == ("ein Häubchen", "zwei")
+    for data, said in ((b"\xff", "names: not a text"), (b"a\n" * LARGEST_CONFIG, "up to 1048576")):
+        path.write_bytes(data)
+        with pytest.raises(CheckpointError, match=said):
+            read_names(path)

@@ -59,6 +59,12 @@ def test_json_has_the_same() -> None:
             "--dtype",
             "not one of 'float32', 'float16'",
         ),
+        (
+            ("convert", "fashion-mnist", "a", "--classes=text"),
+            "--classes",
+            "1 names; allowed are 10",
+        ),
+        (("convert", "fashion-mnist", "a", "--classes=none"), "--classes", "No such file"),
         (("convert", "fashion-mnist", "a", "--weights=model"), "IN", "has no entry 'model'"),
         (("info", "--model=mine.pth"), "--preset", "none given"),
         (("info", "--model=text"), "--model", "unknown kind of file"),
@@ -77,6 +83,16 @@ def test_bad_input_is_one_line(
     assert line.startswith(f"error: Invalid value for '{option}': ")
     assert said in line
     assert files(workplace) == before
+
+
+def test_classes_have_the_names_in_a_file() -> None:
+    names = [f"kind {i}" for i in range(10)]
+    Path("names.txt").write_text("\n".join(names) + "\n")
+    result = invoke("convert", "mine.pth", "out", "--preset=fashion-mnist", "--classes=names.txt")
+    assert result.exit_code == 0
+    made = marfast.load("out").generate(["kind 3"], seed=0, num_iter=2, steps=4)
+    expected = marfast.load("fashion-mnist").generate([3], seed=0, num_iter=2, steps=4)
+    assert torch.equal(made, expected)
 
 
 def test_an_interrupted_run_says_so(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:

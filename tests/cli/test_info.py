@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import marfast
+from marfast.checkpoints import Architecture, Preset, get_preset
 from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
 from tests.cli.program import invoke
@@ -106,3 +107,30 @@ def test_explain_refuses_what_it_cannot_explain(arguments: list[str], said: str)
     result = invoke("info", *arguments)
     assert result.exit_code == 2
     assert said in result.stderr
+
+
+def test_a_template_is_a_config_with_every_key(tmp_path: Path) -> None:
+    result = invoke("info", "--preset-template")
+    path = tmp_path / "config.json"
+    path.write_text(result.stdout)
+    assert get_preset(path) == Preset(Architecture())
+    assert json.loads(result.stdout) == json.loads(json.dumps(Preset(Architecture()).to_dict()))
+    assert len(result.stdout.splitlines()) > 30  # to be edited
+    of_preset = invoke("info", "--preset-template", "--preset=mar_base").stdout
+    assert Preset.from_dict(json.loads(of_preset)) == get_preset("mar_base")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("--model=fashion-mnist",), "--preset-template"),
+        (("--explain",), "--preset-template"),
+        (("image.png",), "--preset-template"),
+        (("--batch=2",), "--batch"),
+        (("--preset=nothing",), "--preset"),
+    ],
+)
+def test_a_template_goes_with_a_preset_alone(arguments: tuple[str, ...], option: str) -> None:
+    result = invoke("info", "--preset-template", *arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"'{option}'" in result.stderr

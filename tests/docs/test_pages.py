@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [
     "drop_in.md",
     "editing.md",
