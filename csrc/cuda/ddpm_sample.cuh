@@ -156,9 +156,9 @@ class PersistentSampler {
         const int64_t j = i % width, r = i / width % count, b = i / width / count;
         const int64_t end = (b + 1) * kBlock < inputs ? (b + 1) * kBlock : inputs;
         const T *x = tile_ + r * layout_.pitch, *y = w.data + j * w.stride;
-        Lane sum(0.0f);
-        for (int64_t k = b * kBlock; k < end; ++k) sum = fma(Lane(x[k]), Lane(y[k]), sum);
-        sums_[i] = sum.value;
+        float sum = 0.0f;
+        for (int64_t k = b * kBlock; k < end; ++k) sum = ptx::fma_rn(x[k], y[k], sum);
+        sums_[i] = sum;
       }
     } else {
       const int across = static_cast<int>(divide_up(outputs, 16)), lane = threadIdx.x % 32;

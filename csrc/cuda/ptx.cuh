@@ -91,6 +91,8 @@ __device__ __forceinline__ void ldmatrix_x2_trans(uint32_t (&r)[2], const void* 
                : "memory");
 }
 
+__device__ __forceinline__ float fma_rn(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+
 // 2^x, at most 2^-22 of it off; 0 instead of a subnormal number.
 __device__ __forceinline__ float ex2_approx_ftz(float x) {
   float y;

@@ -55,7 +55,7 @@ def emulator() -> Path:
 
 
 def build_emulator(folder: Path, *flags: str) -> Path:
-    objects = [folder / f"{name}.o" for name in ("memory", "threads", "instructions")]
+    objects = [folder / f"{name}.o" for name in ("memory", "threads", "instructions", "cost")]
     for to in objects:
         compile_object(HERE / f"{to.stem}.cpp", to, "-O2", *flags)
     done = run("c++", "-r", "-nostdlib", *objects, "-o", folder / "emulator.o")

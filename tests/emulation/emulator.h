@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "cost.h"
+
 namespace marfast::emulation {
 
 struct Dim3 {
@@ -48,12 +50,15 @@ struct Launch {
 struct Options {
   Schedule schedule = Schedule::forward;
   uint64_t seed = 1;
+  bool costs = false;  // counted instead of checking what is done
 };
 Options& options();
 
 // Memory that kernels may touch. Without `written`, a read before a write is reported.
 void add_memory(const void* begin, size_t bytes, bool written, const char* name);
 void remove_memory(const void* begin);
+// What costs take to be too large for L2.
+void is_far(const void* begin);
 
 // Runs `body` as every thread of the grid, all blocks resident; `parameters` are readable, too.
 void launch(const Launch& shape, const std::function<void()>& body,
@@ -70,6 +75,9 @@ void launch(const Launch& shape, Kernel kernel, const Args& args) {
 
 // Blocks of the latest launch that wrote nothing to memory.
 size_t idle_blocks();
+
+// Of the launches since the last call.
+Costs take_costs();
 
 // Synchronisation that launches reached, and the one that is dropped or weakened.
 struct Reached {
@@ -88,7 +96,7 @@ void bar_sync(int id, int threads, Site);
 using Collective = void (*)(void** lanes);
 void warp_collective(const char* name, uint32_t mask, void* lane, Collective, bool orders, Site);
 enum class Space { global, shared };
-void access(const void*, int bytes, Space, bool write, Site);
+void access(const void*, int bytes, Space, bool write, bool caches, Site);
 void cp_async(void* shared, const void* global, int bytes, int valid, Site);
 void cp_async_commit(Site);
 void cp_async_wait(int groups, Site);
@@ -100,5 +108,6 @@ void pause(Site);
 unsigned lane();
 void load_matrix(uint32_t* registers, const void* row, int matrices, bool trans, Site);
 void mma(float* d, const uint32_t* a, const uint32_t* b, bool half, Site);
+float fma(float a, float b, float c);
 
 }  // namespace marfast::emulation

@@ -1,6 +1,7 @@
 // What ptx.cuh calls, and what -fsanitize=thread does; faults are planted here.
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <tuple>
 
@@ -117,7 +118,11 @@ void bar_sync(int id, int threads, Site site) {
   }
   barrier.waiting.push_back(current);
   if (static_cast<int>(barrier.waiting.size()) < expected) return leave();
-  meet(barrier.waiting);
+  if (cost::counted()) {
+    cost::meet(barrier.waiting, whole ? &block : nullptr);
+  } else {
+    meet(barrier.waiting);
+  }
   wake(barrier.waiting);
   yield();
 }
@@ -151,17 +156,28 @@ void warp_collective(const char* name, uint32_t mask, void* mine, Collective col
   std::vector<Thread*> lanes;
   for (unsigned i = 0; i < 32; ++i)
     if (mask >> i & 1) lanes.push_back(&grid->threads[block.first + first + i]);
-  if (orders) meet(lanes);
+  if (cost::counted()) {
+    cost::meet_lanes(lanes, name);
+  } else if (orders) {
+    meet(lanes);
+  }
   wake(lanes);
 }
 
-void access(const void* at, int bytes, Space space, bool write, Site site) {
+void access(const void* at, int bytes, Space space, bool write, bool caches, Site site) {
+  if (cost::counted()) return cost::access(number(at), bytes, write, caches, place(site));
   check(number(at), bytes, bytes, write, place(site));
   require(space, number(at), bytes, place(site));
 }
 
 void cp_async(void* shared, const void* global, int bytes, int valid, Site site) {
   auto* to = static_cast<unsigned char*>(shared);
+  const auto* from = static_cast<const unsigned char*>(global);
+  if (cost::counted()) {
+    const double lands = cost::copy(number(shared), number(global), valid, place(site));
+    current->copies.push_back({to, from, bytes, valid, current->groups, site, lands});
+    return;
+  }
   if (number(global) % bytes)
     stop("misaligned", place(site),
          "cp.async's source needs alignment to " + std::to_string(bytes));
@@ -172,8 +188,7 @@ void cp_async(void* shared, const void* global, int bytes, int valid, Site site)
   check(number(shared), bytes, bytes, true, place(site), Role::copy_issue);
   require(Space::shared, number(shared), bytes, place(site));
   std::memset(to, 0xff, bytes);
-  current->copies.push_back(
-      {to, static_cast<const unsigned char*>(global), bytes, valid, current->groups, site});
+  current->copies.push_back({to, from, bytes, valid, current->groups, site, 0});
 }
 
 void cp_async_commit(Site site) {
@@ -191,6 +206,7 @@ void cp_async_wait(int groups, Site site) {
 }
 
 void fence(Site site) {
+  if (cost::counted()) return;
   if (faulty("fence_gpu", site)) return;
   learn(*current, current->seen);
   current->fenced = snapshot(*current);
@@ -201,6 +217,17 @@ uint32_t atomic(Atomic kind, uint32_t* at, uint32_t value, bool acquire, bool re
   maybe_yield(2);
   if ((acquire || release) && faulty(name, site)) acquire = release = false;
   Thread& self = *current;
+  if (cost::counted()) {
+    cost::atomic(at, kind != Atomic::store, kind != Atomic::load);
+    const uint32_t before = *at;
+    if (kind == Atomic::load) {
+      yield();
+    } else {
+      *at = kind == Atomic::add ? before + value * grid->apart : value;
+      grid->idle = 0;
+    }
+    return before;
+  }
   for (const bool write : {false, true})
     if (kind == Atomic::add || write == (kind == Atomic::store))
       check(number(at), 4, 4, write, place(site), Role::strong_access);
@@ -233,20 +260,31 @@ void trap(Site site) { stop("trap", place(site), "the kernel gave up"); }
 void load_matrix(uint32_t* registers, const void* row, int matrices, bool trans, Site site) {
   Rows mine{{}, registers, matrices, trans};
   if (lane() < 8u * matrices) {
-    access(row, 16, Space::shared, false, site);
+    access(row, 16, Space::shared, false, false, site);
     std::memcpy(mine.row, row, 16);
   }
   warp_collective("ldmatrix", ~0u, &mine, distribute, false, site);
+  if (cost::counted()) cost::load_matrix(registers, matrices);
 }
 
 void mma(float* d, const uint32_t* a, const uint32_t* b, bool half, Site site) {
   Product mine{d, a, b, half};
   warp_collective("mma", ~0u, &mine, multiply, false, site);
+  if (cost::counted()) cost::mma(d, a, b);
+}
+
+float fma(float a, float b, float c) {
+  const float sum = std::fmaf(a, b, c);
+  if (current && cost::counted()) cost::fma(c, sum);
+  return sum;
 }
 
 namespace {
 void plain(void* at, size_t bytes, int alignment, bool write, void* pc) {
   if (!current) return;
+  if (cost::counted()) {
+    return cost::access(number(at), static_cast<int>(bytes), write, true, place(pc));
+  }
   maybe_yield(64, false);
   check(number(at), static_cast<int>(bytes), alignment, write, place(pc));
 }

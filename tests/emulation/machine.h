@@ -23,6 +23,7 @@ struct Copy {
   const unsigned char* from;
   int bytes, valid, group;
   Site site;
+  double lands;  // by the costs' clock
 };
 
 struct Block;
@@ -35,6 +36,7 @@ struct Thread {
   Snapshot others, fenced, seen;  // known; published by a fence; read, but not yet fenced
   std::vector<Copy> copies;
   int groups = 0;
+  ThreadCost cost;
   Fiber fiber;
   bool done = false;
 };
@@ -59,6 +61,7 @@ struct Block {
   bool has_written = false;  // to memory that isn't its own
   Barrier barriers[16];
   std::vector<WarpOp> warps;
+  BlockCost cost;
 };
 
 constexpr size_t stack_bytes = 64 << 10;
@@ -66,7 +69,8 @@ constexpr size_t stack_bytes = 64 << 10;
 struct Grid {
   Launch shape;
   const std::function<void()>* body;
-  unsigned size;  // threads of a block
+  unsigned size;       // threads of a block
+  unsigned apart = 1;  // costs are of every so many blocks, each of which stands for its neighbours
   std::vector<Block> blocks;
   std::vector<Thread> threads;
   std::deque<Thread*> ready;
@@ -96,6 +100,8 @@ void check(uintptr_t at, int bytes, int alignment, bool write, uint32_t where,
            Role role = Role::plain);
 void require(Space, uintptr_t at, int bytes, uint32_t where);
 void land(const Copy&);
+enum class Memory { own, constant, shared, global, far };
+Memory memory_of(uintptr_t at);
 void add_region(const void* begin, size_t bytes, bool written, const char* name, int block);
 size_t count_regions();
 void keep_regions(size_t count);

@@ -39,6 +39,7 @@ struct Region {
   uintptr_t begin, end;
   std::string name;
   int block;  // whose shared memory, or -1
+  bool far;
   std::vector<Cell> cells;
 };
 
@@ -178,17 +179,30 @@ void require(Space space, uintptr_t at, int bytes, uint32_t where) {
          space == Space::shared ? "takes shared memory" : "takes global memory");
 }
 
+Memory memory_of(uintptr_t at) {
+  if (at - number(grid->stacks) < stack_bytes * grid->threads.size()) return Memory::own;
+  const Block& block = *current->block;
+  if (at - number(block.shared) < grid->shape.shared_bytes) return Memory::shared;
+  const Region* region = find(at, at + 1);
+  if (!region || region->name == "parameters") return Memory::constant;
+  return region->far ? Memory::far : Memory::global;
+}
+
 void land(const Copy& copy) {
-  if (copy.valid) check(number(copy.from), copy.valid, 1, false, place(copy.site));
-  check(number(copy.to), copy.bytes, 1, true, place(copy.site), Role::copy_landing);
+  if (cost::counted()) {
+    cost::wait(copy.lands);
+  } else {
+    if (copy.valid) check(number(copy.from), copy.valid, 1, false, place(copy.site));
+    check(number(copy.to), copy.bytes, 1, true, place(copy.site), Role::copy_landing);
+  }
   std::memset(copy.to, 0, copy.bytes);
   std::memcpy(copy.to, copy.from, copy.valid);
 }
 
 void add_region(const void* begin, size_t bytes, bool written, const char* name, int block) {
   const uintptr_t at = number(begin);
-  auto region = std::make_unique<Region>(Region{at, at + bytes, name, block, {}});
-  region->cells.resize(bytes / 2 + 1);
+  auto region = std::make_unique<Region>(Region{at, at + bytes, name, block, false, {}});
+  if (!options().costs) region->cells.resize(bytes / 2 + 1);
   if (written)
     for (Cell& cell : region->cells) cell.writer = host;
   regions.push_back(std::move(region));
@@ -205,6 +219,10 @@ void keep_regions(size_t count) {
 void add_memory(const void* begin, size_t bytes, bool written, const char* name) {
   remove_memory(begin);
   add_region(begin, bytes, written, name, -1);
+}
+
+void is_far(const void* begin) {
+  for (auto& region : regions) region->far |= region->begin == number(begin);
 }
 
 void remove_memory(const void* begin) {

@@ -1,60 +1,17 @@
 // The persistent ddpm_sample in the emulator, by hostile plans, against the head written out here:
 // float32 to the bit, halves beside the same with exact sums.
 
-#include <memory>
-
-#include "cases.h"
-#include "marfast/head_weights.h"
 #include "marfast/silu.h"
+#include "sample_call.h"
 
 namespace {
 
-struct Sizes {
-  int64_t channels, width, depth, tokens, steps;
-  bool guided, clip;
-  bool multistep = false;  // with x0 of the step before, and sigma by the table
-};
-
-// The inputs of one call, and what plain loops make of them.
+// What plain loops make of a call.
 template <class T>
-struct Head {
-  const Sizes s;
-  const int64_t rows, modulated;
-  Buffer<float> in, noise, schedule, guidance, x0, modulation;
-  std::vector<std::unique_ptr<Buffer<T>>> buffers;  // time's and the condition's are not read
-  std::vector<const void*> tensors;
+struct Head : SampleCall<T> {
+  using Call = SampleCall<T>;
+  using Call::Call, Call::s, Call::modulated, Call::modulation, Call::rows, Call::weights;
 
-  explicit Head(const Sizes& s)
-      : s(s),
-        rows(s.guided ? 2 * s.tokens : s.tokens),
-        modulated((3 * s.depth + 2) * s.width),
-        in((state = 3, s.tokens), s.channels, s.channels),
-        noise(s.steps, s.tokens * s.channels, s.tokens * s.channels + 5),
-        schedule(s.steps, kCoefficients, kCoefficients),
-        guidance(1, s.steps, s.steps),
-        x0(s.tokens, s.channels, s.channels),
-        modulation(s.steps * rows, modulated, modulated) {
-    const int64_t w = s.width, c = s.channels;
-    auto add = [&](int64_t outputs, int64_t inputs) {
-      buffers.push_back(std::make_unique<Buffer<T>>(outputs, inputs, inputs));
-      Buffer<T>& values = *buffers.back();
-      tensors.push_back(values.data());
-      const float size = inputs > 1 ? 1.7f / std::sqrt(static_cast<float>(inputs)) : 0.5f;
-      for (int64_t i = 0; i < outputs * inputs; ++i)
-        from_float(values[i] * size, values.data() + i);
-    };
-    for (int i = 0; i < 6; ++i) add(1, 1);
-    add(w, c), add(w, 1);
-    for (int64_t b = 0; b < s.depth; ++b) {
-      add(w, 1), add(w, 1), add(w, w), add(w, 1), add(w, w), add(w, 1), add(1, 1), add(1, 1);
-    }
-    add(2 * c, w), add(2 * c, 1);
-  }
-
-  const StepCoefficients* rows_of_schedule() {
-    return reinterpret_cast<const StepCoefficients*>(schedule.data());
-  }
-  HeadWeights weights() const { return HeadWeights(tensors.data(), s.depth); }
   static float at(const void* tensor, int64_t i) {
     return to_float(static_cast<const T*>(tensor)[i]);
   }
@@ -120,17 +77,17 @@ struct Head {
 
   std::vector<float> expected() {
     const int64_t c = s.channels;
-    std::vector<float> now(in.data(), in.data() + s.tokens * c);
-    std::vector<float> before(x0.data(), x0.data() + s.tokens * c);
+    std::vector<float> now(this->in.data(), this->in.data() + s.tokens * c);
+    std::vector<float> before(this->x0.data(), this->x0.data() + s.tokens * c);
     for (int64_t step = 0; step < s.steps; ++step) {
       std::vector<float> next;
-      const StepCoefficients& k = rows_of_schedule()[step];
+      const StepCoefficients& k = this->rows_of_schedule()[step];
       for (int64_t n = 0; n < s.tokens; ++n) {
         const std::vector<float> y = pass(step, n, &now[n * c]);
         const std::vector<float> u =
             s.guided ? pass(step, s.tokens + n, &now[n * c]) : std::vector<float>();
         for (int64_t j = 0; j < c; ++j) {
-          const float eps = s.guided ? u[j] + guidance[step] * (y[j] - u[j]) : y[j];
+          const float eps = s.guided ? u[j] + this->guidance[step] * (y[j] - u[j]) : y[j];
           const float fraction = (y[c + j] + 1.0f) * 0.5f;
           const float log_variance = fraction * k.log_beta + (1.0f - fraction) * k.log_posterior;
           const float learned = exp(Lane(0.5f * log_variance)).value;
@@ -140,7 +97,7 @@ struct Head {
           float mean = k.x0 * x0 + k.x * now[n * c + j];
           if (s.multistep) mean = mean + k.previous * before[n * c + j];
           before[n * c + j] = x0;
-          const float drawn = noise[step * (s.tokens * c + 5) + n * c + j];
+          const float drawn = this->noise[step * (s.tokens * c + 5) + n * c + j];
           next.push_back(mean + sigma * drawn * 0.75f);
         }
       }
@@ -154,32 +111,14 @@ template <class T>
 std::string sample(const Sizes& sizes, const cuda::PersistentPlan& plan) {
   Head<T> head(sizes);
   const std::vector<float> wanted = head.expected();
-  const int64_t n = sizes.tokens * sizes.channels, all = head.rows * sizes.width;
-  Buffer<const void*> table(head.tensors.size(), false);
-  Buffer<uint32_t> barrier(1, false);
-  Buffer<float> out(n, false), own(n, false), x(all, false);
-  Buffer<T> normed(all, false), hidden(all, false);
-  cuda::SampleTables tables{table.data(), barrier.data(), 0, 0, {}};
-  for (const void* tensor : head.tensors) tables.values[tables.count++] = tensor;
-  if (const char* error = cuda::sample_tables_by(tables, emu::Emulated{})) return error;
-
-  cuda::PersistentSample a{};
-  a.out = out.data(), a.before = head.in.data(), a.step_noise = head.noise.data();
-  a.schedule = head.rows_of_schedule(), a.guidance = head.guidance.data();
-  if (sizes.multistep) a.x0 = head.x0.data();
-  a.modulation = head.modulation.data(), a.weights = table.data();
-  a.x = x.data(), a.state = own.data(), a.normed = normed.data(), a.hidden = hidden.data();
-  a.barrier = barrier.data();
-  a.shape = {sizes.channels, 1, sizes.width, sizes.depth, 1, sizes.width};
-  a.tokens = sizes.tokens, a.steps = sizes.steps, a.step_noise_stride = n + 5;
-  a.plan = plan, a.options = {sizes.guided ? 2 : 1, 0.75f, sizes.clip, !sizes.multistep};
-  a.dtype = dtype<T>, a.limit_ns = 2'000'000'000;
-  if (const char* error = cuda::ddpm_sample_by(a, emu::Emulated{})) return error;
+  if (const char* error = head.run(plan)) return error;
+  const int64_t n = sizes.tokens * sizes.channels;
   float largest = 0;
   for (float value : wanted) largest = std::max(largest, std::abs(value));
   const float bound = sizeof(T) == 4 ? 0.0f : 4 * static_cast<float>(unit<T>) * largest;
   for (int64_t i = 0; i < n; ++i)
-    if (!(std::abs(out[i] - wanted[i]) <= bound)) return differs("out", i, out[i], wanted[i]);
+    if (!(std::abs(head.out[i] - wanted[i]) <= bound))
+      return differs("out", i, head.out[i], wanted[i]);
   return "ok";
 }
 

@@ -93,6 +93,7 @@ void finish_thread() {
   Thread& self = *current;
   for (const Copy& copy : self.copies) land(copy);
   self.copies.clear();
+  if (cost::counted()) cost::finish(self);
   self.done = true;
   --self.block->live;
   --grid->remaining;
@@ -224,12 +225,16 @@ void launch(const Launch& shape, const std::function<void()>& body, const void* 
                      " bytes; a block has " + std::to_string(most_shared) + " at most";
     throw report;
   }
-  const unsigned blocks = static_cast<unsigned>(count(shape.grid));
+  unsigned blocks = static_cast<unsigned>(count(shape.grid)), apart = 1;
+  if (chosen.costs)
+    while (blocks / apart > 6 || blocks % apart) ++apart;
+  blocks /= apart;
   const size_t threads = blocks * count(shape.block);
   if (threads == 0) return;
   Grid now;
   now.shape = shape;
   now.body = &body;
+  now.apart = apart;
   now.size = static_cast<unsigned>(count(shape.block));
   now.random = chosen.seed * 0x9e3779b97f4a7c15 | 1;
   now.first_id = next_id;
@@ -264,7 +269,7 @@ void launch(const Launch& shape, const std::function<void()>& body, const void* 
 }
 
 Dim3 thread_index() { return unflatten(current->local, grid->shape.block); }
-Dim3 block_index() { return unflatten(current->block->index, grid->shape.grid); }
+Dim3 block_index() { return unflatten(current->block->index * grid->apart, grid->shape.grid); }
 Dim3 block_size() { return grid->shape.block; }
 Dim3 grid_size() { return grid->shape.grid; }
 unsigned char* shared_memory() { return current->block->shared; }

@@ -125,6 +125,8 @@ inline void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (
   emulation::mma(d, a, b, true, site);
 }
 
+inline float fma_rn(float a, float b, float c) { return emulation::fma(a, b, c); }
+
 // As far off as PTX allows, up or down by x's last bit; of 0 exactly 1.
 inline float ex2_approx_ftz(float x) {
   const double off = x == 0 ? 0 : to_bits(x) & 1 ? 0x1p-22 : -0x1p-22;
@@ -143,14 +145,14 @@ namespace detail {
 
 using emulation::Space;
 
-template <Space space, typename T>
+template <Space space, typename T, bool caches = true>
 __attribute__((no_sanitize("thread"))) T load(const void* p, Site site) {
-  emulation::access(p, sizeof(T), space, false, site);
+  emulation::access(p, sizeof(T), space, false, caches, site);
   return *static_cast<const T*>(p);
 }
 template <Space space, typename T>
 __attribute__((no_sanitize("thread"))) void store(void* p, T value, Site site) {
-  emulation::access(p, sizeof(T), space, true, site);
+  emulation::access(p, sizeof(T), space, true, false, site);
   *static_cast<T*>(p) = value;
 }
 
@@ -160,13 +162,13 @@ inline Vec4 ld_global_v4(const void* p, MARFAST_SITE) {
   return detail::load<detail::Space::global, Vec4>(p, site);
 }
 inline Vec4 ld_global_cg_v4(const void* p, MARFAST_SITE) {
-  return detail::load<detail::Space::global, Vec4>(p, site);
+  return detail::load<detail::Space::global, Vec4, false>(p, site);
 }
 inline Vec4 ld_shared_v4(const void* p, MARFAST_SITE) {
   return detail::load<detail::Space::shared, Vec4>(p, site);
 }
 inline float ld_global_cg(const float* p, MARFAST_SITE) {
-  return detail::load<detail::Space::global, float>(p, site);
+  return detail::load<detail::Space::global, float, false>(p, site);
 }
 inline void st_global_v4(void* p, Vec4 value, MARFAST_SITE) {
   detail::store<detail::Space::global>(p, value, site);
