@@ -71,10 +71,12 @@ def cache(
         )
     for path, why in [*made.unreadable.items()][:NAMED]:
         echo(f"left out: {path}: {why}", err=True)
+    if not place.leads:
+        return
     if as_json:
         told = {"made": made.made, "there": made.there, "unreadable": made.unreadable}
         print_json(told | {"out": str(folder)})
-    elif place.leads:
+    else:
         print_pairs(
             [
                 ("made", made.made),

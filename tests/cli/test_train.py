@@ -208,7 +208,7 @@ def test_a_signal_saves_first(workplace: Path) -> None:
     assert stderr.splitlines() == ["interrupted: it is saved, and --resume goes on"]
 
 
-def test_a_cache_is_made_and_trained_on(workplace: Path) -> None:
+def test_a_cache_is_made_and_trained_on(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save_file(tiny_autoencoder().state_dict(), "vae.safetensors")
     config(workplace, LATENT)
     random = np.random.default_rng(0)
@@ -223,6 +223,10 @@ def test_a_cache_is_made_and_trained_on(workplace: Path) -> None:
     assert "made          8" in result.stdout
     assert result.stderr.startswith("left out: photos/a/0.png: cannot identify image file")
     assert json.loads(invoke(*made, "--json").stdout)["there"] == 8
+    with monkeypatch.context() as of_another:
+        of_another.setenv("RANK", "1")
+        of_another.setenv("WORLD_SIZE", "2")
+        assert invoke(*made, "--json").stdout == invoke(*made).stdout == ""
     result = invoke(
         *("train", "--model=tiny.json", "--data=latents", "--out=run", "--epochs=1", *QUICK)
     )
