@@ -14,7 +14,8 @@ from tests.docs.snippets import PAGES, ROOT, blocks, inline, pages_with
 PROGRAM = typer.main.get_command(app)
 ASSIGNMENT = re.compile(r"\w+=.*")
 OTHERS = {
-    *("addr2line", "c++", "callgrind_annotate", "cut", "grep", "head", "perf", "rm", "sort", "uniq")
+    *("addr2line", "c++", "callgrind_annotate", "cibuildwheel", "cut", "grep", "head", "perf"),
+    *("rm", "sort", "uniq"),
 }
 """Nobody's here, and run by no test."""
 
