@@ -16,7 +16,7 @@ from tests.docs.workplace import fill_workplace
 from tests.models import TINY
 
 DOCS = ROOT / "docs"
-ITS_OWN_TEST = {"adding_an_op.md"}
+ITS_OWN_TEST = {"adding_an_op.md", "packages.md"}  # tests/build, tests/hub
 PAGES = [page for page in pages_with("python") if page.name not in ITS_OWN_TEST]
 READERS = {"README.md": {1: lambda: {"model": TINY.module()}}}
 """What a reader brings to a block: the model that they have."""
