@@ -136,9 +136,9 @@ def _capture(
 def refresh(model: Pipeline | nn.Module) -> None:
     """Take the weights of a loaded or accelerated model as they are now.
 
-    Replaced and in-place written weights are seen without it, and on a CPU (by a sparse checksum)
-    those written through `.data`, too. On other devices nobody waits for a checksum: call this
-    after writing through `.data`.
+    Replaced and in-place written weights are seen without it, and on a CPU those written through
+    `.data`, too, by some of their values. On other devices nobody waits for values: call this after
+    writing through `.data`.
     """
     if isinstance(model, Pipeline):
         model.model.refresh()

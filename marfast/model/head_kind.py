@@ -74,12 +74,7 @@ class HeadKind:
             spec = self.spec(net, found)
         except KeyError as error:
             raise ValueError(f"it lacks {error.args[0]}") from None
-        names = self._names(spec, self._depth(found))
-        wanted = [name for group in names for name in group]
-        if missing := [name for name in wanted if name not in found]:
-            raise ValueError(f"it lacks {missing[0]}")
-        if extra := sorted(found.keys() - set(wanted), key=[*found].index):
-            raise ValueError(f"it has {extra[0]}, which {self.whose} head has not")
+        names = self._names(spec, tuple(found))
         parts = [tuple(found[name] for name in group) for group in names]
         made = HeadParameters(spec, parts)
         if special := [p for p in made.flat if type(p) not in (Tensor, nn.Parameter)]:
@@ -103,13 +98,18 @@ class HeadKind:
         t = t.floor().long() if self.largest_time > 1 else t
         return t if spec.times == 1 else torch.stack([t, *[t.flip(0)] * (spec.times - 1)], dim=1)
 
-    def _depth(self, found: Named) -> int:
-        numbers = (re.match(rf"{self.blocks}\.(\d+)\.", name) for name in found)
-        return 1 + max((int(number[1]) for number in numbers if number), default=-1)
-
     @functools.lru_cache(maxsize=16)  # noqa: B019 (kinds are constants)
-    def _names(self, spec: HeadSpec, depth: int) -> list[tuple[str, ...]]:
-        return [tuple(self.theirs(name, spec)) for name, _ in layout(spec, depth)]
+    def _names(self, spec: HeadSpec, found: tuple[str, ...]) -> list[tuple[str, ...]]:
+        """Those of each of the ops' weights, of a module whose parameters have these names."""
+        numbers = (re.match(rf"{self.blocks}\.(\d+)\.", name) for name in found)
+        depth = 1 + max((int(number[1]) for number in numbers if number), default=-1)
+        names = [tuple(self.theirs(name, spec)) for name, _ in layout(spec, depth)]
+        wanted = [name for group in names for name in group]
+        if missing := [name for name in wanted if name not in found]:
+            raise ValueError(f"it lacks {missing[0]}")
+        if extra := [name for name in found if name not in wanted]:
+            raise ValueError(f"it has {extra[0]}, which {self.whose} head has not")
+        return names
 
 
 @functools.lru_cache(maxsize=64)

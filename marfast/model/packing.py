@@ -12,7 +12,7 @@ from marfast.ops import choice
 from marfast.ops.runtime import cpu
 
 SAMPLES = 64
-"""How many values of each weight the checksum reads."""
+"""How many values of each weight a fingerprint has, about."""
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
@@ -53,20 +53,35 @@ def ops_take(weight: Tensor) -> bool:
     return another or (on_gpu and forced == "auto") or cpu_kernels_take(weight)
 
 
-Fingerprint = tuple[object, ...]
+class _Fingerprint(NamedTuple):
+    """Of weights: changes when one does: replaced, written in place, or (on a CPU, sparsely
+    checked) via `.data`."""
+
+    places: tuple[object, ...]
+    sampled: Tensor | None
+    """Some values of each; None on other devices, which nobody waits for: `marfast.refresh`."""
+
+    @classmethod
+    def of(cls, weights: Sequence[Tensor]) -> "_Fingerprint":
+        # what is made in inference mode counts no versions
+        places = tuple((w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights)
+        on_cpu = weights[0].device.type == "cpu"
+        return cls(places, torch.cat([*map(_some_values, weights)]) if on_cpu else None)
+
+    def differs(self, other: "_Fingerprint") -> bool:
+        if self.places != other.places:
+            return True
+        ours, theirs = self.sampled, other.sampled
+        return ours is not None and theirs is not None and not torch.equal(ours, theirs)
 
 
-def _fingerprint(weights: Sequence[Tensor]) -> Fingerprint:
-    """Changes when a weight does: replaced, written in place, or (on a CPU, sparsely checked) via
-    `.data`."""
-    # what is made in inference mode counts no versions
-    places = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
-    if weights[0].device.type != "cpu":  # nobody waits for a device: `marfast.refresh`
-        return tuple(places)
-    sampled = [
-        w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights
-    ]
-    return (*places, *torch.stack(sampled).tolist())
+def _some_values(weight: Tensor) -> Tensor:
+    """Evenly from what a weight spans in memory, in one operator: a head has some hundred."""
+    if not weight.numel():
+        return weight.detach().flatten()
+    last = sum((n - 1) * step for n, step in zip(weight.shape, weight.stride(), strict=True))
+    step = max(1, (last + 1) // SAMPLES)
+    return weight.detach().as_strided((last // step + 1,), (step,))
 
 
 class Packed(NamedTuple):
@@ -83,7 +98,7 @@ class Packing:
 
     def __init__(self, pack: Callable[[Sequence[Tensor]], Tensor]):
         self._pack = pack
-        self._made: tuple[Fingerprint, dict[object, Packed]] = ((), {})
+        self._made: tuple[_Fingerprint, dict[object, Packed]] = (_Fingerprint((), None), {})
 
     def of(
         self,
@@ -96,9 +111,9 @@ class Packing:
             return Packed(joined([w.to(dtype) for w in weights]), None)
         if dtype == weights[0].dtype and not by_cpu and joined is list:
             return Packed([*weights], None)
-        now = _fingerprint(weights)
+        now = _Fingerprint.of(weights)
         made_from, made = self._made
-        if made_from != now:
+        if made_from.differs(now):
             made = {}
             self._made = now, made  # at once: other threads read it
         if (found := made.get((dtype, by_cpu))) is None:

@@ -71,7 +71,7 @@ class Op(Generic[P]):
         statement: annotated as torch.library.infer_schema reads it, one tensor returned.
         backends: what can run it besides the reference's formula.
         differentiable: whether gradients flow backward; an op that samples has none.
-        transformable: whether torch.func and forward-mode derivatives take it.
+        transformed: where torch.func and forward-mode derivatives don't take it, what they take.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Op(Generic[P]):
         statement: Callable[P, Tensor],
         backends: Sequence[Backend] = (),
         differentiable: bool = True,
-        transformable: bool = True,
+        transformed: str = "",
     ) -> None:
-        self.transformable = transformable
+        self.transformed = transformed
         functools.update_wrapper(self, statement)
         self.name = statement.__name__
         parameters = inspect.signature(statement).parameters.values()
@@ -177,8 +177,11 @@ class Op(Generic[P]):
 
     def _run_transformed(self, *args: Any) -> Tensor:
         """By torch's own operators, each of which can be transformed."""
-        if not self.transformable:
-            raise NotImplementedError(f"{self.name} takes no part in torch.func's transforms")
+        if self.transformed:
+            raise NotImplementedError(
+                f"{self.name}: torch.func's transforms and forward-mode derivatives don't take it; "
+                f"they take {self.transformed}"
+            )
         # dense, for torch's own formulas can't do without everywhere
         a = self.bind(*tree_map_only(Tensor, Tensor.contiguous, args))
         self._check(a)
@@ -225,18 +228,18 @@ class Op(Generic[P]):
 
 
 def op(
-    backends: Sequence[str] = (), differentiable: bool = True, transformable: bool = True
+    backends: Sequence[str] = (), differentiable: bool = True, transformed: str = ""
 ) -> Callable[[Callable[P, Tensor]], Op[P]]:
     """Makes the op that a function states, in the file of an op's folder that it stands in.
 
     Args:
         backends: the folder's other files.
-        differentiable, transformable: as for `Op`.
+        differentiable, transformed: as for `Op`.
     """
 
     def stated(statement: Callable[P, Tensor]) -> Op[P]:
         files = [Backend.in_folder(statement.__module__, name) for name in backends]
-        return Op(statement, files, differentiable, transformable)
+        return Op(statement, files, differentiable, transformed)
 
     return stated
 

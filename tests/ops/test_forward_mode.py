@@ -12,7 +12,7 @@ from marfast import ops
 from marfast.ops.op import OPS
 from tests.models import tiny_pipeline
 
-TRANSFORMABLE = sorted(name for name, op in OPS.items() if op.transformable)
+TRANSFORMABLE = sorted(name for name, op in OPS.items() if not op.transformed)
 
 
 def floats(a: Any) -> list[int]:

@@ -16,7 +16,7 @@ from marfast.reference import diffusion_loss as reference
 from marfast.reference.respacing import NUM_TRAIN_TIMESTEPS
 
 
-@op(backends=("triton", "torch"), differentiable=False, transformable=False)
+@op(backends=("triton", "torch"), differentiable=False, transformed="ops.diffusion_loss")
 def diffusion_loss_gradients(
     target: Tensor,
     cond: Tensor,
