@@ -108,13 +108,14 @@ class Architecture:
             module = self.module(num_sampling_steps=steps, clip_denoised=clip_denoised)
         return module.eval()
 
-    def module(self, **more: Any) -> MAR:
-        """The reference module; `more` are arguments that no weight's shape depends on."""
+    def module(self, kind: type[MAR] = MAR, **more: Any) -> MAR:
+        """The reference module, or one of a class of it; `more` are arguments that no weight's
+        shape depends on."""
         options = dataclasses.asdict(self)
         norm_layer = partial(nn.LayerNorm, eps=options.pop("norm_eps"))
         if options.pop("sequence"):
             options["img_size"] = (1, self.img_size)
-        return MAR(norm_layer=norm_layer, **options, **more)
+        return kind(norm_layer=norm_layer, **options, **more)
 
 
 @dataclass(frozen=True)
