@@ -16,7 +16,7 @@ from marfast.checkpoints.meta import without_storage
 from marfast.checkpoints.settings import Settings
 from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
-from marfast.validation import names, number, one_of, validated, whole
+from marfast.validation import differences, names, number, one_of, validated, whole
 
 LARGEST_CONFIG = 1 << 20
 """Bytes of a config.json."""
@@ -95,12 +95,7 @@ class Architecture:
 
     def differences(self, other: "Architecture") -> list[str]:
         """Where the other differs, as "name ours, not theirs"."""
-        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        return [
-            f"{name} {ours[name]}, not {theirs[name]}"
-            for name in ours
-            if ours[name] != theirs[name]
-        ]
+        return differences(dataclasses.asdict(self), dataclasses.asdict(other))
 
     def build(self, *, steps: str = "100", clip_denoised: bool = False) -> MAR:
         """The reference module, in evaluation mode and without storage (on the meta device)."""
