@@ -112,3 +112,18 @@ def _printed(given: Any) -> str:
         return reprlib.repr(given)
     except ValueError:  # Python writes no int of thousands of digits
         return "a number of thousands of digits"
+
+
+def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
+    """Where values of the same names differ, as "name ours, not theirs"."""
+    return [
+        f"{name} {_short(value)}, not {_short(theirs[name])}"
+        for name, value in ours.items()
+        if value != theirs[name]
+    ]
+
+
+def _short(value: object) -> str:
+    """A hash is told from another by its beginning."""
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text or "none"

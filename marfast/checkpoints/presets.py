@@ -16,7 +16,7 @@ from marfast.checkpoints.meta import without_storage
 from marfast.checkpoints.settings import Settings
 from marfast.errors import ArgumentError, CheckpointError
 from marfast.reference import MAR
-from marfast.validation import names, number, one_of, validated, whole
+from marfast.validation import differences, names, number, one_of, validated, whole
 
 LARGEST_CONFIG = 1 << 20
 """Bytes of a config.json, or of a list of names."""
@@ -96,12 +96,7 @@ class Architecture:
 
     def differences(self, other: "Architecture") -> list[str]:
         """Where the other differs, as "name ours, not theirs"."""
-        ours, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
-        return [
-            f"{name} {ours[name]}, not {theirs[name]}"
-            for name in ours
-            if ours[name] != theirs[name]
-        ]
+        return differences(dataclasses.asdict(self), dataclasses.asdict(other))
 
     def build(self, *, steps: str = "100", clip_denoised: bool = False) -> MAR:
         """The reference module, in evaluation mode and without storage (on the meta device)."""
@@ -109,9 +104,10 @@ class Architecture:
             module = self.module(num_sampling_steps=steps, clip_denoised=clip_denoised)
         return module.eval()
 
-    def module(self, **more: Any) -> MAR:
-        """The reference module; `more` are arguments that no weight's shape depends on."""
-        return MAR(**self.arguments(), **more)
+    def module(self, kind: type[MAR] = MAR, **more: Any) -> MAR:
+        """The reference module, or one of a class of it; `more` are arguments that no weight's
+        shape depends on."""
+        return kind(**self.arguments(), **more)
 
     def arguments(self) -> dict[str, Any]:
         """What MAR's constructor takes, the reference's and (but for sequences) the original's."""

@@ -13,13 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marfast import ops
 from marfast.drop_in.methods import FastMethod, Own, told
 from marfast.drop_in.sample import is_no_ddpm_head
 from marfast.drop_in.trust import differs, tried
 from marfast.model.head_kind import MARS
+from marfast.model.loss import loss_of
 from marfast.model.own import anyone_watches, is_touched, methods_set_on, parts_of
-from marfast.model.packing import SAMPLES, autocast, compute_dtype
+from marfast.model.packing import SAMPLES, autocast
 from marfast.model.trial import trial_of
 from marfast.reference.diffusion_loss import training_process
 
@@ -47,15 +47,8 @@ class _FastLoss(FastMethod):
         self, diffloss: Any, target: Tensor, z: Tensor, mask: Tensor | None, copies: int
     ) -> Tensor:
         """Of target [N, C], z [N, D], mask [N], each token at `copies` timesteps."""
-        many = target.repeat(copies, 1) if copies > 1 else target
-        steps = diffloss.train_diffusion.num_timesteps
-        t = torch.randint(0, steps, (len(many),), device=target.device)
-        noise = torch.randn_like(many)
         with self.backend_in_force(), autocast(target.device, self.dtype):
-            parameters = MARS.parameters(diffloss.net).flat
-            dtype = compute_dtype(parameters[0])
-            weights = [parameter.to(dtype) for parameter in parameters]
-            return ops.diffusion_loss(target, z.to(target.dtype), t, noise, weights, mask)
+            return loss_of(diffloss, target, z, mask, copies)
 
     def may_run(self, module: Any, target: Tensor, z: Tensor, mask: Tensor | None) -> bool:
         """Whether the module is as it was found, nobody listens, and tensors [N, …] are as a MAR

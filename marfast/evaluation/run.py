@@ -15,7 +15,8 @@ from marfast.checkpoints.weights_hash import tokenizer_hash, weights_hash
 from marfast.errors import ArgumentError, MissingFile
 from marfast.files import replacing
 from marfast.generation import Pipeline
-from marfast.validation import one_of, text, validated, whole
+from marfast.generation.parts import parts_of
+from marfast.validation import differences, one_of, text, validated, whole
 
 SHARD = 1000
 """Images of a shard at most, unless told otherwise."""
@@ -100,8 +101,7 @@ class Run:
     @property
     def shards(self) -> list[range]:
         """The images of each."""
-        count, size = self.count, self.shard
-        return [range(i, min(i + size, count)) for i in range(0, count, size)]
+        return parts_of(self.count, self.shard)
 
     def labels(self, ids: range) -> list[int]:
         return [i % self.classes for i in ids]
@@ -110,6 +110,10 @@ class Run:
         """A seed for each image: those of one run differ, and those of runs of other seeds lie far
         away. Image i of the run of seed 0 has seed i."""
         return [(self.seed * BETWEEN_RUNS + i) % SEEDS for i in ids]
+
+    def differences(self, other: "Run") -> list[str]:
+        """Where the other differs, as "name ours, not theirs"."""
+        return differences(_flat(self), _flat(other))
 
     def balance(self) -> str:
         """How many images each class has, for people."""
@@ -136,7 +140,7 @@ def open_run(folder: Path, run: Run) -> None:
             return
         except FileExistsError:
             pass
-    if differ := differences(run, read_run(folder)):
+    if differ := read_run(folder).differences(run):
         raise ArgumentError("out", f"{folder} holds another run: {'; '.join(differ)}")
 
 
@@ -160,22 +164,6 @@ def _manifest(run: Run) -> dict[str, Any]:
     return {"run": asdict(run), "marfast": __version__, "torch": torch.__version__}
 
 
-def differences(wanted: Run, found: Run) -> list[str]:
-    """Where a folder's run is not the one that is wanted, as "name theirs, not ours"."""
-    ours, theirs = _flat(wanted), _flat(found)
-    return [
-        f"{name} {_short(theirs[name])}, not {_short(ours[name])}"
-        for name in ours
-        if ours[name] != theirs[name]
-    ]
-
-
 def _flat(run: Run) -> Mapping[str, Any]:
     values = {field.name: getattr(run, field.name) for field in fields(run)}
     return values | asdict(values.pop("settings"))
-
-
-def _short(value: Any) -> str:
-    """A hash is told from another by its beginning."""
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text or "none"

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from marfast.evaluation.run import Kind, Run
+from marfast.image_files import as_picture
 from marfast.pixels import Pixels
 
 DIGITS = 9
@@ -40,9 +41,8 @@ class Format(NamedTuple):
 
 
 def _png(pixels: Pixels) -> bytes:
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    as_picture(pixels).save(buffer, "PNG")
     return buffer.getvalue()
 
 

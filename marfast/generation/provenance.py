@@ -17,7 +17,7 @@ from marfast.checkpoints.weights_hash import tokenizer_hash, weights_hash
 from marfast.errors import ArgumentError
 from marfast.generation.loaded import Loaded
 from marfast.ops import choice
-from marfast.validation import names, one_of, text, validated, whole
+from marfast.validation import differences, names, one_of, text, validated, whole
 
 Maker = Literal["generate", "edit", "outpaint"]
 
@@ -113,24 +113,13 @@ class Provenance:
 
     def differences(self, other: "Provenance", names: Sequence[str]) -> list[str]:
         """Where the other differs in these fields, as "name ours, not theirs"."""
-        ours, theirs = _flat(self, names), _flat(other, names)
-        return [
-            f"{name} {_short(ours[name])}, not {_short(theirs[name])}"
-            for name in ours
-            if ours[name] != theirs[name]
-        ]
+        return differences(_flat(self, names), _flat(other, names))
 
 
 def _flat(of: Provenance, names: Sequence[str]) -> dict[str, Any]:
     values = {name: getattr(of, name) for name in names}
     settings = values.pop("settings", None)
     return values | (asdict(settings) if settings is not None else {})
-
-
-def _short(value: Any) -> str:
-    """A hash is told from another by its beginning."""
-    shown = str(value)
-    return f"{shown[:12]}…" if len(shown) == 64 else shown or "none"
 
 
 def listed(labels: Sequence[int | None]) -> str:

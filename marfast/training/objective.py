@@ -4,14 +4,25 @@ import torch
 from torch import Tensor, nn
 
 from marfast.checkpoints import Architecture
+from marfast.model.loss import loss_of
 from marfast.model.restricted import restricted
 from marfast.reference import MAR
 from marfast.training.settings import TrainSettings
 
 
+class Trained(MAR):
+    """The reference's module, whose loss costs what the masked tokens do: `ops.diffusion_loss`."""
+
+    def forward_loss(self, z: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """Of z [B, L, D], target [B, L, C] and mask [B, L] -> scalar."""
+        tokens, conditions = target.flatten(0, 1), z.flatten(0, 1)
+        return loss_of(self.diffloss, tokens, conditions, mask.flatten(), self.diffusion_batch_mul)
+
+
 def build(architecture: Architecture, settings: TrainSettings) -> MAR:
-    """The reference's module, its weights drawn from the global generators, ready to train."""
+    """A module whose weights are drawn from the global generators, ready to train."""
     module = architecture.module(
+        Trained,
         attn_dropout=settings.dropout,
         proj_dropout=settings.dropout,
         label_drop_prob=settings.label_drop,

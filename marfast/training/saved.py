@@ -26,6 +26,7 @@ from marfast.training import streams
 from marfast.training.data import Facts
 from marfast.training.optimisation import Average, load_optimizer, optimizer_tensors
 from marfast.training.settings import TrainSettings
+from marfast.validation import differences
 
 PLAN, LAST, LOG, SHEETS = "run.json", "last", "log.csv", "samples"
 """In a run's folder."""
@@ -70,27 +71,21 @@ class Plan:
         """Raise ArgumentError, naming `out`, unless a run given now is the one in the folder. It
         may have another number of epochs where no step's learning rate depends on it, and say
         nothing of the model that it began with once there is a checkpoint."""
-        differ = self.preset.architecture.differences(given.preset.architecture)
-        pairs = {
-            **_differences(self.settings.to_dict(), given.settings.to_dict()),
-            **_differences(dataclasses.asdict(self.data), dataclasses.asdict(given.data), "data "),
-        }
-        if given.start != self.start and (given.start or not (folder / LAST).exists()):
-            pairs["start"] = self.start or "none", given.start or "none"
+        own, other = self._told(), given._told()
+        if not given.start and (folder / LAST).exists():
+            other["start"] = self.start
         if self.settings.schedule == "constant":
-            pairs.pop("epochs", None)
-        differ += [f"{name} {own}, not {other}" for name, (own, other) in pairs.items()]
+            other["epochs"] = self.settings.epochs
+        differ = self.preset.architecture.differences(given.preset.architecture)
+        differ += differences(own, other)
         if differ:
             more = f" and {len(differ) - 3} more" * (len(differ) > 3)
             raise ArgumentError("out", f"{folder} holds another run: {'; '.join(differ[:3])}{more}")
 
-
-def _differences(
-    own: Mapping[str, Any], other: Mapping[str, Any], prefix: str = ""
-) -> dict[str, tuple[Any, Any]]:
-    names = {**own, **other}
-    pairs = {prefix + name: (own.get(name), other.get(name)) for name in names}
-    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    def _told(self) -> dict[str, Any]:
+        """All but the architecture, by name."""
+        of_data = {f"data {name}": value for name, value in vars(self.data).items()}
+        return {**vars(self.settings), **of_data, "start": self.start}
 
 
 @dataclass

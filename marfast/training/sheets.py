@@ -3,12 +3,10 @@
 from pathlib import Path
 
 import torch
-from PIL import Image
 
 from marfast.checkpoints import Preset
-from marfast.files import replacing
 from marfast.generation import Pipeline
-from marfast.image_files import make_grid
+from marfast.image_files import make_grid, write_image
 from marfast.model.mar import FastMAR
 from marfast.model.tokenizer import Tokenizer
 from marfast.pixels import to_pixels
@@ -48,6 +46,5 @@ def draw(trainer: Trainer, tokenizer: Tokenizer | None, folder: Path) -> Path:
         images = pipeline.generate(labels, seed=[*range(len(labels))])
     sheet = make_grid([*to_pixels(images)], EACH)
     path = folder / SHEETS / f"{trainer.counts.step:09}.png"
-    with replacing(path, force=True) as new:
-        Image.fromarray(sheet[..., 0] if sheet.shape[2] == 1 else sheet).save(new, "PNG")
+    write_image(sheet, path, force=True)
     return path

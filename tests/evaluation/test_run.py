@@ -9,7 +9,7 @@ import pytest
 
 from marfast.checkpoints import Settings
 from marfast.errors import ArgumentError
-from marfast.evaluation.run import MANIFEST, Run, differences, open_run, read_run
+from marfast.evaluation.run import MANIFEST, Run, open_run, read_run
 from tests.evaluation.runs import RUN
 
 
@@ -64,8 +64,8 @@ def test_another_runs_folder_is_refused(tmp_path: Path, other: Run, said: str) -
 
 
 def test_every_field_tells_runs_apart() -> None:
-    assert differences(RUN, RUN) == []
-    assert differences(RUN, replace(RUN, part=1)) == ["part 1, not 3"]
+    assert RUN.differences(RUN) == []
+    assert RUN.differences(replace(RUN, part=1)) == ["part 3, not 1"]
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-import marfast.reference.mar
+import marfast
 from marfast.errors import ArgumentError
 from marfast.evaluation.work import Place
+from marfast.model import loss
+from marfast.ops import choice
 from marfast.reference import MAR
 from marfast.training.data import Batch
 from marfast.training.objective import Objective, build
@@ -46,6 +48,9 @@ def test_two_processes_are_one_that_computes_both_parts(tmp_path: Path) -> None:
     assert [row.split(",")[:5] for row in logs[0]] == [row.split(",")[:5] for row in logs[1]]
 
 
+LABELS = torch.tensor([3, 1])
+
+
 class Draws:
     """What parts of a batch draw, kept; and put together for the whole batch."""
 
@@ -53,42 +58,36 @@ class Draws:
         self.orders: list[Tensor] = []
         self.head: list[tuple[Tensor, Tensor]] = []
 
-    def keep(self, module: MAR) -> None:
-        process = module.diffloss.train_diffusion
-        own_orders, own_losses = module.sample_orders, process.training_losses
+    def keep(self, module: MAR, patch: pytest.MonkeyPatch) -> None:
+        own_orders, own_draw = module.sample_orders, loss.draw
 
         def sample_orders(bsz: int) -> Tensor:
             self.orders.append(own_orders(bsz))
             return self.orders[-1]
 
-        def training_losses(net: Any, x: Tensor, t: Tensor, kwargs: Any) -> Any:
-            self.head.append((t, torch.randn_like(x)))
-            return own_losses(net, x, t, kwargs, self.head[-1][1])
+        def draw(*given: Any) -> tuple[Tensor, Tensor]:
+            self.head.append(own_draw(*given))
+            return self.head[-1]
 
-        module.sample_orders = sample_orders  # type: ignore[method-assign]
-        process.training_losses = training_losses  # type: ignore[method-assign]
+        patch.setattr(module, "sample_orders", sample_orders)
+        patch.setattr(loss, "draw", draw)
 
-    def replay(self, module: MAR, together: bool) -> None:
-        process = module.diffloss.train_diffusion
-        own_losses = type(process).training_losses
+    def replay(self, module: MAR, patch: pytest.MonkeyPatch, together: bool) -> None:
         orders, head = iter(self.orders), iter(self.head)
 
         def sample_orders(bsz: int) -> Tensor:
             return torch.cat(self.orders) if together else next(orders)
 
-        def training_losses(net: Any, x: Tensor, t: Tensor, kwargs: Any) -> Any:
+        def draw(diffloss: Any, target: Tensor, copies: int) -> tuple[Tensor, Tensor]:
             if together:  # of each timestep's copy, the rows of all parts
-                copies = [
-                    [of.unflatten(0, (module.diffusion_batch_mul, -1)) for of in part]
-                    for part in self.head
-                ]
-                t, noise = (torch.cat(of, 1).flatten(0, 1) for of in zip(*copies, strict=True))
+                of_parts = [[of.unflatten(0, (copies, -1)) for of in part] for part in self.head]
+                t, noise = (torch.cat(of, 1).flatten(0, 1) for of in zip(*of_parts, strict=True))
             else:
                 t, noise = next(head)
-            return own_losses(process, net, x, t, kwargs, noise.to(x.dtype))
+            return t, noise.to(target.dtype)
 
-        module.sample_orders = sample_orders  # type: ignore[method-assign]
-        process.training_losses = training_losses  # type: ignore[method-assign]
+        patch.setattr(module, "sample_orders", sample_orders)
+        patch.setattr(loss, "draw", draw)
 
 
 def test_parts_are_as_accurate_as_one_batch_of_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,17 +102,14 @@ def test_parts_are_as_accurate_as_one_batch_of_both(monkeypatch: pytest.MonkeyPa
         cases.append((x, *weights))
     names = [name for name, _ in module.named_parameters()]
     labels = torch.arange(6)
-    module.diffloss.net.time_embed.mlp.register_forward_pre_hook(
-        lambda mlp, given: (given[0].to(mlp[0].weight.dtype),)  # sinusoids are float32
-    )
     draws = Draws()
-    draws.keep(module)
+    draws.keep(module, monkeypatch)
     for part in (slice(0, 3), slice(3, 6)):
         module(x[part], labels[part])
 
     def gradients(parts: Sequence[slice], x: Tensor, *weights: Tensor) -> Tensor:
         leaves = [weight.detach().requires_grad_() for weight in weights]
-        draws.replay(module, together=len(parts) == 1)
+        draws.replay(module, monkeypatch, together=len(parts) == 1)
         losses = [
             functional_call(module, dict(zip(names, leaves, strict=True)), (x[part], labels[part]))
             for part in parts
@@ -126,6 +122,28 @@ def test_parts_are_as_accurate_as_one_batch_of_both(monkeypatch: pytest.MonkeyPa
         lambda *given: gradients([slice(0, 6)], *given),
         cases,
     )
+
+
+@pytest.mark.parametrize("mul", [1, 2])
+def test_the_loss_is_the_lean_one_of_the_same_draws(mul: int) -> None:
+    """By the reference's backend, the module's own to the bit."""
+    settings = QUICK.replace(mul=mul)
+    own, ours = (fill(build(TINY, settings)) for _ in range(2))
+    own.__class__ = MAR
+    losses, states = [], []
+    for module in (own, ours):
+        np.random.seed(0)
+        torch.manual_seed(0)
+        with choice.used() as used, marfast.backend("reference"):
+            objective = Objective(module, settings)
+            losses.append(objective(torch.linspace(-1, 1, 512).view(2, 1, 16, 16), LABELS))
+            losses[-1].backward()
+        states.append(torch.get_rng_state())
+        assert ("diffusion_loss" in used) == (module is ours)
+    assert torch.equal(*states)
+    assert torch.equal(*losses)
+    for mine, theirs in zip(ours.parameters(), own.parameters(), strict=True):
+        assert torch.equal(mine.grad, theirs.grad)
 
 
 def test_what_lies_behind_a_sequences_end_has_no_influence() -> None:
