@@ -87,9 +87,9 @@ class Beside:
             return in_float64(tokens)
         ask = methods[0].asked
 
-        def asking(*args: Any) -> Asked | None:
+        def asking(*args: Any) -> Asked | str:
             found = ask(*args)
-            if found is not None:
+            if isinstance(found, Asked):
                 asked.append((found, methods[0]))
             return found
 

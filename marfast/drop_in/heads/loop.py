@@ -54,9 +54,11 @@ class FastLoop(FastMethod):
 
     def refresh(self) -> None:
         self.head = FastHead(self.kind)
+        self.other_ways: dict[str, None] = {}
 
     def found(self) -> list[str]:
-        return [*super().found(), *self.head.found()]
+        ways = [f"calls with {way} run its own code" for way in self.other_ways]
+        return [*super().found(), *self.head.found(), *ways]
 
     @classmethod
     def is_owner(cls, module: Any) -> bool:
@@ -88,8 +90,8 @@ class FastLoop(FastMethod):
         return trial_of(cls.view(module))
 
     @abstractmethod
-    def asked(self, module: Any, *args: Any) -> Asked | None:
-        """None where a call goes a way that the ops haven't. Draws nothing."""
+    def asked(self, module: Any, *args: Any) -> Asked | str:
+        """Or, where a call goes a way that the ops haven't, which. Draws nothing."""
 
     @abstractmethod
     def example(self, asked: Asked, net: Any) -> tuple[Any, ...]:
@@ -105,12 +107,15 @@ class FastLoop(FastMethod):
 
     def run(self, module: Any, own: Own, *args: Any) -> Tensor:
         """A call with all its arguments, by the ops or by the module's own code."""
-        asked = self.asked(module, *args) if self._is_usual(module, args) else None
-        if asked is not None and not self.why_not(module, asked):
-            with self.backend_in_force(), autocast(asked.cond.device, self.dtype):
-                head = self.head.bind(self.net(module))
-                if head.plain:
-                    return self.sample(head, asked)
+        asked = self.asked(module, *args) if self._is_usual(module, args) else ""
+        if isinstance(asked, Asked):
+            if not self.why_not(module, asked):
+                with self.backend_in_force(), autocast(asked.cond.device, self.dtype):
+                    head = self.head.bind(self.net(module))
+                    if head.plain:
+                        return self.sample(head, asked)
+        elif asked:
+            self.other_ways[asked] = None
         self.passed_by(module)
         sampled: Tensor = own(*args)
         return sampled
@@ -158,7 +163,7 @@ class FastLoop(FastMethod):
         args = self.example(asked, self.net(trial))
         device = next(self.net(trial).parameters()).device
         again = fast.asked(trial, *args)
-        if again is None:
+        if isinstance(again, str):
             return "it has no example of such a call"
 
         with fast.backend_in_force(), autocast(device, torch.float32):

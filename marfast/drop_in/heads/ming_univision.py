@@ -52,7 +52,8 @@ class FastMingForward(FastForward):
 
 class FastMingSample(FastLoop):
     """A RectifiedFlowLoss's `sample` of one token: of two rows, text and none; of three, text,
-    none, and the image alone. Guidance renormalised is left to its own code."""
+    none, and the image alone. Its own loop runs where guidance is renormalised: that divides by a
+    norm of all of a token's channels in each step, which no row of a table says."""
 
     kind = MINGS
 
@@ -70,11 +71,13 @@ class FastMingSample(FastLoop):
         options = (cfg_renorm_type, time_shifting_factor)
         return self.run(module, own, z, temperature, text_cfg, image_cfg, *options)
 
-    def asked(self, module: Any, *args: Any) -> Asked | None:
+    def asked(self, module: Any, *args: Any) -> Asked | str:
         z, temperature, text_cfg, image_cfg, renorm, shift = args
         rows = len(z)
-        if rows not in (2, 3) or text_cfg == 1.0 or renorm == "channel":
-            return None
+        if renorm == "channel":
+            return "renormalised guidance"
+        if rows not in (2, 3) or text_cfg == 1.0:
+            return "no guidance"
         device, channels = z.device, module.in_channels
         table = _table(module.num_sampling_steps, float(shift) if shift else None)
 

@@ -29,11 +29,11 @@ class _FlowMatchingHead(FastLoop):
         table: Table,
         noise_repeat: int,
         draws: int,
-    ) -> Asked | None:
+    ) -> Asked | str:
         """Noise is drawn for `noise_repeat` tokens and repeated; the first `draws` steps draw."""
         tokens, rest = divmod(len(c), branches)
         if rest or noise_repeat < 1 or tokens % noise_repeat or branches > 1 + len(scales):
-            return None
+            return "other numbers of rows"
         device, channels = c.device, module.input_dim
         copies = tokens // noise_repeat
 
@@ -70,10 +70,12 @@ class FastNextStepSample(_FlowMatchingHead):
         steps = (timesteps_shift, num_sampling_steps, last_step_size, noise_repeat)
         return self.run(module, own, c, cfg, cfg2, *steps)
 
-    def asked(self, module: Any, *args: Any) -> Asked | None:
+    def asked(self, module: Any, *args: Any) -> Asked | str:
         c, cfg, cfg2, shift, steps, last, noise_repeat = args
-        if steps < 2 or (cfg2 > 1.0 and not cfg > 1.0):
-            return None
+        if steps < 2:
+            return "fewer than 2 steps"
+        if cfg2 > 1.0 and not cfg > 1.0:
+            return "cfg2 but no cfg"
         branches = 1 + (cfg > 1.0) + (cfg2 > 1.0)
         table = _stepfun_table(steps, shift, last)
         return self.of_steps(module, c, (cfg, cfg2), branches, table, noise_repeat, steps - 1)
@@ -110,12 +112,14 @@ class FastOmniNextStepSample(_FlowMatchingHead):
         steps = (timesteps_shift, num_sampling_steps, last_step_size, noise_repeat)
         return self.run(module, own, c, cfg, cfg_img, cfg_mult, *steps)
 
-    def asked(self, module: Any, *args: Any) -> Asked | None:
+    def asked(self, module: Any, *args: Any) -> Asked | str:
         c, cfg, cfg_img, branches, shift, steps, _, noise_repeat = args
         if branches is None:
             branches = 1 + (cfg > 1.0) + (cfg_img > 1.0)
-        if steps < 1 or branches not in (1, 2, 3):
-            return None
+        if steps < 1:
+            return "no steps"
+        if branches not in (1, 2, 3):
+            return f"guidance of {branches} branches"
         table = _omni_table(steps, shift)
         return self.of_steps(module, c, (cfg, cfg_img), branches, table, noise_repeat, steps)
 

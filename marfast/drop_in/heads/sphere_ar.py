@@ -70,12 +70,12 @@ class FastSphereSample(FastLoop):
     def table(self, module: Any, steps: int) -> Table:
         return _sphere_table(steps, self.last)
 
-    def asked(self, module: Any, *args: Any) -> Asked | None:
+    def asked(self, module: Any, *args: Any) -> Asked | str:
         z, cfg, steps = args
         branches = 2 if cfg > 1.0 else 1
         tokens, rest = divmod(len(z), branches)
         if rest or steps < 1:
-            return None
+            return "other numbers of rows" if rest else "no steps"
         device, channels = z.device, module.ch_target
 
         def draw() -> tuple[Tensor, Tensor]:

@@ -128,10 +128,10 @@ class FastVibeVoiceSample(FastLoop):
             return "its noise_scheduler is of another kind"
         return super().lacks(module)
 
-    def asked(self, module: Any, *args: Any) -> Asked | None:
+    def asked(self, module: Any, *args: Any) -> Asked | str:
         condition, neg_condition, scale = args
         if condition.shape != neg_condition.shape or condition.dtype != neg_condition.dtype:
-            return None
+            return "two kinds of conditions"
         scheduler, steps = module.model.noise_scheduler, module.ddpm_inference_steps
         stochastic = scheduler.config.algorithm_type == "sde-dpmsolver++"
         scheduler.set_timesteps(steps)

@@ -164,7 +164,29 @@ def test_guidance_renormalised_is_the_modules_own_loop_over_the_fast_head() -> N
     expected, state = seeded(call, module)
     actual, after = seeded(call, marfast.accelerate(module))
     assert_same(actual, expected)
+    assert not torch.equal(actual, expected)  # the head is fast
     assert torch.equal(after, state)
+    assert left(module) == {"sample": "calls with renormalised guidance run its own code"}
+    seeded(CALLS["ming-univision"][1], module)
+    marfast.refresh(module)
+    assert not left(module)
+
+
+@pytest.mark.parametrize(
+    ("name", "call", "way"),
+    [
+        ("nextstep", lambda m: m.sample(rows(m, 4), 1.0, 2.0), "cfg2 but no cfg"),
+        ("nextstep", lambda m: m.sample(rows(m, 4), num_sampling_steps=1), "fewer than 2 steps"),
+        ("ming-univision", lambda m: m.sample(rows(m, 3)), "no guidance"),
+    ],
+)
+def test_findings_name_the_calls_that_are_left(name: str, call: Call, way: str) -> None:
+    kind, usual = CALLS[name]
+    module = marfast.accelerate(made(kind))
+    seeded(usual, module)
+    assert not left(module)
+    seeded(call, module)
+    assert left(module) == {"sample": f"calls with {way} run its own code"}
 
 
 def test_a_head_that_is_told_no_time_is_left() -> None:
