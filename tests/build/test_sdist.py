@@ -8,7 +8,7 @@ from tests.build.tree import BUILD_INPUTS, copy_repository
 
 MORE = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "MANIFEST.in", "Makefile", "benchmarks"),
-    *("constraints.txt", "docs", "mkdocs.yml", "tests"),
+    *("constraints.txt", "docs", "examples", "mkdocs.yml", "tests"),
 )
 
 
