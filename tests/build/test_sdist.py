@@ -8,7 +8,7 @@ from tests.build.tree import BUILD_INPUTS, copy_repository
 
 MORE = (
     *("CHANGELOG.md", "CONTRIBUTING.md", "MANIFEST.in", "Makefile", "benchmarks"),
-    *("constraints.txt", "docs", "hub", "mkdocs.yml", "tests"),
+    *("constraints.txt", "docs", "examples", "hub", "mkdocs.yml", "tests"),
 )
 
 
