@@ -15,7 +15,7 @@ from typing import Any
 import marfast
 from benchmarks.studies import RESULTS
 from benchmarks.studies.quality.study import Settings, measure
-from marfast.bench.results import read_rows, write_rows
+from marfast.bench.results import commit, read_rows, write_rows
 from marfast.evaluation.real_images import real_images
 
 Row = dict[str, Any]
@@ -100,14 +100,14 @@ def main() -> None:
     chosen = parser.parse_args()
     rows = read_rows(chosen.out)
     done = {(*key(row), row["n"], row["seed"]) for row in rows}
-    model = marfast.load("fashion-mnist")
+    model, facts = marfast.load("fashion-mnist"), {"commit": commit(), "model": "fashion-mnist"}
     for settings in wanted():
         if (*key(settings), chosen.images, chosen.seed) in done:
             continue
         row = measure(model, settings, chosen.images, chosen.seed)
         rows.append(row)
         real = real_images().accuracy
-        write_rows(chosen.out, rows, force=True, model="fashion-mnist", test_accuracy=real)
+        write_rows(chosen.out, rows, force=True, **facts, test_accuracy=real)
         print(
             f"{settings.name}, {settings.steps} steps: accuracy {row['accuracy']:.1%}, "
             f"Fréchet {row['frechet_distance']:.3f}",

@@ -72,11 +72,19 @@ def samplers() -> str:
             for row in map(cells.get, steps)
         ]
         fewest = fewest_steps(rows, base)
-        lines.append([name, *shown, "–" if fewest is None else f"{fewest} steps"])
-    told = f"{base['n']:,} images a cell: accuracy, Fréchet distance."
+        near = "–" if fewest is None else f"{fewest} steps, {_rate(cells[fewest])}"
+        lines.append([name, *shown, near])
+    told = (
+        f"{base['n']:,} images a cell: accuracy, Fréchet distance. DDPM's hundred steps make "
+        f"{_rate(base)} (one {document['machine']['processor']} core)."
+    )
     cells_of = table(["sampler", *(f"{count} steps" for count in steps), "near from"], lines)
     shown_as = picture("quality-samplers", "Quality by sampler and number of steps")
     return f"{told}\n\n{cells_of}\n{shown_as}"
+
+
+def _rate(row: dict[str, float]) -> str:
+    return f"{1 / row['cpu_seconds_per_image']:.1f} images a second"
 
 
 def curve() -> str:
