@@ -28,6 +28,7 @@ class Options:
     compile: bool = False  # torch.compile, too
     original: Any = None  # verifying.case's Implementation of a checkout
     report: Callable[[str], None] = lambda what: None  # told what is being done
+    verified: Callable[[str], None] = lambda what: None  # told of each case, before it is timed
     attempts: int = 3  # while others take more than AT_MOST_BUSY
 
 
@@ -35,6 +36,12 @@ def require(case: str, off: float, allowed: float) -> None:
     """Refuse whoever differs from the float32 reference by more than its dtype allows."""
     if not off < allowed:
         raise WrongResult(f"{case}: off by {off:.3g}, {allowed:.3g} is allowed; nothing was timed")
+
+
+def verdict(case: str, off: Mapping[str, float], allowed: Mapping[str, float]) -> str:
+    """A line on whose results were compared with the float32 reference's, and how they differ."""
+    told = ", ".join(f"{who} off by {off[who]:.1e} of {allowed[who]:.1e}" for who in allowed)
+    return f"{case}: verified against the float32 reference: {told} allowed"
 
 
 def quiet_timing(

@@ -23,6 +23,7 @@ from marfast.cli.errors import one_line
 from marfast.cli.evaluate import evaluate
 from marfast.cli.generate import generate
 from marfast.cli.info import info
+from marfast.cli.misuse import worded
 from marfast.cli.profile import profile
 from marfast.cli.sample import sample
 from marfast.cli.train import train
@@ -63,7 +64,7 @@ class OneLineErrors(TyperGroup):
             # What the parser raises is known by these attributes in every version of typer.
             if not hasattr(error, "format_message") or not hasattr(error, "exit_code"):
                 raise
-            echo("error: " + " ".join(error.format_message().splitlines()), err=True)
+            echo(f"error: {worded(error)}", err=True)
             status = error.exit_code
         if not options.get("standalone_mode", True):
             return status

@@ -2,12 +2,14 @@
 
 import os
 import re
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
 from marfast import startup
 from marfast.cli import options
+from marfast.cli.console import echo
 from marfast.cli.errors import bad, check_device, check_environment
 from marfast.cli.options import was_given
 from marfast.cli.target import check_file
@@ -74,6 +76,12 @@ def bench(
     with_compile: Annotated[
         bool, typer.Option("--compile", help="torch.compile, too; it takes minutes first.")
     ] = False,
+    verify: Annotated[
+        bool,
+        typer.Option(
+            "--verify", help="Say of each case how far results were off, before it is timed."
+        ),
+    ] = False,
     device: options.Device = "cpu",
     preset: options.Preset = None,
     out: Annotated[
@@ -88,8 +96,9 @@ def bench(
 ) -> None:
     """Time marfast beside plain PyTorch, autocast and, on request, torch.compile and the original.
 
-    All take turns in one process. Whoever differs from the float32 reference by more than its dtype
-    allows is refused. Percentiles are p20, p50 and p80; rows are printed as they come.
+    All take turns in one process. Each of marfast's results is verified before it is timed: whoever
+    differs from the float32 reference by more than its dtype allows is refused. Percentiles are
+    p20, p50 and p80; rows are printed as they come.
     """
     if quick:
         rows = rows if was_given(context, "rows") else "2,32"
@@ -120,6 +129,8 @@ def bench(
     if dry_run:
         return
     how = measuring.how(rounds, device, with_compile, original, attempts=1 if quick else 3)
+    if verify:
+        how = replace(how, verified=lambda line: echo(line, err=as_json))
     status = measuring.run(asked, how, output)
     if status:
         raise typer.Exit(status)

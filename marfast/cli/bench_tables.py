@@ -25,7 +25,7 @@ def print_rows(rows: Sequence[Row]) -> None:
         floor = "" if share is None else f"{100 * share:.0f} %"
         table.append((row["workload"], case, row["who"], shown, rate, memory, ratios, floor, off))
     columns = ("workload", "case", "who", "p20 p50 p80", "rate", "memory", "speed against")
-    print_table((*columns, "of floor", "off by"), table)
+    print_table((*columns, "of floor", "verified: off by"), table)
     for row in rows:
         if "phases" in row:
             shares = row["share_of_floor"]

@@ -27,7 +27,7 @@ class Failed(Exception):
 
 def bad(option: str, message: str) -> typer.BadParameter:
     """The error to raise for a bad value of an option; `message` says what is allowed."""
-    return typer.BadParameter(message, param_hint=f"'{option}'")
+    return typer.BadParameter(message, param_hint=option)
 
 
 @contextmanager

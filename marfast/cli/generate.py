@@ -11,7 +11,13 @@ from marfast.cli import options
 from marfast.cli.console import print_json
 from marfast.cli.errors import bad, check_device, check_environment, reported_as
 from marfast.cli.labels import file_names, parse_labels
-from marfast.cli.like import Like, check_weights, is_of_another_kind, tell_place
+from marfast.cli.like import (
+    Like,
+    check_tokenizer,
+    check_weights,
+    is_of_another_kind,
+    tell_place,
+)
 from marfast.cli.options import interval_of, steps_of, was_given
 from marfast.cli.target import check_target, refuse_to_replace
 from marfast.files import sweep
@@ -112,6 +118,7 @@ def generate(
         raise bad("--scale", f"{out} holds no pixels to enlarge")
     if (target.is_arrays or target.is_folder) and was_given(context, "columns"):
         raise bad("--columns", f"{out} is no grid")
+    check_tokenizer(context, vae)
     with startup.importing():
         from marfast.cli.model import load_model, open_model, open_tokenizer
         from marfast.cli.output import Arrays, Folder, make_folder, make_grid_file

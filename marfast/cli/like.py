@@ -43,7 +43,8 @@ Like = Annotated[
         is_eager=True,
         callback=_take,
         help="Make an image or a folder of marfast's again, or a variant: other options given go "
-        "before what it was made with.",
+        "before what it was made with. It does not say where files lie: --preset, --weights and "
+        "--vae are given again.",
     ),
 ]
 
@@ -76,6 +77,14 @@ def _options(said: "Provenance") -> dict[str, Any]:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def check_tokenizer(context: typer.Context, vae: str | None) -> None:
+    """An error where the file was made with a tokenizer and none is named."""
+    said: Provenance | None = context.meta.get(__name__)
+    if said is not None and said.tokenizer and vae is None:
+        told = f"{context.params['like']} was made with a tokenizer"
+        raise bad("--vae", f"{told}; name its file again, and --preset or --weights if any were")
+
+
 def is_of_another_kind(context: typer.Context, grid: bool) -> bool:
     """Whether the file that it is to be like is a grid and this one isn't, or the reverse."""
     said: Provenance | None = context.meta.get(__name__)
@@ -92,7 +101,8 @@ def check_weights(context: typer.Context, made: "Provenance") -> None:
     if differ := said.differences(made, known):
         told = f"it was made with {'; '.join(differ)}"
         if not was_given(context, "model"):
-            raise bad("--like", f"{told}; --model says where those are, or takes others")
+            where = "--model, and --weights for an entry of its file, say where those are"
+            raise bad("--like", f"{told}; {where}, or take others")
         echo(f"warning: {context.params['like']}: {told}", err=True)
 
 

@@ -51,15 +51,14 @@ def refused(result: Any, option: str, *said: str) -> None:
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     [line] = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert f"'{option}'" in line
+    assert line.startswith(f"error: {option}: ")
     for words in said:
         assert words in line
 
 
 ARGUMENTS = [
     # option, value, what the message says; values are read before weights are
-    ("--dtype", "int8", "'int8' is not one of 'bfloat16', 'float16'"),
+    ("--dtype", "int8", "'int8'; allowed are bfloat16, float16"),
     ("--labels", "10", "'10'; allowed are 0 to 9, ranges such as 0-9, none, t-shirt, trouser"),
     ("--labels", "sneakers", "'sneakers'; allowed are"),
     ("--labels", "-1", "'-1'; allowed are"),
@@ -89,15 +88,15 @@ ARGUMENTS = [
     ("--preset", "text.json", "text.json: not a JSON file"),
     ("--preset", "wrong.json", "wrong.json: architecture.img_size: 0"),
     ("--preset", "empty", "'empty'; allowed are"),
-    ("--weights", "ema", "'ema' is not one of 'model_ema', 'model'"),
+    ("--weights", "ema", "'ema'; allowed are model_ema, model"),
     ("--vae", "nothing.ckpt", "nothing.ckpt; fashion-mnist makes pixels and needs none"),
-    ("--per-label", "0", "greater than or equal to 1"),
-    ("--per-label", "2.5", "valid integer"),
-    ("--per-label", "many", "valid integer"),
+    ("--per-label", "0", "'0'; allowed are whole numbers from 1"),
+    ("--per-label", "2.5", "'2.5'; allowed are whole numbers from 1"),
+    ("--per-label", "many", "'many'; allowed are whole numbers from 1"),
     ("--per-label", "100001", "100001 images; allowed are up to 100000"),
     ("--num-iter", "0", "0; allowed are whole numbers from 1"),
     ("--num-iter", "50", "50; allowed are 1 to 49"),
-    ("--num-iter", "9" * 5000, "integer"),
+    ("--num-iter", "9" * 5000, "allowed are whole numbers"),
     ("--steps", "1", "1; allowed are 2 to 1000"),
     ("--steps", "1001", "1001; allowed are"),
     ("--steps", "-5", "'-5'; allowed are"),
@@ -109,13 +108,13 @@ ARGUMENTS = [
     ("--cfg", "-1", "-1.0; allowed are numbers from 0 to 10000"),
     ("--cfg", "nan", "nan; allowed are numbers from 0 to 10000"),
     ("--cfg", "inf", "inf; allowed are numbers from 0 to 10000"),
-    ("--cfg", "strong", "valid number"),
-    ("--cfg-schedule", "cosine", "'cosine' is not one of 'linear', 'constant'"),
+    ("--cfg", "strong", "'strong'; allowed are numbers"),
+    ("--cfg-schedule", "cosine", "'cosine'; allowed are linear, constant"),
     ("--temperature", "-0.1", "-0.1; allowed are numbers from 0 to 10000"),
     ("--temperature", "1e300", "1e+300; allowed are numbers from 0 to 10000"),
     ("--cfg", "1e5", "100000.0; allowed are numbers from 0 to 10000"),
-    ("--temperature", "hot", "valid number"),
-    ("--sampler", "euler", "'euler' is not one of 'ddpm', 'ddim', 'dpm++2m', 'dpm++2m-sde'"),
+    ("--temperature", "hot", "'hot'; allowed are numbers"),
+    ("--sampler", "euler", "'euler'; allowed are ddpm, ddim, dpm++2m, dpm++2m-sde"),
     ("--eta", "1.5", "1.5; allowed are numbers from 0 to 1"),
     ("--eta", "-0.1", "-0.1; allowed are numbers from 0 to 1"),
     ("--eta", "nan", "nan; allowed are numbers from 0 to 1"),
@@ -127,14 +126,14 @@ ARGUMENTS = [
     ("--guidance-interval", "low,high", "'low,high'; allowed are two numbers"),
     ("--guidance-interval", "0.7,0.1", "(0.7, 0.1); allowed are two numbers from 0 to 1, the sm"),
     ("--guidance-interval", "0.1,1.5", "(0.1, 1.5); allowed are two numbers from 0 to 1"),
-    ("--seed", "-1", "greater than or equal to 0"),
-    ("--seed", "4294967296", "less than or equal to 4294967295"),
-    ("--seed", "now", "valid integer"),
-    ("--part", "0", "greater than or equal to 1"),
-    ("--threads", "0", "greater than or equal to 1"),
-    ("--threads", "1025", "less than or equal to 1024"),
-    ("--threads", "all", "valid integer"),
-    ("--scale", "0", "greater than or equal to 1"),
+    ("--seed", "-1", "'-1'; allowed are whole numbers from 0 to 4294967295"),
+    ("--seed", "4294967296", "'4294967296'; allowed are whole numbers from 0 to 4294967295"),
+    ("--seed", "now", "'now'; allowed are whole numbers from 0"),
+    ("--part", "0", "'0'; allowed are whole numbers from 1"),
+    ("--threads", "0", "'0'; allowed are whole numbers from 1 to 1024"),
+    ("--threads", "1025", "'1025'; allowed are whole numbers from 1 to 1024"),
+    ("--threads", "all", "'all'; allowed are whole numbers"),
+    ("--scale", "0", "'0'; allowed are whole numbers from 1"),
     ("--scale", "10000", "10000; allowed is up to"),
 ]
 
@@ -215,16 +214,22 @@ def test_an_entry_that_is_not_there_is_refused(workplace: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["generate", "--labels", "3"], "Missing option '--out'"),
-        (["generate", "--out", "new.png"], "Missing option '--labels'"),
-        (["generate", "--labels", "3", "--out", "new.png", "more"], "more"),
-        (["generate", "--labels", "3", "--out", "new.png", "--colour"], "--colour"),
-        (["generate", "--labels", "3", "--out"], "--out"),
-        (["info", "--all"], "--all"),
+        (["generate", "--labels", "3"], "--out: not given; generate needs it"),
+        (["generate", "--out", "new.png"], "--labels: not given; generate needs it"),
+        (["generate", "--labels", "3", "--out", "new.png", "more"], "more: generate takes no more"),
+        (
+            ["generate", "--labels", "3", "--out", "new.png", "--colour"],
+            "--colour: generate has no such",
+        ),
+        (["generate", "--labels", "3", "--out"], "--out: no value; it takes one"),
+        (["generate", "--labels=3", "--out=new.png", "--force=1"], "--force: it takes no value"),
+        (["generate", "--labels=3", "--out=new.png", "--colums=2"], "; similar are --columns"),
+        (["bench"], "WORKLOAD...: not given; bench needs it"),
+        (["info", "--all"], "--all: info has no such option"),
         (["verify", "--original"], "--original"),
-        (["generat"], "'generat'"),
+        (["generat"], "'generat' is no command; allowed are generate, edit, sample"),
         (["--colour"], "--colour"),
-        ([], "Missing command"),
+        ([], "no command; allowed are generate, edit, sample"),
     ],
 )
 def test_misuse_is_one_line(arguments: list[str], said: str, workplace: Path) -> None:

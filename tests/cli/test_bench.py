@@ -57,6 +57,20 @@ def test_a_head(small_heads: None, needs_native: None, tmp_path: Path) -> None:
     assert document["machine"]["torch"] == torch.__version__
 
 
+def test_each_case_says_that_it_was_verified(small_heads: None, needs_native: None) -> None:
+    arguments = ("bench", "head-b", "fashion-mnist", "--rows=2", "--num-iter=2", "--timed=1")
+    result = invoke(*arguments, "--rounds=1", "--steps=10", "--verify", "--json")
+    assert result.exit_code == 0, result.stderr
+    lines = [line for line in result.stderr.splitlines() if ": verified against" in line]
+    assert [line.partition(",")[0] for line in lines] == ["head-b", "fashion-mnist"]
+    for row in json.loads(result.stdout):
+        ours = row["difference_allowed"] is not None
+        assert ours == row["who"].startswith(("cpu", "torch", "marfast"))
+        if ours:
+            assert row["difference"] < row["difference_allowed"]
+            assert any(f"{row['who']} off by {row['difference']:.1e} of" in line for line in lines)
+
+
 def test_a_named_head(needs_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, named in NAMED.items():
         small = named.shape._replace(width=48, depth=4, hidden=64, condition=24)
@@ -185,8 +199,8 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["head-b", "--rounds=0"], "--rounds"),
         (["fashion-mnist", "--batch=0"], "'0'; allowed are whole numbers from 1"),
         (["image-b", "--num-iter=1,257", "--steps=2"], "num-iter"),
-        (["head-b", "--steps=1001"], "'--steps': 1001; allowed are 2 to 1000"),
-        (["head-b", "fashion-mnist", "--steps=1001"], "'--steps': 1001; allowed are 2 to 1000"),
+        (["head-b", "--steps=1001"], "--steps: 1001; allowed are 2 to 1000"),
+        (["head-b", "fashion-mnist", "--steps=1001"], "--steps: 1001; allowed are 2 to 1000"),
         (["head-b", "x" * 300], "allowed are head-b"),
         (["head-b", "other.pth"], "other.pth: not readable"),
         (["head-b", "wrong.safetensors", "--preset=fashion-mnist"], "wrong.safetensors: misses"),

@@ -98,7 +98,10 @@ def test_explain_prints_who_was_tried_how_right_and_how_fast(
     ("arguments", "said"),
     [
         (["--batch=3"], "3 is for --explain"),
-        (["--explain", "--model=fashion-mnist", "--batch=0"], "greater than or equal to 1"),
+        (
+            ["--explain", "--model=fashion-mnist", "--batch=0"],
+            "'0'; allowed are whole numbers from 1",
+        ),
         (["--explain", "--model=fashion-mnist", "--device=tpu"], "allowed are cpu, cuda"),
         (["--explain", "--model=nothing"], "nothing"),
     ],

@@ -11,11 +11,12 @@ from PIL import Image
 
 import marfast
 from marfast import image_files
-from marfast.checkpoints import embedded_models
+from marfast.checkpoints import Preset, Settings, embedded_models
 from marfast.generation.provenance import listed, repeated
 from tests.cli.program import generate, invoke
 from tests.cli.test_bad_input import refused
 from tests.cli.test_generate import expected, read
+from tests.models import LATENT, tiny_autoencoder, tiny_weights
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,22 @@ def test_other_weights_are_refused_unless_they_are_named() -> None:
     result = invoke("generate", "--like=b.png", f"--model={model}", "--out=c.png")
     assert result.exit_code == 0
     assert result.stderr.startswith("warning: b.png: it was made with weights 000000000000…, not")
+
+
+def test_a_tokenizer_is_named_again() -> None:
+    torch.save({"model_ema": tiny_weights(LATENT)}, "latents.pth")
+    Path("latents.json").write_text(json.dumps(Preset(LATENT, Settings(num_iter=1)).to_dict()))
+    torch.save({"model": tiny_autoencoder().state_dict()}, "kl16.ckpt")
+    files = ("--preset=latents.json", "--vae=kl16.ckpt")
+    made = invoke(
+        "generate", "--model=latents.pth", "--labels=0", "--steps=2", *files, "--out=a.png"
+    )
+    assert made.exit_code == 0, made.stderr
+    result = invoke("generate", "--like=a.png", "--out=b.png")
+    refused(result, "--vae", "a.png was made with a tokenizer; name its file again, and --preset")
+    again = invoke("generate", "--like=a.png", *files, "--out=b.png")
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
 
 
 def test_another_machine_is_told_of() -> None:

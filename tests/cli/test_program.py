@@ -306,7 +306,7 @@ def test_a_backend_that_cannot_run_is_one_line(monkeypatch: pytest.MonkeyPatch) 
         result = invoke("info", "--explain", "--model=fashion-mnist")
     assert result.exit_code == 2
     [line] = result.stderr.splitlines()
-    assert line.startswith("error: Invalid value for 'MARFAST_BACKEND': backend 'cuda' can't run")
+    assert line.startswith("error: MARFAST_BACKEND: backend 'cuda' can't run")
 
 
 HOSTILE = "\x1b]0;gotcha\x07\u202e\n\x7f"

@@ -45,7 +45,7 @@ def refused(result: Any, option: str, *said: str) -> None:
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     [line] = result.stderr.splitlines()
-    assert line.startswith(f"error: Invalid value for '{option}': "), line
+    assert line.startswith(f"error: {option}: "), line
     for words in said:
         assert words in line
 
@@ -154,7 +154,7 @@ def test_a_folder_is_evaluated(folder: Path) -> None:
             "--set",
             "cfg is given twice",
         ),
-        (("sample", "--out=new", "--count=0"), "--count", "greater than or equal to 1"),
+        (("sample", "--out=new", "--count=0"), "--count", "'0'; allowed are whole numbers from 1"),
         (("sample", "--out=new", "--protocol=mar"), "--protocol", "the paper's for mar_base"),
         (("sample", "--out=images/00001.tar"), "--out", "is not a folder"),
         (("sample", "--out="), "--out", "allowed is the path of a folder"),

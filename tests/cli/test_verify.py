@@ -83,7 +83,7 @@ def test_table_of_approximations(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_approximations_have_no_original() -> None:
     result = invoke("verify", "--approx", "--original", "there")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "'--approx': it is measured without --original" in result.stderr
+    assert "--approx: it is measured without --original" in result.stderr
 
 
 @pytest.mark.parametrize(("row", "status"), [(EQUAL, 0), (APART, 1)])
@@ -100,5 +100,5 @@ def test_a_path_without_the_original_is_refused(tmp_path: Path) -> None:
         result = invoke("verify", "--original", str(path))
         assert (result.exit_code, result.stdout) == (2, "")
         [line] = result.stderr.splitlines()
-        assert "'--original'" in line
+        assert line.startswith("error: --original: ")
         assert str(path) in line
