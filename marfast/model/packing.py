@@ -12,7 +12,7 @@ from marfast.ops import choice
 from marfast.ops.runtime import cpu
 
 SAMPLES = 64
-"""How many values of each weight the checksum reads."""
+"""How many values of each weight are looked at, at least."""
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
@@ -63,10 +63,8 @@ def _fingerprint(weights: Sequence[Tensor]) -> Fingerprint:
     places = [(w.data_ptr(), 0 if w.is_inference() else w._version) for w in weights]
     if weights[0].device.type != "cpu":  # nobody waits for a device: `marfast.refresh`
         return tuple(places)
-    sampled = [
-        w.detach().flatten()[:: max(1, w.numel() // SAMPLES)].double().sum() for w in weights
-    ]
-    return (*places, *torch.stack(sampled).tolist())
+    sampled = [w.detach().flatten()[:: max(1, w.numel() // SAMPLES)] for w in weights]
+    return (*places, *torch.cat(sampled).tolist())
 
 
 class Packed(NamedTuple):
