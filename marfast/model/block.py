@@ -43,7 +43,12 @@ def is_plain_block(block: Any) -> bool:
     ]
     return (
         all(type(linear) is nn.Linear and linear.bias is not None for linear in linears)
-        and all(type(p) in (Tensor, nn.Parameter) for part in parts for p in part.parameters(False))
+        and all(
+            type(p) in (Tensor, nn.Parameter)
+            for part in parts
+            for p in part._parameters.values()
+            if p is not None
+        )
         and all(type(norm) is nn.LayerNorm and norm.bias is not None for norm in norms)
         and type(activation) is nn.GELU
         and activation.approximate == "none"

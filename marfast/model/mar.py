@@ -15,7 +15,7 @@ from marfast import profiling
 from marfast.errors import ArgumentError
 from marfast.model.block import BoundBlock, FastBlock, through
 from marfast.model.head import BoundHead, FastHead
-from marfast.model.own import is_touched
+from marfast.model.own import is_touched, named_parameters_of
 from marfast.model.packing import autocast
 from marfast.model.schedule import DDPM, Sampling, Schedule, schedule_of
 from marfast.ops.runtime import DTYPES, check_memory
@@ -101,7 +101,7 @@ class FastMAR:
     def update(self) -> None:
         """Take the module's parts and weights as they are now, once before each generation."""
         module, kept = self.module, self.kept
-        check_memory(**dict(module.named_parameters()))
+        check_memory(**named_parameters_of(module))
         with self.autocast():
             self.head = kept.head.bind(module.diffloss.net)
             self._encoder = _bind(kept.encoder, module.encoder_blocks)

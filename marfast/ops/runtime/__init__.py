@@ -40,9 +40,12 @@ def check_memory(**given: object) -> None:
 def _is_backed(tensor: Tensor) -> bool:
     if tensor.device.type not in ("cpu", "cuda") or tensor.numel() == 0:
         return True
-    strides = zip(tensor.shape, tensor.stride(), strict=True)
-    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in strides)
-    return (last + 1) * tensor.element_size() <= tensor.untyped_storage().nbytes()
+    reach = tensor.numel()
+    if not tensor.is_contiguous():
+        strides = zip(tensor.shape, tensor.stride(), strict=True)
+        reach = 1 + sum((size - 1) * stride for size, stride in strides)
+    end = (tensor.storage_offset() + reach) * tensor.element_size()
+    return end <= tensor.untyped_storage().nbytes()
 
 
 def short_dtype(dtype: torch.dtype) -> str:
