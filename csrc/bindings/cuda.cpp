@@ -95,7 +95,8 @@ void fill(Given& given, PersistentSample& a) {
   a.weights = reinterpret_cast<const void* const*>(table);
   a.barrier = reinterpret_cast<uint32_t*>(table + weights);
   given.dense(FIELD(x), {r, w});
-  given.dense(FIELD(state), {a.tokens, c});
+  given.dense(FIELD(state), {4, a.tokens, c});
+  given.dense(FIELD(output), {r, 2 * c});
   given.dense(FIELD(normed), {r, w}, a.dtype);
   given.dense(FIELD(hidden), {r, w}, a.dtype);
 }

@@ -4,45 +4,35 @@
 // the modulation M of all of them (its product is tall: linear_mma.cuh and linear_fp32.cuh do it).
 //
 //   step s: x = input_proj(state); d blocks: x = x + gate (W2 act(W1 modulate(LN(x)) + b1) + b2);
-//   state = ddpm_step(state, final(modulate(LN(x))))
+//   output = final(modulate(LN(x))); state = ddpm_step(state, output)
 //
 // CTA (p, q) of P x Q owns the rows share(R, P, p) and the outputs share(w, Q, q) of each product
-// (plan.h). It takes row_tile rows into shared memory and `columns` outputs at a time; one (row,
-// output, block of k) is one chain, block sums meet in shared memory and are added in order:
-//   fp32        a thread a chain, blocks of 256, one FMA after another: docs/numerics.md, to the
-//               bit
-//   bf16, fp16  a warp 16 outputs (m) x up to 32 rows (n) of a block of 128, mma.sync m16n8k16
-// so the bits depend on neither P, Q, tile nor batch. Weights of the first `stationary` products
-// stay in shared memory; others are copied by cp.async, begun before the barrier that they hide
-// behind, or read in L2 where there is no room. Token n's final layer, update and next input are
-// CTA n % PQ's.
+// (plan.h). It takes row_tile rows into shared memory; sample_products.cuh makes the sums of blocks
+// of k, which are added in order, so the bits depend on neither P, Q, tile nor batch. Weights of
+// the first `stationary` products stay in shared memory, as the final layer's do; others are copied
+// by cp.async, begun before the barrier that they hide behind, or read in L2 where there is no
+// room. Every CTA finds the state of its rows' tokens from the output; one of a token's keeps it.
 //
-// Barriers a step: 2 d + 1, or 3 d + 1 where rows are normalised once. Bytes moved and floor:
+// Barriers a step: 2 d + 2, or 3 d + 3 where rows are normalised once. Bytes moved and floor:
 // plan.h.
 
 #include "cuda/ddpm_step.cuh"
 #include "cuda/grid_barrier.cuh"
-#include "cuda/layer_norm_modulate.cuh"
-#include "cuda/plan.h"
-#include "marfast/head_weights.h"
+#include "cuda/row_norm.cuh"
+#include "cuda/sample_products.cuh"
 #include "marfast/silu.h"
 
 namespace marfast::cuda {
-
-constexpr int kSampleThreads = 256;
 
 struct Span {
   int64_t begin, end;
 };
 
-template <class T>
+template <class T, bool kStaged>
 class PersistentSampler {
   static constexpr bool kFloat = sizeof(T) == 4;
   static constexpr DType kDType = kFloat ? DType::f32 : DType::bf16;  // or f16: the same sizes
-  static constexpr int64_t kBlock = product_block(kDType);
-  static constexpr int64_t kEach = 16 / sizeof(T);  // elements of a vector
-  static constexpr int kTiles = 4;                  // of 8 rows, that a warp takes at once
-  static constexpr float kEps = 1e-6f;
+  static constexpr int64_t kEach = 16 / sizeof(T);                    // elements of a vector
 
  public:
   __device__ explicit PersistentSampler(const PersistentSample& a)
@@ -50,36 +40,43 @@ class PersistentSampler {
         rows_(a.options.branches * a.tokens),
         modulation_width_((3 * a.shape.depth + 2) * a.shape.width),
         weights_(a.weights, a.shape.depth),
-        layout_(a.shape, kDType, a.plan.row_tile, a.plan.columns),
+        layout_(a.shape, kDType, a.plan),
+        norm_(a.x, a.shape.width, modulation_width_),
         ctas_(gridDim.x),
         cta_(blockIdx.x),
         barrier_(a.barrier, a.limit_ns) {
     unsigned char* at = ptx::shared_memory();
     tile_ = reinterpret_cast<T*>(at);
     sums_ = reinterpret_cast<float*>(at += layout_.tile);
-    output_ = reinterpret_cast<float*>(at += layout_.sums);
-    slots_ = reinterpret_cast<T*>(at += layout_.output);
+    inputs_ = reinterpret_cast<float*>(at += layout_.sums);
+    final_ = reinterpret_cast<T*>(at += layout_.inputs);
+    slots_ = reinterpret_cast<T*>(at += layout_.final);
   }
 
   __device__ void run() {
     const int64_t products = 2 * a_.shape.depth;
     for (int64_t i = 0; i < a_.plan.stationary; ++i) fetch(i, i);
-    if (a_.plan.staged && a_.plan.stationary < products) {
+    if (kStaged && a_.plan.stationary < products) {
       fetch(a_.plan.stationary, a_.plan.stationary);
     }
-    for (int64_t n = cta_; n < a_.tokens; n += ctas_) {
-      for (int64_t j = threadIdx.x; j < a_.shape.channels; j += kSampleThreads) {
-        a_.state[n * a_.shape.channels + j] = a_.before[n * a_.shape.channels + j];
-      }
-      input(n);
+    if (kStaged) {
+      copy_weights(elements(weights_.final().weight), final_outputs(), final_);
+      ptx::cp_async_commit_group();
     }
+#pragma unroll 1
     for (int64_t s = 0; s < a_.steps; ++s) {
-      barrier_.wait();  // x is whole
       const float* modulation = a_.modulation + s * rows_ * modulation_width_;
       last_step_ = s + 1 == a_.steps;
-      for (int64_t b = 0; b < a_.shape.depth; ++b) block(modulation, b);
-      for (int64_t n = cta_; n < a_.tokens; n += ctas_) end_token(s, n);
+      start(s);
+#pragma unroll 1
+      for (int64_t b = 0; b <= a_.shape.depth; ++b) {
+        const float* shift = modulation + 3 * a_.shape.width * b;
+        first_product(shift, b);
+        barrier_.wait();  // the hidden rows are whole, or the output
+        if (b < a_.shape.depth) second_product(shift + 2 * a_.shape.width, b);
+      }
     }
+    start(a_.steps);
   }
 
  private:
@@ -93,23 +90,27 @@ class PersistentSampler {
     const int64_t p = cta_ / a_.plan.column_groups, n = a_.plan.row_groups;
     return {rows_ * p / n, rows_ * (p + 1) / n};
   }
-  __device__ Span own_outputs() const {
+  __device__ Span own_outputs() const { return share_of(a_.shape.width); }
+  __device__ Span final_outputs() const { return share_of(2 * a_.shape.channels); }
+  __device__ Span share_of(int64_t outputs) const {
     const int64_t q = cta_ % a_.plan.column_groups, n = a_.plan.column_groups;
-    return {a_.shape.width * q / n, a_.shape.width * (q + 1) / n};
+    return {outputs * q / n, outputs * (q + 1) / n};
   }
 
-  // Starts the copy of this CTA's weights of one of the 2 d products to a slot.
-  __device__ void fetch(int64_t product, int64_t slot) {
-    const int64_t w = a_.shape.width;
-    const int across = static_cast<int>(w / kEach);
-    const Span own = own_outputs();
-    const T* from = elements(layer_of(product).weight) + own.begin * w;
-    T* to = slots_ + slot * a_.plan.columns * layout_.weight_pitch;
-    const int vectors = static_cast<int>(own.end - own.begin) * across;
+  // Starts the copy of rows of W.
+  __device__ void copy_weights(const T* weight, Span rows, T* to) const {
+    const int w = static_cast<int>(a_.shape.width), across = w / static_cast<int>(kEach);
+    const int vectors = static_cast<int>(rows.end - rows.begin) * across;
     for (int i = threadIdx.x; i < vectors; i += kSampleThreads) {
       const int64_t j = i / across, k = i % across * kEach;
-      ptx::cp_async_16(to + j * layout_.weight_pitch + k, from + j * w + k);
+      ptx::cp_async_16(to + j * layout_.weight_pitch + k, weight + (rows.begin + j) * w + k);
     }
+  }
+
+  // Of this CTA's weights of one of the 2 d products to a slot.
+  __device__ void fetch(int64_t product, int64_t slot) {
+    copy_weights(elements(layer_of(product).weight), own_outputs(),
+                 slots_ + slot * a_.plan.columns * layout_.weight_pitch);
     ptx::cp_async_commit_group();
   }
 
@@ -123,230 +124,218 @@ class PersistentSampler {
     }
   }
 
-  // Rows of W, `stride` apart; in shared memory rows are whole vectors.
+  // Rows of W, `pitch` apart.
   struct Weights {
     const T* data;
-    int64_t stride;
-    bool shared;
+    int pitch;
   };
 
-  // W[j0 ...][k ...] as mma.sync's 16 x 16 operand, zeros past `end`.
-  static __device__ void operand(const Weights& w, int64_t j0, int64_t outputs, int64_t k,
-                                 int64_t end, uint32_t (&m)[4]) {
-    const int lane = threadIdx.x % 32;
-    if (w.shared) {
-      return ptx::ldmatrix_x4(
-          m, w.data + clamp(j0 + lane % 16, outputs) * w.stride + k + lane / 16 * 8);
-    }
-    for (int i = 0; i < 4; ++i) {
-      const T* row = w.data + clamp(j0 + lane / 4 + i % 2 * 8, outputs) * w.stride;
-      const int64_t at = k + lane % 4 * 2 + i / 2 * 8;
-      const uint32_t low = at < end ? row[at].bits : 0, high = at + 1 < end ? row[at + 1].bits : 0;
-      m[i] = low | high << 16;
-    }
-  }
+  // What is added to and multiplied with a product's result.
+  struct Others {
+    Lane bias, gate, x;
+  };
 
-  // sums[block][row][output] of the tile's first `rows` rows and `outputs` rows of W. The tile is 0
-  // from `inputs` to the next multiple of 16.
-  __device__ void chains(int64_t rows, int64_t inputs, const Weights& w, int64_t outputs) {
-    const int64_t blocks = divide_up(inputs, kBlock);
-    if constexpr (kFloat) {
-      const int width = static_cast<int>(outputs), count = static_cast<int>(rows);
-      for (int i = threadIdx.x; i < blocks * count * width; i += kSampleThreads) {
-        const int64_t j = i % width, r = i / width % count, b = i / width / count;
-        const int64_t end = (b + 1) * kBlock < inputs ? (b + 1) * kBlock : inputs;
-        const T *x = tile_ + r * layout_.pitch, *y = w.data + j * w.stride;
-        float sum = 0.0f;
-        for (int64_t k = b * kBlock; k < end; ++k) sum = ptx::fma_rn(x[k], y[k], sum);
-        sums_[i] = sum;
-      }
-    } else {
-      const int across = static_cast<int>(divide_up(outputs, 16)), lane = threadIdx.x % 32;
-      const int down = static_cast<int>(divide_up(rows, 8 * kTiles));
-      for (int i = threadIdx.x / 32; i < blocks * across * down; i += kSampleThreads / 32) {
-        const int64_t j0 = i % across * 16, r0 = i / across % down * 8 * kTiles;
-        const int64_t b = i / across / down;
-        const int64_t end = (b + 1) * kBlock < inputs ? (b + 1) * kBlock : inputs;
-        float sum[kTiles][4] = {};
-        for (int64_t k = b * kBlock; k < end; k += 16) {
-          uint32_t m[4];
-          operand(w, j0, outputs, k, end, m);
-#pragma unroll
-          for (int n = 0; n < kTiles; ++n) {
-            if (r0 + 8 * n >= rows) break;
-            uint32_t column[2];
-            ptx::ldmatrix_x2(column, tile_ + clamp(r0 + 8 * n + lane % 8, rows) * layout_.pitch +
-                                         k + lane / 8 % 2 * 8);
-            ptx::mma_m16n8k16(sum[n], m, column, T{});
-          }
-        }
-#pragma unroll
-        for (int n = 0; n < kTiles; ++n) {
-          for (int e = 0; e < 4; ++e) {
-            const int64_t j = j0 + lane / 4 + e / 2 * 8;
-            const int64_t r = r0 + 8 * n + lane % 4 * 2 + e % 2;
-            if (j < outputs && r < rows) sums_[(b * rows + r) * outputs + j] = sum[n][e];
-          }
-        }
-      }
-    }
-  }
-
-  static __device__ int64_t clamp(int64_t i, int64_t size) { return i < size ? i : size - 1; }
-
-  // The most outputs whose sums there is room for.
-  __device__ int64_t piece(int64_t rows, int64_t inputs) const {
-    const int64_t fit = layout_.sums / 4 / (divide_up(inputs, kBlock) * rows);
-    return fit < 16 ? fit : fit / 16 * 16;
-  }
-
-  // epilogue(row, j, y) of the tile's rows and the outputs `own` of a layer whose row own.begin of
-  // weights is the first of w.
-  template <class Epilogue>
-  __device__ void multiply(int64_t rows, int64_t inputs, const Weights& w, const void* bias,
-                           Span own, Epilogue epilogue) {
-    const int64_t blocks = divide_up(inputs, kBlock), most = piece(rows, inputs);
+  // epilogue(row, j, y, others(row, j)) of the tile's rows and the outputs `own` of a layer whose
+  // row own.begin of weights is the first of w.
+  template <class Read, class Epilogue>
+  __device__ __forceinline__ void multiply(int rows, Weights w, Span own, Read others,
+                                           Epilogue epilogue) {
+    const int outputs = static_cast<int>(own.end - own.begin), count = rows * outputs;
+    const int mine = threadIdx.x;
+    Others first{};
+    if (mine < count) first = others(mine / outputs, own.begin + mine % outputs);
+    const SampleProduct<T, kStaged> product{
+        tile_,   static_cast<int>(layout_.pitch),  rows, w.data, w.pitch,
+        outputs, static_cast<int>(a_.shape.width), sums_};
     ptx::bar_sync();  // the tile is whole
-    for (int64_t j0 = own.begin; j0 < own.end; j0 += most) {
-      const int64_t outputs = own.end - j0 < most ? own.end - j0 : most;
-      chains(rows, inputs, {w.data + (j0 - own.begin) * w.stride, w.stride, w.shared}, outputs);
-      ptx::bar_sync();
-      const int width = static_cast<int>(outputs), count = static_cast<int>(rows) * width;
-      for (int i = threadIdx.x; i < count; i += kSampleThreads) {
-        Lane sum(sums_[i]);
-        for (int b = 1; b < blocks; ++b) sum = sum + Lane(sums_[b * count + i]);
-        const int64_t j = j0 + i % width;
-        epilogue(i / width, j, sum + Lane::load(elements(bias) + j));
-      }
-      ptx::bar_sync();
+    product.run();
+    ptx::bar_sync();
+    for (int i = mine; i < count; i += kSampleThreads) {
+      const int64_t r = i / outputs, j = own.begin + i % outputs;
+      const Others now = i == mine ? first : others(r, j);
+      Lane sum(sums_[i]);
+      for (int b = 1; b < product.blocks(); ++b) sum = sum + Lane(sums_[b * count + i]);
+      epilogue(r, j, sum + now.bias, now);
     }
   }
 
-  // By a warp.
-  __device__ void normalise(const float* modulation, int64_t b, int64_t row, T* out) {
-    const int64_t w = a_.shape.width;
-    const float* shift = modulation + row * modulation_width_ + 3 * w * b;
-    const Layer affine = b == a_.shape.depth ? Layer{} : weights_.norm(b);
-    layer_norm_modulate_row(static_cast<int>(threadIdx.x % 32), a_.x + row * w, shift, shift + w,
-                            elements(affine.weight), elements(affine.bias), w, kEps,
-                            [=](int64_t j, Lane y) { store_operand(y, out + j); });
+  // Those that this CTA normalises for all.
+  __device__ Rows shared_rows() const {
+    return {cta_, ctas_, cta_ < rows_ ? static_cast<int>(divide_up(rows_ - cta_, ctas_)) : 0};
+  }
+  // Of this CTA's own from r on, as many as the tile takes.
+  __device__ Rows tile_rows(int64_t r) const {
+    const int64_t left = own_rows().end - r, tile = a_.plan.row_tile;
+    return {r, 1, static_cast<int>(left < tile ? left : tile)};
   }
 
-  __device__ void block(const float* modulation, int64_t b) {
+  // LN + modulate, then W1 and the activation of block b; or after all blocks the final layer.
+  __device__ void first_product(const float* shift, int64_t b) {
     const int64_t w = a_.shape.width;
-    if (a_.plan.normalise_once) {
-      for (int64_t r = cta_ + threadIdx.x / 32 * ctas_; r < rows_;
-           r += ctas_ * (kSampleThreads / 32)) {
-        normalise(modulation, b, r, elements(a_.normed) + r * w);
+    const bool ends = b == a_.shape.depth, once = a_.plan.normalise_once;
+    const Layer affine = ends ? Layer{} : weights_.norm(b);
+    const Layer layer = ends ? weights_.final() : weights_.in(b);
+    const Span own = own_rows(), outputs = ends ? final_outputs() : own_outputs();
+    Rows rows = once ? shared_rows() : tile_rows(own.begin);
+    typename RowNorm<T>::Ahead ahead;
+    norm_.look_ahead(shift, affine, rows, ahead);
+    barrier_.wait();  // x is whole
+    const Weights weights = weights_at(layer, outputs, ends ? -1 : 2 * b);
+#pragma unroll 1
+    for (int64_t first = own.begin; first < own.end; first += a_.plan.row_tile) {
+      if (!once) rows = tile_rows(first);
+      if (once ? first == own.begin : outputs.begin < outputs.end) {
+        norm_(shift, affine, rows, ahead, once ? elements(a_.normed) + cta_ * w : tile_,
+              once ? ctas_ * w : layout_.pitch);
       }
-      barrier_.wait();
+      if (once && first == own.begin) barrier_.wait();
+      if (outputs.begin == outputs.end) continue;
+      const int count = tile_rows(first).count;
+      if (once) load(elements(a_.normed) + first * w, count);
+      multiply(
+          count, weights, outputs,
+          [&](int64_t, int64_t j) {
+            const Lane bias = Lane::load(elements(layer.bias) + j);
+            return Others{bias, bias, bias};
+          },
+          [&](int64_t r, int64_t j, Lane y, Others) {
+            if (ends) return y.store(a_.output + (first + r) * 2 * a_.shape.channels + j);
+            store_operand(silu(y), elements(a_.hidden) + (first + r) * w + j);
+          });
     }
-    half(
-        2 * b,
-        [&](int64_t r, int64_t count) {
-          if (a_.plan.normalise_once) return load(elements(a_.normed) + r * w, count);
-          for (int64_t i = threadIdx.x / 32; i < count; i += kSampleThreads / 32) {
-            normalise(modulation, b, r + i, tile_ + i * layout_.pitch);
-          }
-        },
-        [&](int64_t r, int64_t j, Lane y) {
-          store_operand(silu(y), elements(a_.hidden) + r * w + j);
-        });
-    barrier_.wait();
-    const float* gate = modulation + 3 * w * b + 2 * w;
-    half(
-        2 * b + 1, [&](int64_t r, int64_t count) { load(elements(a_.hidden) + r * w, count); },
-        [&](int64_t r, int64_t j, Lane y) {
-          float* x = a_.x + r * w + j;
-          (Lane(*x) + Lane(gate[r * modulation_width_ + j]) * y).store(x);
-        });
-    barrier_.wait();
+    if (!ends) fetch_after(2 * b);
   }
 
-  // One of the 2 d products; the next one's copy begins when its slot is free.
-  template <class Load, class Epilogue>
-  __device__ void half(int64_t i, Load load_rows, Epilogue epilogue) {
+  // x = x + gate (W2 hidden + b2), of block b.
+  __device__ void second_product(const float* gate, int64_t b) {
     const int64_t w = a_.shape.width;
-    const Layer layer = layer_of(i);
+    const Layer layer = weights_.out(b);
     const Span own = own_rows(), outputs = own_outputs();
-    const bool streamed = i >= a_.plan.stationary;
-    const int64_t slot = streamed ? a_.plan.stationary : i;
-    const Weights weights = streamed && !a_.plan.staged
-                                ? Weights{elements(layer.weight) + outputs.begin * w, w, false}
-                                : Weights{slots_ + slot * a_.plan.columns * layout_.weight_pitch,
-                                          layout_.weight_pitch, true};
+    const Weights weights = weights_at(layer, outputs, 2 * b + 1);
+#pragma unroll 1
+    for (int64_t first = own.begin; first < own.end; first += a_.plan.row_tile) {
+      const int count = tile_rows(first).count;
+      load(elements(a_.hidden) + first * w, count);
+      multiply(
+          count, weights, outputs,
+          [&](int64_t r, int64_t j) {
+            return Others{Lane::load(elements(layer.bias) + j),
+                          Lane(gate[(first + r) * modulation_width_ + j]),
+                          Lane(a_.x[(first + r) * w + j])};
+          },
+          [&](int64_t r, int64_t j, Lane y, Others others) {
+            (others.x + others.gate * y).store(a_.x + (first + r) * w + j);
+          });
+    }
+    fetch_after(2 * b + 1);
+  }
+
+  // Where W's rows `outputs` are, of one of the 2 d products or, -1, the final layer; they have
+  // arrived when the block has met once more.
+  __device__ Weights weights_at(const Layer& layer, Span outputs, int64_t product) const {
+    const int pitch = static_cast<int>(layout_.weight_pitch), w = static_cast<int>(a_.shape.width);
+    if (!kStaged) return {elements(layer.weight) + outputs.begin * w, w};
     ptx::cp_async_wait_group<0>();
-    for (int64_t r = own.begin; r < own.end; r += a_.plan.row_tile) {
-      const int64_t count = own.end - r < a_.plan.row_tile ? own.end - r : a_.plan.row_tile;
-      load_rows(r, count);
-      multiply(count, w, weights, layer.bias, outputs,
-               [&](int64_t k, int64_t j, Lane y) { epilogue(r + k, j, y); });
-    }
-    const bool last = i + 1 == 2 * a_.shape.depth;
-    if (streamed && a_.plan.staged && !(last && last_step_)) {
-      fetch(last ? a_.plan.stationary : i + 1, a_.plan.stationary);
+    if (product < 0) return {final_, pitch};
+    const int64_t slot = product < a_.plan.stationary ? product : a_.plan.stationary;
+    return {slots_ + slot * a_.plan.columns * pitch, pitch};
+  }
+
+  // The copy after a streamed product's begins when its slot is free.
+  __device__ void fetch_after(int64_t product) {
+    const bool last = product + 1 == 2 * a_.shape.depth;
+    if (kStaged && product >= a_.plan.stationary && !(last && last_step_)) {
+      fetch(last ? a_.plan.stationary : product + 1, a_.plan.stationary);
     }
   }
 
-  // x of the token's rows; thread j itself wrote channel j of its state.
-  __device__ void input(int64_t n) {
-    const int64_t c = a_.shape.channels, w = a_.shape.width;
-    for (int64_t j = threadIdx.x; j < round_up(c, 16); j += kSampleThreads) {
-      store_operand(Lane(j < c ? a_.state[n * c + j] : 0.0f), tile_ + j);
+  // Channel j of the state of a row's token, as step s finds it. Steps leave it, and x0, in turns
+  // at two places each.
+  __device__ Lane state(int64_t s, int64_t row, int64_t j, bool keeps) const {
+    const int64_t c = a_.shape.channels, n = row % a_.tokens, at = n * c + j;
+    if (s == 0) return Lane(a_.before[at]);
+    const auto place = [&](int64_t t) { return a_.state + t % 2 * a_.tokens * c + at; };
+    const float* y = a_.output + n * 2 * c + j;
+    Lane eps(*y);
+    if (a_.options.branches > 1) {
+      const Lane uncond(y[a_.tokens * 2 * c]);
+      eps = uncond + Lane(a_.guidance[s - 1]) * (eps - uncond);
     }
+    const int64_t x0s = 2 * a_.tokens * c;  // from a state's place to its x0's
+    float x0 = 0.0f;
+    if (a_.x0) x0 = s == 1 ? a_.x0[at] : place(s - 1)[x0s];
+    const auto update = [&](float* x0_at) {
+      return ddpm_update(Lane(s == 1 ? a_.before[at] : *place(s - 1)), eps, y + c,
+                         Lane(a_.step_noise[(s - 1) * a_.step_noise_stride + at]), x0_at,
+                         a_.schedule[s - 1], a_.options);
+    };
+    const Lane next = a_.x0 ? update(&x0) : update(nullptr);  // so that x0 stays in a register
+    if (keeps) {
+      next.store(s == a_.steps ? a_.out + at : place(s));
+      if (a_.x0) (s == a_.steps ? a_.x0 + at : place(s) + x0s)[0] = x0;
+    }
+    return next;
+  }
+
+  // x of this CTA's rows and outputs; after the last step, no more than the state.
+  __device__ void start(int64_t s) {
+    const int c = static_cast<int>(a_.shape.channels);
+    const Span own = own_rows(), outputs = own_outputs();
+    const int width = static_cast<int>(outputs.end - outputs.begin);
     const Layer layer = weights_.input();
-    multiply(1, c, {elements(layer.weight), c, false}, layer.bias, {0, w},
-             [&](int64_t, int64_t j, Lane y) {
-               for (int64_t r = n; r < rows_; r += a_.tokens) y.store(a_.x + r * w + j);
-             });
-  }
-
-  __device__ void end_token(int64_t s, int64_t n) {
-    const int64_t c = a_.shape.channels, w = a_.shape.width, d = a_.shape.depth;
-    const int64_t count = a_.options.branches, warp = threadIdx.x / 32;
-    const float* modulation = a_.modulation + s * rows_ * modulation_width_;
-    if (warp < count) normalise(modulation, d, n + warp * a_.tokens, tile_ + warp * layout_.pitch);
-    const Layer layer = weights_.final();
-    multiply(count, w, {elements(layer.weight), w, false}, layer.bias, {0, 2 * c},
-             [&](int64_t r, int64_t j, Lane y) { output_[r * 2 * c + j] = y.value; });
-    const float* noise = a_.step_noise + s * a_.step_noise_stride + n * c;
-    float* to = last_step_ ? a_.out : a_.state;
-    for (int64_t j = threadIdx.x; j < c; j += kSampleThreads) {
-      Lane eps(output_[j]);
-      if (a_.options.branches > 1) {
-        const Lane uncond(output_[2 * c + j]);
-        eps = uncond + Lane(a_.guidance[s]) * (eps - uncond);
+    for (int64_t first = own.begin; first < own.end; first += a_.plan.row_tile) {
+      const int rows = tile_rows(first).count;
+      for (int i = threadIdx.x; i < rows * c; i += kSampleThreads) {
+        const int64_t row = first + i / c;
+        const bool keeps = row < a_.tokens && cta_ % a_.plan.column_groups == 0;
+        if (s == a_.steps && !keeps) continue;
+        T factor;
+        store_operand(state(s, row, i % c, keeps), &factor);
+        inputs_[i] = to_float(factor);
       }
-      ddpm_update(Lane(a_.state[n * c + j]), eps, output_ + c + j, Lane(noise[j]),
-                  a_.x0 ? a_.x0 + n * c + j : nullptr, a_.schedule[s], a_.options)
-          .store(to + n * c + j);
+      if (s == a_.steps) continue;
+      ptx::bar_sync();
+      for (int i = threadIdx.x; i < rows * width; i += kSampleThreads) {
+        const int64_t r = i / width, j = outputs.begin + i % width;
+        const T* weight = elements(layer.weight) + j * c;
+        Lane sum(0.0f);
+        for (int k = 0; k < c; k += 256) {
+          Lane chain(0.0f);
+          for (int e = k; e < c && e < k + 256; ++e) {
+            chain = fma(Lane(inputs_[r * c + e]), Lane::load(weight + e), chain);
+          }
+          sum = k ? sum + chain : chain;
+        }
+        (sum + Lane::load(elements(layer.bias) + j)).store(a_.x + (first + r) * a_.shape.width + j);
+      }
+      ptx::bar_sync();  // before the next tile's
     }
-    if (!last_step_) input(n);
   }
 
   const PersistentSample& a_;
   const int64_t rows_, modulation_width_;
   const HeadWeights weights_;
   const SharedLayout layout_;
+  const RowNorm<T> norm_;
   const int64_t ctas_, cta_;
   bool last_step_ = false;
   GridBarrier barrier_;
   T* tile_;
-  float *sums_, *output_;
-  T* slots_;
+  float *sums_, *inputs_;
+  T *final_, *slots_;
 };
 
 inline LaunchShape shape_of(const PersistentSample& a) {
   const int64_t products = 2 * a.shape.depth, slots = a.plan.stationary + a.plan.staged;
-  const SharedLayout layout(a.shape, a.dtype, a.plan.row_tile, a.plan.columns);
+  const SharedLayout layout(a.shape, a.dtype, a.plan);
   return {static_cast<uint32_t>(a.plan.row_groups * a.plan.column_groups), 1, kSampleThreads,
           static_cast<uint32_t>(layout.size(slots < products ? slots : products)), true};
 }
 
-template <class T>
+template <class T, bool kStaged>
 __global__ void __launch_bounds__(kSampleThreads, 1)
     ddpm_sample(const __grid_constant__ PersistentSample a) {
-  PersistentSampler<T>(a).run();
+  PersistentSampler<T, kStaged>(a).run();
 }
 
 }  // namespace marfast::cuda

@@ -13,6 +13,20 @@
 
 namespace marfast::cuda {
 
+struct Moments {
+  Lane mean, rstd;
+};
+
+// sum(f): of f(x), Lane to Lane, over a row's w numbers.
+template <class Sum>
+__device__ __forceinline__ Moments row_moments(Sum sum, int64_t w, float eps) {
+  const Lane width(static_cast<float>(w));
+  const Lane m = sum([](Lane x) { return x; }) / width;
+  const Lane mean = m + sum([=](Lane x) { return x - m; }) / width;
+  const Lane squares = sum([=](Lane x) { return (x - mean) * (x - mean); });
+  return {mean, Lane(1.0f) / sqrt(squares / width + Lane(eps))};
+}
+
 // One row by one warp; x, shift, scale [w]; weight, bias [w] or null. Each result goes to
 // write(j, value).
 template <class In, class Affine, class Write>
@@ -20,20 +34,15 @@ __device__ __forceinline__ void layer_norm_modulate_row(int thread, const In* x,
                                                         const In* scale, const Affine* weight,
                                                         const Affine* bias, int64_t w, float eps,
                                                         Write write) {
-  const Lane one(1.0f), width(static_cast<float>(w));
-  const Lane m = lane_sum(thread, w, [=](int64_t j) { return Lane::load(x + j); }) / width;
-  const Lane rest = lane_sum(thread, w, [=](int64_t j) { return Lane::load(x + j) - m; });
-  const Lane mean = m + rest / width;
-  const Lane squares = lane_sum(thread, w, [=](int64_t j) {
-    const Lane centred = Lane::load(x + j) - mean;
-    return centred * centred;
-  });
-  const Lane rstd = one / sqrt(squares / width + Lane(eps));
+  const auto sum = [=](auto value) {
+    return lane_sum(thread, w, [=](int64_t j) { return value(Lane::load(x + j)); });
+  };
+  const auto [mean, rstd] = row_moments(sum, w, eps);
   for (int64_t j = thread; j < w; j += 32) {
     Lane y = (Lane::load(x + j) - mean) * rstd;
     if (weight) y = y * Lane::load(weight + j);
     if (bias) y = y + Lane::load(bias + j);
-    write(j, y * (one + Lane::load(scale + j)) + Lane::load(shift + j));
+    write(j, y * (Lane(1.0f) + Lane::load(scale + j)) + Lane::load(shift + j));
   }
 }
 

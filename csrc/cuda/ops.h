@@ -87,8 +87,9 @@ struct PersistentSample {
   const float* modulation;           // [S, R, (3 d + 2) w]
   const void* const* weights;  // on the device: HeadWeights, of dtype, dense, the 2 d products' at
                                // multiples of 16 bytes
-  float* x;                    // [R, w] to work in, as the next three
-  float* state;                // [N, C]
+  float* x;                    // [R, w] to work in, as the next four
+  float* state;                // [4, N, C]
+  float* output;               // [R, 2 C]
   void* normed;                // [R, w] of dtype
   void* hidden;                // [R, w] of dtype
   uint32_t* barrier;           // [1], 0

@@ -5,12 +5,13 @@
 // Regimes, for R rows of a head of width w, depth d:
 //   persistent  P x Q CTAs, one on an SM, stay for all S steps. CTA (p, q) owns the rows
 //               share(R, P, p) and the outputs share(w, Q, q) of every product. A product needs
-//               whole rows, so there is a grid barrier after each: 2 d + 1 a step.
+//               whole rows, so there is a grid barrier after each, input and final layer among
+//               them: 2 d + 2 a step.
 //   tall        library products between fused kernels, for rows so many that passing them through
 //               L2 costs more than the launches.
 //
 // Each CTA normalises its rows itself, which passes x, shift and scale (12 bytes a number) to all Q
-// of them; or their owner does, for one more barrier a block, and 2 or 4 bytes a number pass
+// of them; or their owner does, for a barrier more each time, and 2 or 4 bytes a number pass
 // (`normalise_once`).
 // The plan with the smallest estimated time wins, among tall and those persistent ones that use at
 // least 80 % of the SMs.
@@ -19,11 +20,10 @@
 // 114 SMs are 9 or 8 a CTA. An m16 tile of which 9 rows count wastes tensor-core time, which is not
 // what limits few rows; many rows have few column shares, of 16 outputs and more.
 //
-// Times are estimates, from reading what sm_90 is given to do. None was measured; they are there to
-// choose by:
-//   persistent step = (2 d or 3 d, + 1) barriers + LayerNorms, whose loads wait for each other
-//                     + rows through L2 + max(products, streamed weights)
-//                     + each token's end by one CTA
+// Times are estimates, by the emulator's costs (docs/gpu_without_a_gpu.md). None was measured; they
+// are there to choose by:
+//   persistent step = (2 d + 2 or 3 d + 3) barriers + LayerNorms + rows through L2
+//                     + max(products, streamed weights)
 //   tall step       = launches + elementwise bytes + products in whole waves of tiles
 //   both            + the modulation as one tall product, S R (3 d + 2) w^2 multiply-adds
 // The floor counts each resource alone: weights once (or once a step, where shared memory can't
@@ -89,21 +89,24 @@ struct SharedLayout {
   int64_t pitch;  // of the tile, in elements
   int64_t weight_pitch;
   int64_t tile;     // bytes of [row_tile] rows: a product's input
-  int64_t sums;     // of [blocks, row_tile, columns] float
-  int64_t output;   // of [2, 2C] float
+  int64_t sums;     // of [blocks, row_tile, columns] float, or the final layer's outputs
+  int64_t inputs;   // of [row_tile, C] float
+  int64_t final;    // of the final layer's weights: a CTA's share of 2C rows
   int64_t weights;  // of one product: [columns] rows
 
-  MARFAST_HD SharedLayout(const HeadShape& s, DType dtype, int64_t row_tile, int64_t columns) {
-    const int64_t element = element_bytes(dtype);
-    const int64_t inputs = round_up(s.channels, 16), longest = s.width > inputs ? s.width : inputs;
-    pitch = longest + 16 / element;
-    weight_pitch = s.width + 16 / element;
-    tile = row_tile * pitch * element;
-    sums = round_up(divide_up(longest, product_block(dtype)) * row_tile * columns * 4, 128);
-    output = round_up(16 * s.channels, 128);
-    weights = columns * weight_pitch * element;
+  MARFAST_HD SharedLayout(const HeadShape& s, DType dtype, const PersistentPlan& plan) {
+    const int64_t element = element_bytes(dtype), blocks = divide_up(s.width, product_block(dtype));
+    pitch = weight_pitch = s.width + 16 / element;
+    tile = plan.row_tile * pitch * element;
+    const int64_t ends = divide_up(2 * s.channels, plan.column_groups);
+    sums = round_up(blocks * plan.row_tile * (plan.columns > ends ? plan.columns : ends) * 4, 128);
+    inputs = round_up(plan.row_tile * s.channels * 4, 128);
+    final = ends * weight_pitch * element;
+    weights = plan.columns * weight_pitch * element;
   }
-  MARFAST_HD int64_t size(int64_t slots) const { return tile + sums + output + slots * weights; }
+  MARFAST_HD int64_t size(int64_t slots) const {
+    return tile + sums + inputs + final + slots * weights;
+  }
 };
 
 class Planner {
@@ -130,6 +133,8 @@ class Planner {
   // `must_persist`: the best persistent one, however little it uses; tall where none fits.
   HeadPlan best(bool must_persist) const {
     HeadPlan best = tall();
+    const int64_t most = dtype_ == DType::f32 ? kMostFloatRows : kMostHalfRows;
+    if (rows_ > most && !must_persist) return best;
     const double enough = must_persist ? 0.0 : kEnough;
     double least = must_persist ? HUGE_VAL : best.time;
     const int64_t groups = std::min(rows_, gpu_.sms);
@@ -152,13 +157,6 @@ class Planner {
   bool persistent(int64_t row_groups, int64_t row_tile, bool once, HeadPlan* plan) const {
     const int64_t q = std::min(width_, gpu_.sms / row_groups);
     const int64_t columns = divide_up(width_, q), rows = divide_up(rows_, row_groups);
-    const SharedLayout layout(shape_, dtype_, row_tile, columns);
-    const int64_t products = 2 * depth_;
-    const int64_t free = gpu_.shared_bytes - layout.size(0);
-    if (free < 0) return false;
-    const int64_t slots = std::min(products, free / layout.weights);
-    // Unstaged, a lane reads a row of W of its own: as float32, 32 cache lines a load.
-    if (dtype_ == DType::f32 && slots == 0) return false;
     HeadPlan& a = *plan;
     a = common(Regime::persistent);
     a.row_groups = row_groups;
@@ -166,6 +164,13 @@ class Planner {
     a.row_tile = row_tile;
     a.normalise_once = once;
     a.columns = columns;
+    const SharedLayout layout(shape_, dtype_, a);
+    const int64_t products = 2 * depth_;
+    const int64_t free = gpu_.shared_bytes - layout.size(0);
+    if (free < 0) return false;
+    const int64_t slots = std::min(products, free / layout.weights);
+    // Unstaged, a lane reads a row of W of its own: as float32, 32 cache lines a load.
+    if (dtype_ == DType::f32 && slots == 0) return false;
     a.stationary = slots == products ? products : std::max<int64_t>(0, slots - 1);
     a.staged = slots > 0;
     a.shared_bytes = layout.size(slots);
@@ -183,23 +188,23 @@ class Planner {
     const double rate = weight_rate();
     const int64_t padded_rows = dtype_ == DType::f32 ? rows : round_up(rows, 8);
     const int64_t padded_columns = dtype_ == DType::f32 ? columns : round_up(columns, 16);
-    const double passes = static_cast<double>(tiles * products);
+    const double passes =
+        static_cast<double>(tiles * (products + 2));  // input and final layer, too
     const int64_t chains = divide_up(width_, product_block(dtype_)) * row_tile * columns;
     const double products_time = dtype_ == DType::f32
                                      ? passes * divide_up(chains, kThreads) * kChainTime
                                      : 2.0 * products * padded_rows * padded_columns * w *
                                            gpu_.sms / (peak_ * gpu_.mma_share);
-    const double barriers = (once ? 3.0 : 2.0) * depth_ + 1.0;
+    const double barriers = (once ? 3.0 : 2.0) * (depth_ + 1.0);
     const bool near = modulation_bytes_ <= 0.8 * gpu_.l2_bytes;
-    const double norms_time = depth_ *
+    const double norms_time = (depth_ + 1) *
                               divide_up(once ? divide_up(rows_, row_groups * q) : rows, kWarps) *
                               (w / 32.0) * (near ? kNearTime : kFarTime);
     a.bytes += steps_ * (through + streamed);
     a.barriers = steps_ * barriers;
     a.time = modulation_time_ +
              steps_ * (barriers * gpu_.barrier_time + norms_time + passes * kPassTime +
-                       divide_up(rows_, row_groups * q) * kTokenTime + through / gpu_.l2_rate +
-                       std::max(products_time, streamed / rate));
+                       through / gpu_.l2_rate + std::max(products_time, streamed / rate));
     return true;
   }
 
@@ -220,12 +225,13 @@ class Planner {
 
  private:
   static constexpr double kEnough = 0.8;
+  // Of more rows the persistent kernel isn't chosen by an estimate.
+  static constexpr int64_t kMostFloatRows = 16, kMostHalfRows = 64;
   static constexpr int64_t kThreads = 256, kWarps = 8;  // of a CTA; a warp normalises a row
-  static constexpr double kNearTime = 0.2e-6;           // LayerNorm's wait for 32 numbers: of L2
-  static constexpr double kFarTime = 0.6e-6;            // of memory
-  static constexpr double kChainTime = 2.3e-6;          // float32: a chain of 256 of k
+  static constexpr double kNearTime = 0.04e-6;          // LayerNorm's time for 32 numbers
+  static constexpr double kFarTime = 0.06e-6;           // where shift and scale come from memory
+  static constexpr double kChainTime = 1.0e-6;          // float32: a chain of 256 of k
   static constexpr double kPassTime = 1.0e-6;  // a row tile's latency in a product: load, mma, fold
-  static constexpr double kTokenTime = 14e-6;  // final layer, update and next input, by one CTA
   static constexpr double kFloatShare = 0.55;  // of the peak, that our own products reach
   static constexpr double kFloatLatency = 5.5e-9;  // of one k in such a product
 

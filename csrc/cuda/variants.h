@@ -141,17 +141,19 @@ Status sample_tables_by(const SampleTables& a, const Launch& launch) {
   return launch(sample_tables<SampleTables::kSlots>, shape_of(a), a);
 }
 
-template <DType kType>
+template <DType kType, bool kStaged>
 bool takes_sample(const PersistentSample& a) {
-  return a.dtype == kType;
+  return a.dtype == kType && a.plan.staged == kStaged;
 }
 
 template <class Launch>
 auto ddpm_sample_by(const PersistentSample& a, const Launch& launch) {
   static constexpr Variant<PersistentSample> variants[] = {
-      {ddpm_sample<float>, shape_of, takes_sample<DType::f32>},
-      {ddpm_sample<bfloat16>, shape_of, takes_sample<DType::bf16>},
-      {ddpm_sample<float16>, shape_of, takes_sample<DType::f16>},
+      {ddpm_sample<float, true>, shape_of, takes_sample<DType::f32, true>},
+      {ddpm_sample<bfloat16, true>, shape_of, takes_sample<DType::bf16, true>},
+      {ddpm_sample<bfloat16, false>, shape_of, takes_sample<DType::bf16, false>},
+      {ddpm_sample<float16, true>, shape_of, takes_sample<DType::f16, true>},
+      {ddpm_sample<float16, false>, shape_of, takes_sample<DType::f16, false>},
   };
   return launch_first(variants, a, launch);
 }

@@ -132,7 +132,8 @@ void know(Memory& memory, const PersistentSample& a) {
   memory.in("barrier", a.barrier, 1, 1, 1, 4);
   memory.out("out", a.out, n, c, c, 4);
   memory.out("x", a.x, r, w, w, 4);
-  memory.out("state", a.state, n, c, c, 4);
+  memory.out("state", a.state, 4 * n, c, c, 4);
+  memory.out("output", a.output, r, 2 * c, 2 * c, 4);
   memory.out("normed", a.normed, r, w, w, size);
   memory.out("hidden", a.hidden, r, w, w, size);
 }

@@ -61,6 +61,8 @@ SOURCES = {
     "tile.cuh": cases("linear"),
     "grid_barrier.cuh": cases("grid_barrier"),
     "ddpm_sample.cuh": SAMPLER,
+    "row_norm.cuh": SAMPLER,
+    "sample_products.cuh": SAMPLER,
 }
 
 OPERATORS = {
@@ -113,7 +115,6 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "const int down = rows <= kRows ? static_cast<int>(rows) : kRows;",
         "for (; k + 4 < count; k += 4) add(k, 4);",
         "const Lane centred = mean - Lane::load(x + j);",  # it is squared
-        "const int64_t end = (b + 1) * kBlock <= inputs ? (b + 1) * kBlock : inputs;",
         "const int64_t end = first + kOutputs <= a.outputs ? first + kOutputs : a.outputs;",
         # tiles have room for none of these numbers of keys
         "static constexpr int kKeys = kRoom >= 64 ? 64 : kRoom >= 31 ? 32 : 16;",
@@ -137,9 +138,6 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ptx::nanosleep(21);",
         "ptx::nanosleep(19);",
         "if constexpr (kCopy == 15) {",
-        "const int down = static_cast<int>(divide_up(rows, 7 * kTiles));",
-        "const int down = static_cast<int>(divide_up(rows, 8 + kTiles));",
-        "return fit < 16 ? fit : fit / 16 + 16;",  # other pieces of the outputs, that fit
     ),
     "another size of a block's share": (
         "static constexpr int kOutputs = 1025, kThreads = 256;",

@@ -131,7 +131,9 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   add(guided, "all weights stay", {1, 3, 8, 22, 4, true, false});
   add(guided, "some stream", {2, 2, 8, 32, 1, true, false});
   add(guided, "normalised once", {2, 2, 8, 32, 0, true, true});
-  add(guided, "weights in L2, several tiles of rows", {1, 4, 8, 16, 0, false, true});
+  if (sizeof(T) < 4) add(guided, "weights in L2", {1, 4, 8, 16, 0, false, true});
+  add(guided, "several tiles of rows", {1, 4, 8, 16, 0, true, true});
+  add(guided, "several tiles, each normalised by all", {1, 4, 8, 16, 1, true, false});
   add(guided, "one row a block", {10, 1, 8, 64, 3, true, false});
   add({16, 96, 1, 41, 2, false, false}, "four tiles of a warp", {1, 3, 64, 32, 2, true, false});
   add({20, 288, 1, 1, 2, true, false}, "blocks of k", {1, 6, 8, 48, 0, true, true});

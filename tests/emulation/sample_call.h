@@ -24,7 +24,7 @@ struct SampleCall {
   std::vector<const void*> tensors;
   Buffer<const void*> table;
   Buffer<uint32_t> barrier;
-  Buffer<float> out, own, x;
+  Buffer<float> out, own, output, x;
   Buffer<T> normed, hidden;
 
   explicit SampleCall(const Sizes& s)
@@ -40,7 +40,8 @@ struct SampleCall {
         table(HeadWeights::count(s.depth), false),
         barrier(1, false),
         out(s.tokens * s.channels, false),
-        own(s.tokens * s.channels, false),
+        own(4 * s.tokens * s.channels, false),
+        output(rows * 2 * s.channels, false),
         x(rows * s.width, false),
         normed(rows * s.width, false),
         hidden(rows * s.width, false) {
@@ -77,7 +78,7 @@ struct SampleCall {
     a.schedule = rows_of_schedule(), a.guidance = guidance.data();
     if (s.multistep) a.x0 = x0.data();
     a.modulation = modulation.data(), a.weights = table.data();
-    a.x = x.data(), a.state = own.data();
+    a.x = x.data(), a.state = own.data(), a.output = output.data();
     a.normed = normed.data(), a.hidden = hidden.data();
     a.barrier = barrier.data();
     a.shape = {s.channels, 1, s.width, s.depth, 1, s.width};

@@ -21,14 +21,13 @@ def profile_of(gpu):
 
 
 def shared_bytes(shape, plan, size):
-    """csrc/cuda/plan.h's layout: tile, block sums, output, slots of weights."""
+    """csrc/cuda/plan.h's layout: tile, block sums, input, final layer, slots of weights."""
     block, up = (256 if size == 4 else 128), lambda n, to: -(-n // to) * to
-    longest = max(shape.width, up(shape.channels, 16))
-    sums = -(-longest // block) * plan.row_tile * plan.columns * 4
+    row, ends = shape.width * size + 16, -(-2 * shape.channels // plan.column_groups)
+    sums = -(-shape.width // block) * plan.row_tile * max(plan.columns, ends) * 4
     slots = min(2 * shape.depth, plan.stationary + 1) if plan.staged else 0
-    weights = slots * plan.columns * (shape.width * size + 16)
-    tile = plan.row_tile * (longest * size + 16)
-    return tile + up(sums, 128) + up(16 * shape.channels, 128) + weights
+    inputs = plan.row_tile * shape.channels * 4
+    return up(sums, 128) + up(inputs, 128) + row * (plan.row_tile + ends + slots * plan.columns)
 
 
 @pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, (*GPUS, "sm_86"))])
