@@ -42,7 +42,7 @@ def refused(result: Any, option: str, *said: str) -> None:
     assert result.stdout == ""
     [line] = result.stderr.splitlines()
     assert line.startswith("error: ")
-    assert f"'{option}'" in line, line
+    assert line.startswith(f"error: {option}: "), line
     for words in said:
         assert words in line
 
