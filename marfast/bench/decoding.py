@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from marfast.bench.measure import require
 from marfast.model import KLTokenizer
@@ -54,6 +53,8 @@ class Decoding:
 
     def flops(self) -> float:
         """What the package's decoder computes."""
+        from torch.utils.flop_counter import FlopCounterMode  # and Triton with it
+
         with FlopCounterMode(display=False) as counted:
             self.tokenizer.decode(self.latents)
         return float(counted.get_total_flops())

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from marfast import ops
 from marfast.bench import images
+from marfast.bench.decoding import TOLERANCE as DECODED
+from marfast.bench.decoding import Decoding
 from marfast.bench.floors import Floors, measure
 from marfast.bench.measure import (
     DTYPES,
@@ -27,6 +29,7 @@ from marfast.bench.results import Row
 from marfast.bench.timing import in_turn, percentiles
 from marfast.checkpoints import Architecture, Settings
 from marfast.errors import ArgumentError
+from marfast.model import KLTokenizer
 
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.5}  # of the reference's largest value
 OURS = {f"marfast {dtype}": dtype for dtype in DTYPES}
@@ -42,6 +45,7 @@ class ImageWorkload:
     settings: Settings
     batch: int = 1
     timed: int = 4  # of the K iterations
+    tokenizer: KLTokenizer | None = None  # what makes images of its latents
 
     def varied(self, batch: int | None, num_iter: int | None, steps: int | None) -> "ImageWorkload":
         """With another batch, K and S, where they are given, and x_0 clipped where the module
@@ -135,6 +139,21 @@ def measure_images(what: ImageWorkload, options: Options, floors: Floors) -> lis
                 for name in measured[0]:
                     phases[who][name] += share * float(np.median([t[name] for t in measured]))
                 totals[who] += share * np.array([sum(t.values()) for t in measured])
+        if what.tokenizer is not None:
+            arounds = {who: getattr(made, "around", None) for who, made in contenders.items()}
+            side = what.architecture.img_size // what.architecture.vae_stride
+            decoding = Decoding(what.tokenizer, arounds, what.batch, side)
+            told("vae, comparing results")
+            differ = dict.fromkeys(OURS, decoding.verify(case))
+            options.verified(verdict(f"{case}, VAE", differ, dict.fromkeys(OURS, DECODED)))
+            size, done = decoding.weights() * DTYPES["float32"].itemsize, decoding.flops()
+            for of_phase in least.values():  # whoever decodes: in float32, as the package does
+                of_phase["vae"] = floors.seconds(done, size)
+            timing = in_turn(decoding.runs, options.rounds, lambda who: told(f"vae, {who}"))
+            busy = max(busy, timing.busy)
+            for who, seconds in timing.seconds.items():
+                phases[who]["vae"] = float(np.median(seconds))
+                totals[who] += seconds
     rows = []
     for who in contenders:
         dtype = OURS.get(who, "bfloat16" if who == "autocast" else "float32")

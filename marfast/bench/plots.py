@@ -34,6 +34,7 @@ PHASES = {
     "encoder": "#4575b4",
     "decoder": "#91bfdb",
     "head": "#d73027",
+    "vae": "#fdae61",
     "host": "#999999",
 }
 

@@ -84,6 +84,13 @@ def bench(
     ] = False,
     device: options.Device = "cpu",
     preset: options.Preset = None,
+    vae: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Decode a model's latents, too: kl16.ckpt, or random for one of its sizes.",
+        ),
+    ] = None,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write the rows as JSON, as they come.")
     ] = None,
@@ -114,13 +121,15 @@ def bench(
         known = OF_THE_PAPER.fullmatch(name) or name.startswith("head ")
         if not (known or name == "fashion-mnist" or os.path.exists(name)):
             raise bad("WORKLOAD", f"{name!r}; allowed are {ALLOWED}")
+    if vae is not None and all(re.match("head[- ]", name) for name in workloads):
+        raise bad("--vae", f"{vae}; heads alone make no images to decode")
     file = None if out is None else check_file("--out", out, force)
     with startup.importing():
         from marfast.cli import measuring
     check_environment()
     check_device(device)
     asked = measuring.Asked(
-        workloads, preset, row_counts, batches, iterations, steps=steps, timed=timed
+        workloads, preset, row_counts, batches, iterations, steps=steps, timed=timed, vae=vae
     )
     folder = None if plot is None else measuring.check_pictures(plot, asked, force)
     output = measuring.Output(file, folder, force, as_json)

@@ -1,9 +1,12 @@
 """What `marfast bench` measures: checked first, then row by row."""
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import torch
 
 from marfast import startup
 from marfast.bench import heads, images, measure, plots
@@ -23,7 +26,9 @@ from marfast.cli.console import echo, print_json, progress_bar
 from marfast.cli.errors import Failed, bad, one_line, reported_as
 from marfast.cli.target import check_folder
 from marfast.files import sweep
-from marfast.generation.load import load
+from marfast.generation.load import find_tokenizer, load
+from marfast.model import KLTokenizer
+from marfast.reference import AutoencoderKL
 from marfast.verifying import original as checkouts
 from marfast.verifying.runner import load_original, patch_process
 
@@ -41,6 +46,7 @@ class Asked:
     num_iter: list[int | None]
     steps: int | None
     timed: int
+    vae: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,8 @@ def check_workload(name: str, asked: Asked) -> None:
     for count in counts:
         with reported_as("WORKLOAD"):
             varied_settings(known.settings, known.architecture, count, asked.steps)
+    if asked.vae is not None and not (paper and paper[1] == "head"):
+        _tokenizer(asked.vae, known.architecture)
 
 
 def count_of(name: str, asked: Asked) -> int:
@@ -162,6 +170,8 @@ def measured(name: str, asked: Asked, how: measure.Options) -> Iterator[list[Row
         return
     workload = _image_workload(name, asked)
     workload.module.to(how.device)
+    if workload.tokenizer is not None:
+        workload.tokenizer.module.to(how.device)
     how.report(f"{name}: limits of this machine")
     limits = image_floors(workload.module, how.device)
     for count, batch in itertools.product(asked.num_iter, asked.batch):
@@ -184,4 +194,17 @@ def _image_workload(name: str, asked: Asked) -> ImageWorkload:
         architecture = Architecture(**dict(pipeline.report.architecture))  # type: ignore[arg-type]
         module, settings = pipeline.model.module, pipeline.settings
     batch = 64 if kind == "throughput" else 1
-    return ImageWorkload(name, module, architecture, settings, batch, asked.timed)
+    tokenizer = None if asked.vae is None else _tokenizer(asked.vae, architecture)
+    return ImageWorkload(name, module, architecture, settings, batch, asked.timed, tokenizer)
+
+
+@functools.cache
+def _tokenizer(vae: str, architecture: Architecture) -> KLTokenizer:
+    """The one in a file, or one of KL-16's sizes with random weights."""
+    with reported_as("--vae"):
+        random = vae == "random"
+        made = KLTokenizer(AutoencoderKL().eval().requires_grad_(False)) if random else vae
+        found = find_tokenizer(made, architecture)
+    assert isinstance(found, KLTokenizer)
+    found.module.to(memory_format=torch.channels_last)
+    return found

@@ -14,8 +14,10 @@ from marfast.bench.floors import Floors
 from marfast.bench.measure import DTYPES
 from marfast.bench.named_heads import NAMED
 from marfast.bench.plots import file_names
+from marfast.checkpoints import Preset, Settings
 from marfast.cli import measuring
 from tests.cli.program import invoke
+from tests.models import LATENT, tiny_autoencoder, tiny_weights
 
 QUICK = ("--rounds=2", "--steps=2")
 
@@ -123,6 +125,22 @@ def test_images_by_phase(needs_native: None, tmp_path: Path) -> None:
         assert (pictures / f"{name}.pdf").read_bytes()[:4] == b"%PDF"
 
 
+def test_an_image_with_its_decoder(needs_native: None, tmp_path: Path) -> None:
+    model, vae, preset = (tmp_path / name for name in ("latents.pth", "kl16.ckpt", "latents.json"))
+    torch.save({"model_ema": tiny_weights(LATENT)}, model)
+    torch.save({"model": tiny_autoencoder().state_dict()}, vae)
+    preset.write_text(json.dumps(Preset(LATENT, Settings(num_iter=2, steps=10)).to_dict()))
+    arguments = ("bench", str(model), f"--preset={preset}", "--rounds=1", "--timed=1")
+    result = invoke(*arguments, f"--vae={vae}", "--verify", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert "VAE: verified against" in result.stderr
+    for row in json.loads(result.stdout):
+        assert [*row["phases"]][-1] == "vae"
+        assert row["phases"]["vae"] > 0
+        assert row["floors"]["vae"] > 0
+        assert row["share_of_floor"].keys() == {"encoder", "decoder", "head", "vae"}
+
+
 def test_quick_measures_less_and_says_what_it_does(small_heads: None, needs_native: None) -> None:
     result = invoke("bench", "head-b", "--quick", "--steps=2", "--json")
     assert result.exit_code == 0, result.stderr
@@ -217,6 +235,9 @@ def test_ctrl_c_leaves_the_rows_that_were_finished(
         (["fashion-mnist", "--device=cuda"], "there is no CUDA device here"),
         (["head-b", "--device=tpu"], "'tpu'; allowed are cpu, cuda and cuda:N"),
         (["head-b", "--original=/nowhere"], "no such directory"),
+        (["head-b", "--vae=random"], "--vae: random; heads alone make no images"),
+        (["image-b", "--vae=nothing"], "--vae: nothing: no such file"),
+        (["fashion-mnist", "--vae=random"], "--vae: given for a model of pixels"),
     ],
 )
 def test_bad_input_is_one_line(

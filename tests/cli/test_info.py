@@ -48,7 +48,7 @@ def test_a_bad_variable_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MARFAST_BACKEND", "abacus")
     result = invoke("info")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "'MARFAST_BACKEND': 'abacus'; known are auto," in result.stderr
+    assert "error: MARFAST_BACKEND: 'abacus'; known are auto," in result.stderr
 
 
 def test_explain_names_the_backend_of_each_op(needs_native: None) -> None:

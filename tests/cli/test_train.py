@@ -41,8 +41,7 @@ def refused(result: Any, option: str, *said: str) -> None:
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     [line] = result.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert f"'{option}'" in line, line
+    assert line.startswith(f"error: {option}: "), line
     for words in said:
         assert words in line
 
