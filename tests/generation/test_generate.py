@@ -139,16 +139,15 @@ def test_a_seed_for_each_image_makes_it_independent_of_its_batch() -> None:
 def test_rows_that_are_the_same_are_computed_once(
     cfg: float, rows_of: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows, condition = list[int](), FastMAR.condition
+    pipeline, rows = tiny_pipeline(), list[int]()
+    module, condition = pipeline.model.module, FastMAR.condition
 
     def counting(self: FastMAR, tokens: Tensor, *rest: Any) -> Tensor:
         rows.append(len(tokens))
         return condition(self, tokens, *rest)
 
     def images(*weights: Tensor) -> Tensor:
-        pipeline = tiny_pipeline()
-        named = dict(zip(pipeline.model.module.state_dict(), weights, strict=True))
-        pipeline.model.module.load_state_dict(named, assign=True)
+        module.load_state_dict(dict(zip(module.state_dict(), weights, strict=True)), assign=True)
         rows.clear()
         return pipeline.generate([3, 1, 3, None, 3], seed=2, cfg=cfg, num_iter=3)
 
