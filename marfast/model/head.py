@@ -103,6 +103,7 @@ class BoundHead:
                 packed=self.packed,
                 learned_range=options.learned_range,
                 spec=str(self.spec),
+                dynamic_threshold=options.dynamic_threshold,
             )
         for of_step, t, noise_t in zip(coefficients, timesteps, step_noise, strict=True):
             now = state[0] if state.dim() == 3 else state

@@ -63,10 +63,26 @@ class HeadOptions(NamedTuple):
     """Clamp x_0 to [−1, 1] in each step: for models whose tokens lie there."""
     learned_range: bool = True
     """The head says σ, too, within a range; else its table does."""
+    dynamic_threshold: float = 0.0
+    """The quantile of |x_0| that `thresholded` limits a token's x_0 by; 0: none does."""
 
     @property
     def guided(self) -> bool:
         return self.branches > 1
+
+
+def thresholded(x0: Tensor, quantile: float) -> Tensor:
+    """Dynamic thresholding (arXiv 2205.11487, section 2.3) for tokens that lie in [−1, 1]: each row
+    of x_0 [N, C] is clamped to ±s and divided by s, the larger of 1 and this quantile of its |x_0|.
+    """
+    if not x0.numel():
+        return x0
+    sizes = x0.abs().sort(dim=1).values
+    place = quantile * (x0.shape[1] - 1)
+    below = int(place)
+    low, high = sizes[:, below], sizes[:, min(below + 1, x0.shape[1] - 1)]
+    s = (low + (high - low) * (place - below)).clamp(min=1)[:, None]
+    return x0.clamp(-s, s) / s
 
 
 def ddpm_step(
@@ -96,6 +112,8 @@ def ddpm_step(
     x0 = row.p * now - row.q * eps
     if options.clip_denoised:
         x0 = x0.clamp(-1, 1)
+    if options.dynamic_threshold:
+        x0 = thresholded(x0, options.dynamic_threshold)
     mean = row.x0 * x0 + row.x * now
     if previous is not None:
         mean = mean + row.previous * previous

@@ -123,7 +123,8 @@ Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int6
   a.tokens = n;
   a.steps = steps;
   a.chunk = chunk;
-  a.options = {guided ? 2 : 1, 0.9f, true, rows % 4 != 0};
+  const bool clip = rows % 3 != 1;
+  a.options = {guided ? 2 : 1, 0.9f, clip, rows % 4 != 0, clip ? 0.0 : 0.9};
   a.spec = spec;
   const Floats x0 = random.draw(n * c);
   const Floats workspace = nans(SampleWorkspace(a).size);

@@ -8,6 +8,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 Head = Callable[[Tensor, int], Tensor]
@@ -56,6 +57,21 @@ def dpm_solver(head: Head, x: Tensor, noise: Tensor, times: Sequence[int], sde: 
             x = sigma_next / sigma * x - alpha_next * math.expm1(-h) * d
         before = x0, lam
     return head(x, times[-1])
+
+
+def thresholded(head: Head, quantile: float) -> Head:
+    """A head whose x_0 is thresholded (arXiv 2205.11487, section 2.3), token by token: "set s to a
+    certain percentile absolute pixel value; if s > 1, then threshold x_0 to the range [−s, s] and
+    divide by s"."""
+
+    def limited(x0: Tensor) -> Tensor:
+        sizes = sorted(abs(value) for value in x0.tolist())
+        place = quantile * (len(sizes) - 1)
+        below, share = math.floor(place), place - math.floor(place)
+        s = sizes[below] if not share else (1 - share) * sizes[below] + share * sizes[below + 1]
+        return x0 if s <= 1 else x0.clamp(-s, s) / s
+
+    return lambda x, t: torch.stack([limited(x0) for x0 in head(x, t)])
 
 
 def euler(velocity: Velocity, x: Tensor, noise: Tensor, times: Sequence[float]) -> Tensor:

@@ -1,5 +1,6 @@
 """Samplers as tables, run by the ops: against float64 loops that know of no table."""
 
+import importlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from marfast import ops
+from marfast.ops.op import OPS
 from marfast.ops.runtime import cpu
 from marfast.reference import create_diffusion
 from marfast.reference.diffusion import GaussianDiffusion
@@ -171,6 +173,88 @@ def test_clipping_reaches_every_sampler():
         state = ops.ddpm_step(state, output, noise, row, torch.ones(1), 1.0, True, False)
     assert apart(state[0].double(), expected) <= 10 * NEAR  # the head is 20 times steeper
     assert (expected.abs() == 1).any()
+
+
+@pytest.mark.parametrize("name", VP)
+@pytest.mark.parametrize("quantile", [0.995, 1.0, 0.6])
+def test_dynamic_thresholds_reach_every_sampler(name: str, quantile: float, isa):
+    own = guided([branch(mix) for mix in MIXES])
+    table, loop = VP[name]
+    rows, x = table("x0"), START.float()
+
+    def head(x: Tensor, t: float) -> Tensor:
+        return 4 * own(x, t)
+
+    state = torch.stack([x, x]) if rows.multistep else x
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
+        for row, t, noise in zip(rows.coefficients, TIMES, NOISE.float(), strict=True):
+            output = head((state[0] if rows.multistep else state).double(), t).float()
+            options = {"learned_range": False, "dynamic_threshold": quantile}
+            state = ops.ddpm_step(state, output, noise, row, torch.ones(1), **options)
+    actual = (state[0] if rows.multistep else state).double()
+    limited = loop(loops.thresholded(head, quantile))
+    assert apart(actual, limited) <= NEAR
+    assert apart(loop(head), limited) > 0.1
+
+
+@pytest.mark.usefixtures("needs_native")
+@pytest.mark.parametrize("channels", [0, 1, 2, 15, 16, 17, 33])
+@pytest.mark.parametrize("quantile", [0.995, 1.0, 0.3])
+def test_a_threshold_has_the_references_bits(channels: int, quantile: float, isa):
+    generator = torch.Generator().manual_seed(channels)
+    x, output, noise = 4 * torch.randn(3, 5, channels, generator=generator)
+    x[0, :1], x[1, -1:], output[2] = math.nan, math.inf, 0.0
+    x[2] *= 1e-3  # less than 1 throughout: not limited
+    row = ddim(LEVELS, 0.4).coefficients[4]
+    args = (x, output, noise, row, torch.ones(1), 0.9, False, False, quantile)
+    with cpu.cpu_isa(isa), ops.backend("cpu"):
+        actual = ops.ddpm_step(*args)
+    assert_bitwise_equal(actual, ops.ddpm_step.plain(*args))
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", "cpu"])
+def test_a_whole_sample_takes_a_threshold(backend: Any):
+    args = sampler_inputs("dpm++2m-sde", clip=False, seed=3)
+    exact = tuple(
+        [w.double() for w in a] if isinstance(a, list)
+        else a.double() if isinstance(a, Tensor) and a.is_floating_point() else a
+        for a in args
+    )  # fmt: skip
+    expected = ops.ddpm_sample.plain(*exact, dynamic_threshold=0.9)
+    with ops.backend(backend):
+        actual = ops.ddpm_sample(*args, dynamic_threshold=0.9)
+    assert apart(actual.double(), expected) <= 1e-4
+    assert apart(ops.ddpm_sample.plain(*exact), expected) > 1e-2
+    assert actual[1].abs().max() <= 1
+
+
+@pytest.mark.parametrize("op", ["ddpm_step", "ddpm_sample"])
+def test_cudas_kernels_say_that_they_sort_nothing(op: str):
+    backend = importlib.import_module(f"marfast.ops.{op}.cuda")
+    a = OPS[op].example_args()
+    assert backend.can_run(a) == (True, "")
+    ok, reason = backend.can_run(a._replace(clip_denoised=False, dynamic_threshold=0.9))
+    assert not ok
+    assert reason.startswith("x_0 is limited by a quantile of itself; the kernel clips")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dynamic_threshold": 1.5}, r"dynamic_threshold is 1\.5; it must be a quantile, from 0"),
+        ({"dynamic_threshold": -0.1}, r"dynamic_threshold is -0\.1; it must be a quantile"),
+        ({"dynamic_threshold": math.nan}, r"dynamic_threshold is nan; it must be a quantile"),
+        (
+            {"dynamic_threshold": 0.9, "clip_denoised": True},
+            r"dynamic_threshold is 0\.9 and clip_denoised True; x_0 is limited by one or the other",
+        ),
+    ],
+)
+@pytest.mark.parametrize("op", ["ddpm_step", "ddpm_sample"])
+def test_a_bad_threshold_is_named(op: str, options: dict[str, Any], message: str):
+    a = OPS[op].example_args(torch.float32)._replace(clip_denoised=False)._replace(**options)
+    with pytest.raises(ValueError, match=message):
+        OPS[op](*a)
 
 
 def test_temperature_scales_what_noise_there_is():

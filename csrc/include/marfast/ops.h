@@ -36,7 +36,8 @@ struct HeadOptions {
   int64_t branches;  // R = N, or 2N or 3N rows under guidance, conditional ones first
   float temperature;
   bool clip_denoised;
-  bool learned_range;  // sigma is the head's, within a range, else the table's
+  bool learned_range;              // sigma is the head's, within a range, else the table's
+  double dynamic_threshold = 0.0;  // the quantile of |x_0| that limits a token's x_0, or 0
 
   int64_t scales() const { return branches > 2 ? branches - 1 : 1; }  // of guidance, of a step
 };
@@ -47,6 +48,7 @@ void fields(HeadOptions& a, Visit visit) {
   visit(FIELD(temperature));
   visit(FIELD(clip_denoised));
   visit(FIELD(learned_range));
+  visit(FIELD(dynamic_threshold));
 }
 
 // A step's row of a sampler's table (marfast/reference/samplers.py): what each factor multiplies.

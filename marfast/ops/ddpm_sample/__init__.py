@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
-from marfast.ops.head import HeadShape, branches_of, options_of, spec_of
+from marfast.ops.head import HeadShape, branches_of, check_threshold, options_of, spec_of
 from marfast.ops.op import Args, Draw, op
 from marfast.reference import denoise, diffusion
 from marfast.reference.diffusion import HeadOptions
@@ -28,6 +28,7 @@ def ddpm_sample(
     packed: Tensor | None = None,
     learned_range: bool = True,
     spec: str = "",
+    dynamic_threshold: float = 0.0,
 ) -> Tensor:
     """N tokens from their condition vectors: the S denoising steps of the per-token head, by the
     sampler whose table is given.
@@ -54,13 +55,15 @@ def ddpm_sample(
         learned_range: σ is the head's, within the table's range; else the table's. A spec without
             variance has none.
         spec: `str(reference.HeadSpec(...))`; empty: MAR's.
+        dynamic_threshold: where it isn't 0, x_0 of each token is clamped to ±s and divided by s,
+            the larger of 1 and this quantile (to 1) of its |x_0|; not with clip_denoised.
 
     Returns:
         As noise, after the last step. docs/numerics.md has the order of operations.
 
     Raises:
         TypeError: a dtype that is not allowed.
-        ValueError: a shape or device that is not allowed.
+        ValueError: a shape, device or quantile that is not allowed.
 
     Source: MAR (arXiv 2406.11838), section 3.2; LTH14/mar's `DiffLoss.sample`.
     """
@@ -79,6 +82,7 @@ def scales_of(a: Args) -> Tensor:
 
 @ddpm_sample.check
 def _check(a: Args) -> None:
+    check_threshold(a)
     spec, noise = spec_of(a), a.noise
     shape = HeadShape.of(a.weights, spec)
     state = "2, N, C" if noise.dim() == 3 else "N, C"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops.ddpm_sample import options, plan, scales_of
-from marfast.ops.head import HeadShape, gpu, takes_mars
+from marfast.ops.head import HeadShape, gpu, takes_mars, takes_update
 from marfast.ops.head.cuda import Launches, dense
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, cuda, takes
@@ -33,7 +33,9 @@ def can_run(a: Args) -> Verdict:
     ok, reason = takes({"noise": a.noise})
     if ok:
         ok, reason = takes({"weights": a.weights[0]}, DTYPES)
-    return takes_mars(a, options(a).branches) if ok else (ok, reason)
+    if ok:
+        ok, reason = takes_update(a, options(a).branches)
+    return takes_mars(a) if ok else (ok, reason)
 
 
 def variants(a: Args) -> list[str]:

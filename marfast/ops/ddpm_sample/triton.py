@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops.ddpm_sample import options, scales_of
-from marfast.ops.head import gpu, spec_of
+from marfast.ops.head import gpu, spec_of, takes_threshold
 from marfast.ops.head.triton import Launches, takes_spec
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict
@@ -19,6 +19,8 @@ def can_run(a: Args) -> Verdict:
     if not ok:
         return ok, reason
     ok, reason = takes({"weights": a.weights[0]}, width=len(a.weights[0]))
+    if ok:
+        ok, reason = takes_threshold(a)
     return takes_spec(a) if ok else (ok, reason)
 
 

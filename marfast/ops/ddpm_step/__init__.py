@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from marfast.ops import checks
-from marfast.ops.head import branches_of, options_of
+from marfast.ops.head import branches_of, check_threshold, options_of
 from marfast.ops.op import Args, Draw, op
 from marfast.reference import diffusion
 from marfast.reference.diffusion import HeadOptions
@@ -37,6 +37,7 @@ def ddpm_step(
     temperature: float = 1.0,
     clip_denoised: bool = False,
     learned_range: bool = True,
+    dynamic_threshold: float = 0.0,
 ) -> Tensor:
     """One guided denoising step of N tokens, x_t -> x_{t-1}, of the sampler whose table it reads.
 
@@ -54,6 +55,8 @@ def ddpm_step(
         clip_denoised: clamp x_0 to [-1, 1].
         learned_range: σ is exp of v's share between the table's log β and log β̃, as DDPM has it;
             else the table's own.
+        dynamic_threshold: where it isn't 0, x_0 of each token is clamped to ±s and divided by s,
+            the larger of 1 and this quantile (to 1) of its |x_0|; not with clip_denoised.
 
     Returns:
         [N, C], x's dtype; or [2, N, C]: that, and this step's x_0. docs/numerics.md has the order
@@ -61,7 +64,7 @@ def ddpm_step(
 
     Raises:
         TypeError: a dtype that is not allowed.
-        ValueError: a shape or device that is not allowed.
+        ValueError: a shape, device or quantile that is not allowed.
 
     Source: Nichol & Dhariwal 2021 (arXiv 2102.09672), as MAR (arXiv 2406.11838) samples its tokens;
     docs/samplers.md has the others.
@@ -105,6 +108,7 @@ def filled(a: Args, launch: Callable[[Tensor, Step], None]) -> Tensor:
 
 @ddpm_step.check
 def _check(a: Args) -> None:
+    check_threshold(a)
     letters, allowed = "N, C", (torch.float32, torch.float64)
     if a.x.dim() == 3:
         letters = "2, N, C"

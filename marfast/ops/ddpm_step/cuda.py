@@ -3,14 +3,14 @@
 from torch import Tensor
 
 from marfast.ops.ddpm_step import Step, branches, filled
-from marfast.ops.head import takes_guidance
+from marfast.ops.head import takes_update
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, cuda, rows_adjacent, takes
 
 
 def can_run(a: Args) -> Verdict:
     ok, reason = takes({"x": a.x})
-    return takes_guidance(branches(a)) if ok else (ok, reason)
+    return takes_update(a, branches(a)) if ok else (ok, reason)
 
 
 def run(a: Args) -> Tensor:

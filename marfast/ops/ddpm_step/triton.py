@@ -22,6 +22,7 @@ import triton.language as tl
 from torch import Tensor
 
 from marfast.ops.ddpm_step import Step, filled
+from marfast.ops.head import takes_threshold
 from marfast.ops.op import Args
 from marfast.ops.runtime import Verdict, rows_adjacent
 from marfast.ops.runtime import triton_tiles as tiles
@@ -96,7 +97,9 @@ def ddpm_step_kernel(
 
 def can_run(a: Args) -> Verdict:
     ok, reason = takes({"x": a.x}, (torch.float32,))
-    return takes({"model_output": a.model_output}) if ok else (ok, reason)
+    if ok:
+        ok, reason = takes({"model_output": a.model_output})
+    return takes_threshold(a) if ok else (ok, reason)
 
 
 def run(a: Args) -> Tensor:

@@ -104,19 +104,36 @@ def branches_of(name: str, rows: int, tokens: int) -> int:
     return branches
 
 
-def takes_guidance(branches: int) -> Verdict:
-    """Whether kernels made for guidance of two branches take this one; if not, why."""
-    if branches > 2:
-        return False, f"guidance has {branches} branches; the kernel takes 2"
+def check_threshold(a: Args) -> None:
+    """Of an op's bound arguments: what limits x_0."""
+    if not 0.0 <= a.dynamic_threshold <= 1.0:
+        raise ValueError(
+            f"dynamic_threshold is {a.dynamic_threshold}; it must be a quantile, from 0 (none) to 1"
+        )
+    if a.dynamic_threshold and a.clip_denoised:
+        raise ValueError(
+            f"dynamic_threshold is {a.dynamic_threshold} and clip_denoised True; x_0 is limited by "
+            "one or the other"
+        )
+
+
+def takes_threshold(a: Args) -> Verdict:
+    """Whether kernels that sort nothing take this call; if not, why."""
+    if a.dynamic_threshold:
+        return False, "x_0 is limited by a quantile of itself; the kernel clips to [-1, 1] alone"
     return True, ""
 
 
-def takes_mars(a: Args, branches: int = 1) -> Verdict:
-    """Whether kernels made for MAR's head, and guidance of two branches, take this one; if not,
+def takes_update(a: Args, branches: int) -> Verdict:
+    """Whether kernels that sort nothing, made for guidance of two branches, take this one; if not,
     why."""
-    ok, reason = takes_guidance(branches)
-    if not ok:
-        return ok, reason
+    if branches > 2:
+        return False, f"guidance has {branches} branches; the kernel takes 2"
+    return takes_threshold(a)
+
+
+def takes_mars(a: Args) -> Verdict:
+    """Whether kernels made for MAR's head take this one; if not, why."""
     if own := str(spec_of(a)):
         return False, f"the head has {own}; the kernel takes MAR's"
     shape = HeadShape.of(a.weights)
