@@ -86,7 +86,8 @@ def _print_approximations(report: "Report") -> None:
 
 def _cells(row: "OpRow") -> tuple[str, ...]:
     where = "" if row.device == "cpu" else f" on {row.device}"
-    named = (row.op, f"{row.backend} {row.isa or ''}".strip() + where, row.dtype)
+    op = f"{row.op}, {row.example}" if row.example else row.op
+    named = (op, f"{row.backend} {row.isa or ''}".strip() + where, row.dtype)
     if row.reason is not None:
         return (*named, "", "", "", "", "", "", "", f"can't run: {row.reason}")
     errors = (row.error_max, row.eager_max, row.error_rms, row.eager_rms)

@@ -103,6 +103,7 @@ class Op(Generic[P]):
         _LIBRARY.impl(self.name, self._run_autograd, "Autograd", with_keyset=True)
         _LIBRARY.impl(self.name, self._run_transformed, "FuncTorchBatched")  # torch.vmap
         self._check_values: Callable[[Args], None] | None = None
+        self.examples: dict[str, Example] = {}
         self.shortened: Callable[[Args], Args] = lambda a: a
         self.counted: Flops = lambda count, a: count(self.plain, *a)
         self._recorded: Callable[[Args], Tensor | None] = lambda a: None
@@ -140,8 +141,17 @@ class Op(Generic[P]):
         return function
 
     def example(self, function: Example) -> Example:
-        self._example = function
+        self.examples[""] = function
         return function
+
+    def another_example(self, name: str) -> Callable[[Example], Example]:
+        """Of what the first one doesn't reach."""
+
+        def enter(function: Example) -> Example:
+            self.examples[name] = function
+            return function
+
+        return enter
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Tensor:
         result: Tensor = self._overload(*args, **kwargs)
@@ -160,7 +170,7 @@ class Op(Generic[P]):
     ) -> Args:
         """The bound arguments of the op's example, or of another one."""
         draw = Draw(dtype, torch.device(device), torch.Generator("cpu").manual_seed(seed))
-        return self.bind(**(example or self._example)(draw))
+        return self.bind(**(example or self.examples[""])(draw))
 
     def _run_autograd(self, keys: Any, *args: Any) -> Tensor:
         """What the dispatcher calls first. A formula for backward alone would drop tangents."""

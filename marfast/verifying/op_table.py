@@ -49,15 +49,17 @@ def _variants(op: Op[Any]) -> Iterator[_Variant]:
 
 
 class _Subject:
-    """An op's examples in one dtype on one device; what they give is computed once."""
+    """One of an op's examples in one dtype on one device, over several seeds; what they give is
+    computed once."""
 
-    def __init__(self, op: Op[Any], device: str, dtype: torch.dtype) -> None:
-        self.op, self.device, self.dtype = op, device, dtype
+    def __init__(self, op: Op[Any], example: str, device: str, dtype: torch.dtype) -> None:
+        self.op, self.example, self.device, self.dtype = op, example, device, dtype
         self._results: dict[_Variant, Tensor] = {}
 
     @cached_property
     def examples(self) -> list[tuple[Any, ...]]:
-        return [self.op.example_args(self.dtype, self.device, seed) for seed in SEEDS]
+        example = self.op.examples[self.example]
+        return [self.op.example_args(self.dtype, self.device, seed, example) for seed in SEEDS]
 
     @cached_property
     def exact(self) -> Tensor:
@@ -81,6 +83,7 @@ def _row(subject: _Subject, variant: _Variant) -> OpRow:
     op, dtype = subject.op, subject.dtype
     row = OpRow(
         op=op.name,
+        example=subject.example,
         backend=variant.backend,
         isa=variant.isa,
         device=subject.device,
@@ -112,12 +115,13 @@ def _row(subject: _Subject, variant: _Variant) -> OpRow:
 
 
 def rows(progress: Callable[[str, int, int], None]) -> tuple[OpRow, ...]:
-    """A row for each op, backend, instruction set, device and dtype there is here."""
+    """A row for each op's example, backend, instruction set, device and dtype there is here."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     jobs = []
     for op, device in product(OPS.values(), devices):
-        subjects = [_Subject(op, device, dtype) for dtype in DTYPES]
-        jobs += [(subject, variant) for variant in _variants(op) for subject in subjects]
+        for example in op.examples:
+            subjects = [_Subject(op, example, device, dtype) for dtype in DTYPES]
+            jobs += [(subject, variant) for variant in _variants(op) for subject in subjects]
     table = []
     for done, (subject, variant) in enumerate(jobs):
         progress(subject.op.name, done, len(jobs))

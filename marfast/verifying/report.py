@@ -29,7 +29,7 @@ class Row:
 
 @dataclass(frozen=True)
 class OpRow:
-    """One op on one backend (and instruction set), over several random examples.
+    """One op on one backend (and instruction set), over several draws of one of its examples.
 
     `bit_equal` (a share) and `max_ulp` are against `compared_with`: the portable build for the
     other CPU builds, else the reference. Errors are against float64, relative to its RMS; `eager_…`
@@ -51,6 +51,8 @@ class OpRow:
     eager_max: float | None = None
     eager_rms: float | None = None
     ok: bool = True
+    example: str = ""
+    """Which of the op's examples; empty for the first one."""
 
 
 @dataclass(frozen=True)

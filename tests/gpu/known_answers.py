@@ -1,4 +1,4 @@
-"""Every op's example, and more of `attention` and `ddpm_sample`, through every GPU backend, beside
+"""Every op's examples, and more of `attention` and `ddpm_sample`, through every GPU backend, beside
 the reference.
 
     python -m tests.gpu.known_answers --out FILE       a process for each op and backend: one that
@@ -68,7 +68,7 @@ MORE: dict[str, dict[str, Example]] = {
         "launch by launch": _sample(3, 40, 2),
     },
 }
-"""By op and name: what its example doesn't reach."""
+"""By op and name: sizes that its examples don't reach."""
 
 
 WRONG = 5
@@ -90,8 +90,8 @@ def outcomes(
     op: Op[Any], backend: Backend, device: torch.device, small: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Each case's name, and why it is wrong or can't run; empty where it is right. `small`: the
-    op's own example alone."""
-    examples = {"": None, **({} if small else MORE.get(op.name, {}))}
+    op's own examples alone."""
+    examples = op.examples | ({} if small else MORE.get(op.name, {}))
     for (more, example), dtype in itertools.product(examples.items(), DTYPES):
         case = f"{op.name} {backend.name} {str(dtype)[6:]}{more and ', '}{more}"
         try:

@@ -248,7 +248,7 @@ def test_the_table_computes_each_thing_once(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(op, "plain", plain)
     rows = op_table.rows(lambda *_: None)
     assert len(set(runs)) == len(runs)
-    ran = {row.dtype for row in rows if row.reason is None}
+    ran = {(row.example, row.dtype) for row in rows if row.reason is None}
     assert exact == [torch.float64] * len(op_table.SEEDS) * len(ran)
 
 

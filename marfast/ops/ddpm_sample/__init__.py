@@ -9,7 +9,7 @@ from torch import Tensor
 from marfast.ops import checks
 from marfast.ops.head import HeadShape, branches_of, check_threshold, options_of, spec_of
 from marfast.ops.op import Args, Draw, op
-from marfast.reference import denoise, diffusion
+from marfast.reference import denoise, diffusion, samplers
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.samplers import COLUMNS
 
@@ -170,4 +170,19 @@ def _example(draw: Draw) -> dict[str, Any]:
         "timesteps": timesteps.to(draw.device),
         "guidance": torch.tensor([2.9], dtype=torch.float32, device=draw.device),
         "clip_denoised": True,
+    }
+
+
+@ddpm_sample.another_example("multistep, guidance of each step")
+def _multistep(draw: Draw) -> dict[str, Any]:
+    """The last 5 steps of DPM-Solver++'s SDE, the first of which reads the x_0 that is given."""
+    example = _example(draw)
+    noise, steps = example["noise"], len(example["timesteps"])
+    table = samplers.table_of(diffusion.create_diffusion(str(2 * steps)), "dpm++2m-sde")
+    return example | {
+        "noise": torch.stack([noise, draw.normal(*noise.shape)]),
+        "schedule": table.coefficients[-steps:].to(draw.device),
+        "timesteps": table.timesteps[-steps:].to(draw.device),
+        "guidance": torch.linspace(1.5, 2.9, steps, dtype=torch.float32, device=draw.device),
+        "learned_range": False,
     }

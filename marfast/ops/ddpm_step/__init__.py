@@ -9,7 +9,7 @@ from torch import Tensor
 from marfast.ops import checks
 from marfast.ops.head import branches_of, check_threshold, options_of
 from marfast.ops.op import Args, Draw, op
-from marfast.reference import diffusion
+from marfast.reference import diffusion, samplers
 from marfast.reference.diffusion import HeadOptions
 from marfast.reference.samplers import COLUMNS
 
@@ -153,3 +153,22 @@ def _example(draw: Draw) -> dict[str, Any]:
         "guidance": torch.tensor([2.9], dtype=torch.float32, device=draw.device),
         "clip_denoised": True,
     }
+
+
+@ddpm_step.another_example("multistep")
+def _multistep(draw: Draw) -> dict[str, Any]:
+    """A step of DPM-Solver++'s SDE, which reads the x_0 of the step before; no variance."""
+    example = _example(draw)
+    x, output = example["x"], example["model_output"]
+    table = samplers.table_of(diffusion.create_diffusion("100"), "dpm++2m-sde")
+    return example | {
+        "x": torch.stack([x, draw.normal(*x.shape)]),
+        "model_output": output[:, : x.shape[1]],
+        "coefficients": table.coefficients[50].to(draw.device),
+        "learned_range": False,
+    }
+
+
+@ddpm_step.another_example("thresholded")
+def _thresholded(draw: Draw) -> dict[str, Any]:
+    return _example(draw) | {"clip_denoised": False, "dynamic_threshold": 0.9}
