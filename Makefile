@@ -29,7 +29,7 @@ help:  ## Show this list.
 demo: $(VENV)/installed  ## Generate a 10 x 10 grid of images: outputs/fashion-mnist.png.
 	$(BIN)/marfast generate --model fashion-mnist --labels 0-9 --per-label 10 --out outputs/fashion-mnist.png --force
 
-# The second line makes most of this once more, in a copy with another op: not beside the first.
+# The second line builds once more, in a copy with another op: not beside the first.
 PAGE := tests/build/test_adding_an_op.py
 test: $(VENV)/dev  ## Run the tests.
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --ignore $(PAGE) $(SELECT)
