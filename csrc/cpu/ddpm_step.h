@@ -55,7 +55,7 @@ void ddpm_step_rows(const DdpmStep& a) {
   const StepCoefficients c = *a.coefficients;
   const V temperature(a.options.temperature);
   const V one(1.0f), half(0.5f);
-  const bool thresholded = a.options.dynamic_threshold != 0.0 && a.channels > 0;
+  const bool thresholded = a.options.dynamic_threshold != 0.0f && a.channels > 0;
 
   for (int64_t row = 0; row < a.tokens; ++row) {
     const float* x_row = a.x + row * a.x_stride;              // [C]

@@ -37,7 +37,7 @@ struct HeadOptions {
   float temperature;
   bool clip_denoised;
   bool learned_range;              // sigma is the head's, within a range, else the table's
-  double dynamic_threshold = 0.0;  // the quantile of |x_0| that limits a token's x_0, or 0
+  float dynamic_threshold = 0.0f;  // the quantile of |x_0| that limits a token's x_0, or 0
 
   int64_t scales() const { return branches > 2 ? branches - 1 : 1; }  // of guidance, of a step
 };
