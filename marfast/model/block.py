@@ -112,6 +112,11 @@ Attend = Callable[[Tensor, Tensor | None], Tensor]
 """Attention as the op: qkv [R, L, 3, H, hd], queries [R, n] or None -> [R, n, H·hd]."""
 
 
+def own_attention(qkv: Tensor, queries: Tensor | None) -> Tensor:
+    """By whichever backend is chosen."""
+    return ops.attention(qkv, queries)
+
+
 def library_attention(qkv: Tensor, queries: Tensor | None) -> Tensor:
     """PyTorch's, where no backend is forced."""
     with ops.backend("torch") if forced() == "auto" else nullcontext():
@@ -122,7 +127,7 @@ class BoundBlock:
     """A block and its weights as they were: [R, L, D] -> [R, L, D]; with `queries` [R, n], only
     those positions -> [R, n, D]."""
 
-    def __init__(self, block: Any, layers: Sequence[BoundLinear], attend: Attend = ops.attention):
+    def __init__(self, block: Any, layers: Sequence[BoundLinear], attend: Attend = own_attention):
         self.block = block
         self.layers = layers
         self.attend = attend
@@ -181,7 +186,7 @@ def _at(x: Tensor, positions: Tensor) -> Tensor:
 class FastBlock:
     """What is kept of a block from one generation to the next: packed weights."""
 
-    def __init__(self, attend: Attend = ops.attention) -> None:
+    def __init__(self, attend: Attend = own_attention) -> None:
         self.attend = attend
         self._packings = [Packing(_pack) for _ in range(4)]
         self._verdicts = Verdicts()

@@ -75,4 +75,4 @@ def test_torch_is_one_that_reads_pickles_safely():
 def test_make_never_asks_an_index_for_this_package():
     makefile = (ROOT / "Makefile").read_text()
     assert not re.search(r"\$\(PIP\).*marfast", makefile)
-    assert "--editable '.[dev,train]'" in makefile
+    assert "--editable '.[dev,docs,train]'" in makefile

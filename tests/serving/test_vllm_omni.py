@@ -18,7 +18,8 @@ import marfast
 from marfast.checkpoints import Preset, Settings, convert
 from marfast.errors import ArgumentError
 from marfast.ops import choice
-from tests.drop_in.heads.lookalikes import D, OmniNextStep, made
+from tests.drop_in.heads.lookalikes.nextstep import OmniNextStep
+from tests.drop_in.heads.lookalikes.parts import D, made
 from tests.models import LATENT, tiny_autoencoder, tiny_weights
 
 ROOT = Path(marfast.__file__).parents[1]
