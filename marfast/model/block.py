@@ -112,7 +112,7 @@ Attend = Callable[[Tensor, Tensor | None], Tensor]
 """Attention as the op: qkv [R, L, 3, H, hd], queries [R, n] or None -> [R, n, H·hd]."""
 
 
-def own_attention(qkv: Tensor, queries: Tensor | None) -> Tensor:
+def chosen_attention(qkv: Tensor, queries: Tensor | None) -> Tensor:
     """By whichever backend is chosen."""
     return ops.attention(qkv, queries)
 
@@ -127,7 +127,9 @@ class BoundBlock:
     """A block and its weights as they were: [R, L, D] -> [R, L, D]; with `queries` [R, n], only
     those positions -> [R, n, D]."""
 
-    def __init__(self, block: Any, layers: Sequence[BoundLinear], attend: Attend = own_attention):
+    def __init__(
+        self, block: Any, layers: Sequence[BoundLinear], attend: Attend = chosen_attention
+    ):
         self.block = block
         self.layers = layers
         self.attend = attend
@@ -186,7 +188,7 @@ def _at(x: Tensor, positions: Tensor) -> Tensor:
 class FastBlock:
     """What is kept of a block from one generation to the next: packed weights."""
 
-    def __init__(self, attend: Attend = own_attention) -> None:
+    def __init__(self, attend: Attend = chosen_attention) -> None:
         self.attend = attend
         self._packings = [Packing(_pack) for _ in range(4)]
         self._verdicts = Verdicts()
