@@ -123,13 +123,7 @@ def measure_images(what: ImageWorkload, options: Options, floors: Floors) -> lis
             for who, (off, limit) in found.items():
                 worst[who] = max(worst[who], off)
                 allowed[who] = max(allowed.get(who, 0.0), limit)
-            options.verified(
-                verdict(
-                    f"{case}, iteration {k}",
-                    {who: off for who, (off, _) in found.items()},
-                    {who: limit for who, (_, limit) in found.items()},
-                )
-            )
+            options.verified(verdict(f"{case}, iteration {k}", found))
             memory = memory or {
                 who: working_mb(run, iteration.tokens.device) for who, run in runs.items()
             }
@@ -140,15 +134,12 @@ def measure_images(what: ImageWorkload, options: Options, floors: Floors) -> lis
                     phases[who][name] += share * float(np.median([t[name] for t in measured]))
                 totals[who] += share * np.array([sum(t.values()) for t in measured])
         if what.tokenizer is not None:
-            arounds = {who: getattr(made, "around", None) for who, made in contenders.items()}
-            side = what.architecture.img_size // what.architecture.vae_stride
-            decoding = Decoding(what.tokenizer, arounds, what.batch, side)
             told("vae, comparing results")
-            differ = dict.fromkeys(OURS, decoding.verify(case))
-            options.verified(verdict(f"{case}, VAE", differ, dict.fromkeys(OURS, DECODED)))
-            size, done = decoding.weights() * DTYPES["float32"].itemsize, decoding.flops()
+            decoding = _decoding(what, what.tokenizer, contenders, case, options)
+            size = decoding.weights() * DTYPES["float32"].itemsize
+            least_vae = floors.seconds(decoding.flops(), size)
             for of_phase in least.values():  # whoever decodes: in float32, as the package does
-                of_phase["vae"] = floors.seconds(done, size)
+                of_phase["vae"] = least_vae
             timing = in_turn(decoding.runs, options.rounds, lambda who: told(f"vae, {who}"))
             busy = max(busy, timing.busy)
             for who, seconds in timing.seconds.items():
@@ -209,6 +200,24 @@ def _contenders(what: ImageWorkload, options: Options) -> dict[str, Any]:
     for who, dtype in OURS.items():
         found[who] = images.Ours(what.module, None if dtype == "float32" else DTYPES[dtype])
     return found
+
+
+def _decoding(
+    what: ImageWorkload,
+    tokenizer: KLTokenizer,
+    contenders: Mapping[str, Any],
+    case: str,
+    options: Options,
+) -> Decoding:
+    """Of all contenders; WrongResult if the package's images are too far from the reference's."""
+    arounds = {
+        who: None if who in OURS else contender.around for who, contender in contenders.items()
+    }
+    side = what.architecture.img_size // what.architecture.vae_stride
+    decoding = Decoding(tokenizer, arounds, what.batch, side)
+    found = dict.fromkeys(OURS, (decoding.verify(case), DECODED))
+    options.verified(verdict(f"{case}, VAE", found))
+    return decoding
 
 
 def _differences(
