@@ -57,6 +57,8 @@ void fill(Given& given, DdpmSample& a) {
   given.record(FIELD(shape));
   given.record(FIELD(spec));
   given.record(FIELD(options));
+  given.value(FIELD(group));
+  given.expect(a.group > 0, "group", "is not positive");
   given.value(FIELD(step_begin));
   given.value(FIELD(step_end));
   given.value(FIELD(chunk));
@@ -74,7 +76,7 @@ void fill(Given& given, DdpmSample& a) {
   given.dense(FIELD(time_embedding), {a.spec.times, a.steps, s.frequencies});
   given.dense(FIELD(guidance), {a.steps, a.options.scales()});
   if (given.has("x0")) given.dense(FIELD(x0), {a.tokens, s.channels});
-  given.buffer(FIELD(workspace), SampleWorkspace(a).size);
+  given.buffer(FIELD(workspace), sample_workspace(a));
 }
 
 void fill(Given& given, Denoise& a) {

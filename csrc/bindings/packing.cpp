@@ -19,10 +19,12 @@ void def_packing(pybind11::module_& m) {
     given.record(FIELD(spec));
     given.record(FIELD(options));
     given.value(FIELD(tokens));
+    given.value(FIELD(group));
+    given.expect(a.group > 0, "group", "is not positive");
     given.value(FIELD(steps));
     given.value(FIELD(chunk));
     given.finish();
-    return pybind11::int_(SampleWorkspace(a).size);
+    return pybind11::int_(sample_workspace(a));
   });
   wire::def(m, "attention_scratch", [](Given& given) {
     int64_t length = 0, head_dim = 0;

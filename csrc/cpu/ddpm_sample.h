@@ -1,7 +1,8 @@
 #pragma once
 
-// ddpm_sample: the S denoising steps of the head (head_pass.h) for N tokens, by one team of
-// threads.
+// ddpm_sample: the S denoising steps of the head (head_pass.h) for N tokens: all by one team of
+// threads, or each group of tokens by one thread alone, which never waits and whose rows stay in
+// its caches. A row's bits depend on neither.
 //
 //   step s: x = input_proj(state); blocks; state = ddpm_step(state, final(modulate(LN(x))))
 //
@@ -83,11 +84,21 @@ class Sampler {
   HeadPass<V, F> pass_;
 };
 
+template <class V, class F>
+void sample_groups(const DdpmSample& a, const Team& team) {
+  if (a.tokens <= a.group) return Sampler<V, F>(a, team).run();
+  const Range own = team.share(groups_of(a));
+  for (int64_t g = own.begin; g < own.end; ++g) {
+    const DdpmSample group = group_of(a, g);
+    Sampler<V, F>(group, team.alone()).run();
+  }
+}
+
 template <class V, class BFloat16>
 void ddpm_sample(const DdpmSample& a) {
   run_team(a.threads, [&a](const Team& team) {
-    a.weight_dtype == DType::bf16 ? Sampler<V, BFloat16>(a, team).run()
-                                  : Sampler<V, Float32<V>>(a, team).run();
+    a.weight_dtype == DType::bf16 ? sample_groups<V, BFloat16>(a, team)
+                                  : sample_groups<V, Float32<V>>(a, team);
   });
 }
 

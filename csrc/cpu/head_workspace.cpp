@@ -12,6 +12,11 @@ int64_t rows_of(const DdpmSample& a) { return a.options.branches * a.tokens; }
 
 int64_t row_stride(int64_t size) { return padded(size) + kPanel; }
 
+int64_t workspace_of_group(DdpmSample a) {
+  a.tokens = a.group;
+  return SampleWorkspace(a).size;
+}
+
 }  // namespace
 
 HeadWorkspace::HeadWorkspace(const HeadShape& shape, const HeadSpec& spec, int64_t rows,
@@ -44,6 +49,21 @@ HeadWorkspace::HeadWorkspace(const HeadShape& shape, const HeadSpec& spec, int64
   output = take(rows * channels_stride);
 }
 
+int64_t groups_of(const DdpmSample& a) { return (a.tokens + a.group - 1) / a.group; }
+
+DdpmSample group_of(const DdpmSample& a, int64_t g) {
+  const int64_t first = g * a.group, left = a.tokens - first, c = a.shape.channels;
+  DdpmSample part = a;
+  part.tokens = part.group = left < a.group ? left : a.group;
+  part.out += first * c;
+  part.noise += first * c;
+  part.step_noise += first * c;
+  part.condition += a.options.branches * first * a.shape.condition;
+  if (a.x0) part.x0 += first * c;
+  part.workspace += g * workspace_of_group(a);
+  return part;
+}
+
 SampleWorkspace::SampleWorkspace(const DdpmSample& a)
     : head(a.shape, a.spec, rows_of(a), a.steps, a.chunk * rows_of(a), a.workspace) {
   const int64_t tokens = padded(a.tokens * a.shape.channels);
@@ -53,5 +73,7 @@ SampleWorkspace::SampleWorkspace(const DdpmSample& a)
     size += tokens;
   }
 }
+
+int64_t sample_workspace(const DdpmSample& a) { return groups_of(a) * workspace_of_group(a); }
 
 }  // namespace marfast

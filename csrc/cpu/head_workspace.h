@@ -38,7 +38,12 @@ struct HeadWorkspace {
   int64_t size;                // floats in all
 };
 
-// ddpm_sample's: the head's, then the tokens' state [N, C] at the start of even and of odd steps.
+// How many groups of tokens there are, and the g-th as a call of its own.
+int64_t groups_of(const DdpmSample& a);
+DdpmSample group_of(const DdpmSample& a, int64_t g);
+
+// ddpm_sample's, of one group: the head's, then the tokens' state [N, C] at the start of even and
+// of odd steps.
 struct SampleWorkspace {
   explicit SampleWorkspace(const DdpmSample& a);
 
@@ -46,5 +51,8 @@ struct SampleWorkspace {
   float* state[2];
   int64_t size;
 };
+
+// Floats of all groups' workspaces, one after the other.
+int64_t sample_workspace(const DdpmSample& a);
 
 }  // namespace marfast

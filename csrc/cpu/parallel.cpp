@@ -80,6 +80,8 @@ Range Team::share(int64_t size) const {
   return {size * thread / threads, size * (thread + 1) / threads};
 }
 
+Team Team::alone() const { return {0, 1, barrier_}; }
+
 void Team::barrier() const {
   if (threads > 1) barrier_.wait(threads);
 }

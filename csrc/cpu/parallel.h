@@ -20,6 +20,7 @@ class Team {
   const int thread, threads;
   Range share(int64_t size) const;  // of 0 ... size - 1, what this thread owns
   void barrier() const;
+  Team alone() const;  // this thread, which meets nobody
 
  private:
   Barrier& barrier_;

@@ -28,7 +28,7 @@ int main(int argc, char** argv) {
   const int64_t rows = number(3), steps = number(4), c = 16;  // C, D and frequencies are MAR-B's
   DdpmSample a{};
   a.shape = {c, 768, number(1), number(2), 256, number(1)};
-  a.tokens = rows / 2;
+  a.tokens = a.group = rows / 2;
   a.options = {2, 1.0f, false, true};
   a.steps = a.step_end = a.chunk = steps;
   a.step_noise_stride = a.tokens * c;
@@ -39,7 +39,7 @@ int main(int argc, char** argv) {
   const auto embedding = values(steps * a.shape.frequencies),
              schedule = values(steps * kCoefficients);
   const auto packed = values(PackedHead(a.shape, a.spec, a.weight_dtype, nullptr).size());
-  auto workspace = values(SampleWorkspace(a).size), out = values(a.tokens * c);
+  auto workspace = values(sample_workspace(a)), out = values(a.tokens * c);
   a.out = out.data();
   a.noise = noise.data();
   a.step_noise = step_noise.data();

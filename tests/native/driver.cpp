@@ -121,13 +121,14 @@ Floats ddpm_sample(const Kernels& kernels, DType dtype, const HeadShape& s, int6
   DdpmSample a{};
   a.shape = s;
   a.tokens = n;
+  a.group = rows % 5 == 0 ? (n + 2) / 3 : n;
   a.steps = steps;
   a.chunk = chunk;
   const bool clip = rows % 3 != 1;
   a.options = {guided ? 2 : 1, 0.9f, clip, rows % 4 != 0, clip ? 0.0 : 0.9};
   a.spec = spec;
   const Floats x0 = random.draw(n * c);
-  const Floats workspace = nans(SampleWorkspace(a).size);
+  const Floats workspace = nans(sample_workspace(a));
   Floats out = nans(n * c);
   a.out = *out;
   a.noise = *noise;

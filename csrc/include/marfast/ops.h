@@ -199,12 +199,13 @@ struct Denoise {
 };
 
 // Steps step_begin ... step_end - 1 of the sampling loop. The first call must begin at 0, the next
-// where the last ended; `workspace` keeps what passes between them.
+// where the last ended; `workspace` keeps what passes between them. Tokens come in groups: where
+// there are several, each is one thread's alone.
 struct DdpmSample {
   float* out;                        // [N, C], written when step_end = S
   const float* noise;                // [N, C]
   const float* step_noise;           // [S, N, C]
-  const float* condition;            // [R, D]
+  const float* condition;            // [R, D], group by group
   const float* packed;               // pack_head's buffer
   const StepCoefficients* schedule;  // [S]
   const float* time_embedding;       // [times, S, frequencies]
@@ -213,6 +214,7 @@ struct DdpmSample {
   float* workspace;                  // of ddpm_sample_workspace floats
   HeadShape shape;
   int64_t tokens;  // N
+  int64_t group;   // tokens of a group; the last one may have fewer
   int64_t steps;   // S
   int64_t step_begin;
   int64_t step_end;

@@ -1,6 +1,8 @@
 """`ddpm_sample` by csrc/cpu/ddpm_sample.h: tokens in groups, and steps in chunks whose modulation
 is one tall product."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,36 @@ from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, check_memory, cpu, takes
 
 PAIRS = 224
-"""(step, row) pairs whose modulation is computed at once: rows enough for a tall product."""
+"""(step, row) pairs whose modulation all threads compute at once: rows of a tall product."""
+
+OWN_PAIRS = 112
+"""Those of a thread that samples a group of tokens by itself: rows that stay in its caches."""
+
+LEAST_OWN = 56
+"""Rows from which on it does: it then reads all weights, and waits for nobody."""
+
+MOST_MEMORY = 1 << 26
+"""Floats of workspace that threads may take to sample by themselves."""
+
+
+class Groups(NamedTuple):
+    """How tokens and steps are divided."""
+
+    tokens: int
+    """Of a call of the kernel."""
+    group: int
+    """Of a group: all threads share a single one, or each has one of its own."""
+    chunk: int
+    """The most steps of a call."""
+
+    @classmethod
+    def of(cls, tokens: int, branches: int, steps: int, at_once: int = 1) -> "Groups":
+        """In calls of `at_once` groups of one size."""
+        pairs = PAIRS if at_once == 1 else OWN_PAIRS
+        own = -(-max(1, tokens) // at_once)
+        group = -(-own // -(-own // (pairs // branches)))
+        calls = -(-steps // (pairs // (group * branches)))
+        return cls(group * at_once, group, -(-steps // calls))
 
 
 def can_run(a: Args) -> Verdict:
@@ -32,21 +63,33 @@ def run(a: Args) -> Tensor:
     (noise, _), schedule = rows_of(a.noise.contiguous()), a.schedule.contiguous()
     guidance = scales_of(a)
     embedding = time_embedding(a.timesteps, shape.frequencies, spec)
-    tokens, steps = len(noise), len(schedule)
-    rows = options.branches  # of a token
-    group = min(max(1, tokens), PAIRS // rows)
-    chunks = -(-steps // (PAIRS // (group * rows)))
-    chunk = -(-steps // chunks)
-    sizes = {"tokens": group, "steps": steps, "chunk": chunk}
+    tokens, steps, branches = len(noise), len(schedule), options.branches
     common = {"shape": shape, "spec": spec, "options": options}
-    workspace = cpu.empty(extension.ddpm_sample_workspace(**common, **sizes))
+
+    def floats(groups: Groups) -> int:
+        size: int = extension.ddpm_sample_workspace(**common, **groups._asdict(), steps=steps)
+        return size
+
+    threads = cpu.threads()
+    groups = Groups.of(tokens, branches, steps, threads)
+    if groups.group * branches < LEAST_OWN or floats(groups) > MOST_MEMORY:
+        groups = Groups.of(tokens, branches, steps)
+    workspace = cpu.empty(floats(groups))
     result = result_for(a.noise)
     out, x0 = rows_of(result)
-    for first in range(0, tokens, group):
-        members = slice(first, min(tokens, first + group))
-        condition = torch.cat([part[members] for part in a.cond.split(tokens)])
-        for i in range(chunks):  # Ctrl-C is heard between them
-            begin, end = steps * i // chunks, steps * (i + 1) // chunks
+    parts = a.cond.split(tokens)
+    for first in range(0, tokens, groups.tokens):
+        last = min(tokens, first + groups.tokens)
+        members = slice(first, last)
+        condition = torch.cat(
+            [
+                part[at : min(last, at + groups.group)]
+                for at in range(first, last, groups.group)
+                for part in parts
+            ]
+        )
+        for begin in range(0, steps, groups.chunk):  # Ctrl-C is heard between them
+            end = min(steps, begin + groups.chunk)
             with profiling.range(f"steps {begin}-{end - 1}", len(condition)):
                 extension.ddpm_sample(
                     out=out[members],
@@ -60,10 +103,11 @@ def run(a: Args) -> Tensor:
                     x0=None if x0 is None else x0[members],
                     workspace=workspace,
                     **common,
+                    group=groups.group,
                     step_begin=begin,
                     step_end=end,
-                    chunk=chunk,
+                    chunk=groups.chunk,
                     weight_dtype=cpu.packed_dtype(a.weights[0].dtype),
-                    threads=cpu.threads(),
+                    threads=threads,
                 )
     return result
