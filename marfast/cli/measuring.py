@@ -145,9 +145,8 @@ def check_workload(name: str, asked: Asked) -> None:
 def count_of(name: str, asked: Asked) -> int:
     """Cases of a workload."""
     paper = OF_THE_PAPER.fullmatch(name)
-    if paper and paper[1] == "head":
-        return len(asked.rows)
-    return len(asked.num_iter) * len(asked.batch)
+    is_head = name.startswith("head ") or (paper and paper[1] == "head")
+    return len(asked.rows) if is_head else len(asked.num_iter) * len(asked.batch)
 
 
 def measured(name: str, asked: Asked, how: measure.Options) -> Iterator[list[Row]]:

@@ -84,6 +84,7 @@ def test_a_named_head(needs_native: None, monkeypatch: pytest.MonkeyPatch) -> No
     assert result.exit_code == 0, result.stderr
     rows = json.loads(result.stdout)
     assert {row["workload"] for row in rows} == {f"head {name}" for name in NAMED}
+    assert f"[1/{2 * len(NAMED)}] " in result.stderr
     for row in rows:
         if row["who"].endswith("float32"):
             assert row["difference"] < 1e-3
