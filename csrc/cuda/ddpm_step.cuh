@@ -39,7 +39,7 @@ inline LaunchShape shape_of(const DdpmStep& a) {
 }
 
 template <class T>
-__global__ void ddpm_step(const DdpmStep a) {
+__global__ void __launch_bounds__(256) ddpm_step(const DdpmStep a) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= a.tokens * a.channels) return;
   const int64_t n = i / a.channels, j = i % a.channels;

@@ -49,7 +49,7 @@ __device__ __forceinline__ void layer_norm_modulate_row(int thread, const In* x,
 inline LaunchShape shape_of(const NormModulate& a) { return {ceil_div(a.rows, 4), 1, 128, 0}; }
 
 template <class In, class Affine, class Out>
-__global__ void layer_norm_modulate(const NormModulate a) {
+__global__ void __launch_bounds__(128) layer_norm_modulate(const NormModulate a) {
   const int64_t row = int64_t{blockIdx.x} * 4 + threadIdx.x / 32;
   if (row >= a.rows) return;
   Out* out = static_cast<Out*>(a.out) + row * a.width;

@@ -20,7 +20,7 @@ struct ProductRows {
 };
 
 template <class T>
-__global__ void linear_epilogue(const LinearEpilogue a) {
+__global__ void __launch_bounds__(256) linear_epilogue(const LinearEpilogue a) {
   constexpr int kOutputs = ProductRows::kOutputs, kThreads = ProductRows::kThreads;
   const uint32_t parts = ceil_div(a.outputs, kOutputs);
   const int64_t r = blockIdx.x / parts, first = int64_t{blockIdx.x % parts} * kOutputs;

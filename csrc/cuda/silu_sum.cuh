@@ -17,7 +17,7 @@ inline LaunchShape shape_of(const SiluSum& a) {
 }
 
 template <class T>
-__global__ void silu_sum(const SiluSum a) {
+__global__ void __launch_bounds__(256) silu_sum(const SiluSum a) {
   const int64_t i = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (i >= a.rows * a.width) return;
   const int64_t r = i / a.width, j = i % a.width;

@@ -1,9 +1,12 @@
 #pragma once
 
-// The variants of every kernel and the choice among them: a table a kernel, of what the arguments
-// must be. `Launch` is the way to start a kernel, of the GPU or of the emulator:
+// The variants of every kernel and the choice among them: one switch over dtypes, then a table a
+// kernel, of what the arguments must be. `Launch` is the way to start a kernel, of the GPU or of
+// the emulator:
 //   launch(kernel, shape, args) -> Status
 // The includer has defined __global__ and the like.
+
+#include <initializer_list>
 
 #include "cuda/attention.cuh"
 #include "cuda/ddpm_sample.cuh"
@@ -31,22 +34,40 @@ Status launch_first(const Variant<Args> (&variants)[kCount], const Args& a, cons
   for (const Variant<Args>& v : variants) {
     if (v.takes(a)) return launch(v.kernel, v.shape(a), a);
   }
-  return "no variant takes these dtypes";
+  return "no variant takes these arguments";
 }
 
-template <DType kType>
-bool takes_ddpm_step(const DdpmStep& a) {
-  return a.model_output_dtype == kType;
+// body(an element of the dtype)
+template <class Body>
+Status by_dtype(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::f32:
+      return body(float{});
+    case DType::bf16:
+      return body(bfloat16{});
+    case DType::f16:
+      return body(float16{});
+  }
+  return "no such dtype";
+}
+
+// Whether elements at these addresses, and at any of these strides from them, start at multiples
+// of `bytes`: the one place that knows which copies may be wide.
+inline bool aligned(int64_t bytes, DType dtype, std::initializer_list<const void*> addresses,
+                    std::initializer_list<int64_t> strides) {
+  uintptr_t bits = 0;
+  for (const void* address : addresses) bits |= reinterpret_cast<uintptr_t>(address);
+  for (const int64_t stride : strides)
+    bits |= static_cast<uintptr_t>(stride * element_bytes(dtype));
+  return bits % static_cast<uintptr_t>(bytes) == 0;
 }
 
 template <class Launch>
 Status ddpm_step_by(const DdpmStep& a, const Launch& launch) {
-  static constexpr Variant<DdpmStep> variants[] = {
-      {ddpm_step<float>, shape_of, takes_ddpm_step<DType::f32>},
-      {ddpm_step<bfloat16>, shape_of, takes_ddpm_step<DType::bf16>},
-      {ddpm_step<float16>, shape_of, takes_ddpm_step<DType::f16>},
-  };
-  return a.tokens * a.channels == 0 ? nullptr : launch_first(variants, a, launch);
+  if (a.tokens * a.channels == 0) return nullptr;
+  return by_dtype(a.model_output_dtype, [&](auto element) {
+    return launch(ddpm_step<decltype(element)>, shape_of(a), a);
+  });
 }
 
 template <DType kIn, DType kAffine, DType kOut>
@@ -69,71 +90,53 @@ Status layer_norm_modulate_by(const NormModulate& a, const Launch& launch) {
   return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
 }
 
-template <DType kType>
-bool takes_silu_sum(const SiluSum& a) {
-  return a.dtype == kType;
-}
-
 template <class Launch>
 Status silu_sum_by(const SiluSum& a, const Launch& launch) {
-  static constexpr Variant<SiluSum> variants[] = {
-      {silu_sum<float>, shape_of, takes_silu_sum<DType::f32>},
-      {silu_sum<bfloat16>, shape_of, takes_silu_sum<DType::bf16>},
-      {silu_sum<float16>, shape_of, takes_silu_sum<DType::f16>},
-  };
-  return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
-}
-
-// Whether every row of both operands starts at a multiple of `bytes`.
-inline bool rows_aligned(const LinearLayer& a, int64_t bytes) {
-  const int64_t size = a.dtype == DType::f32 ? 4 : 2;
-  const auto bits = reinterpret_cast<uintptr_t>(a.x) | reinterpret_cast<uintptr_t>(a.weight) |
-                    static_cast<uintptr_t>(a.x_stride * size) |
-                    static_cast<uintptr_t>(a.inputs * size);
-  return bits % static_cast<uintptr_t>(bytes) == 0;
+  if (a.rows == 0) return nullptr;
+  return by_dtype(
+      a.dtype, [&](auto element) { return launch(silu_sum<decltype(element)>, shape_of(a), a); });
 }
 
 // kMaxRows: the most rows that this variant is for; 0: any number.
-template <DType kType, int kMaxRows, int kCopy>
+template <int kMaxRows, int kCopy>
 bool takes_linear(const LinearLayer& a) {
-  return a.dtype == kType && (kMaxRows == 0 || a.rows <= kMaxRows) && rows_aligned(a, kCopy);
+  return (kMaxRows == 0 || a.rows <= kMaxRows) &&
+         aligned(kCopy, a.dtype, {a.x, a.weight}, {a.x_stride, a.inputs});
 }
+
+// Few rows first, then tall; 16 bytes a copy first.
+template <class T>
+inline constexpr Variant<LinearLayer> kLinear[] = {
+    {linear_mma<T, 1, 1, 16>, MmaTiles<T, 1, 1>::shape_of, takes_linear<8, 16>},
+    {linear_mma<T, 1, 1, 2>, MmaTiles<T, 1, 1>::shape_of, takes_linear<8, 2>},
+    {linear_mma<T, 2, 8, 16>, MmaTiles<T, 2, 8>::shape_of, takes_linear<0, 16>},
+    {linear_mma<T, 2, 8, 2>, MmaTiles<T, 2, 8>::shape_of, takes_linear<0, 2>},
+};
+template <>
+inline constexpr Variant<LinearLayer> kLinear<float>[] = {
+    {linear_fp32<1, 16>, FmaTiles<1>::shape_of, takes_linear<4, 16>},
+    {linear_fp32<1, 4>, FmaTiles<1>::shape_of, takes_linear<4, 4>},
+    {linear_fp32<8, 16>, FmaTiles<8>::shape_of, takes_linear<0, 16>},
+    {linear_fp32<8, 4>, FmaTiles<8>::shape_of, takes_linear<0, 4>},
+};
 
 template <class Launch>
 Status linear_by(const LinearLayer& a, const Launch& launch) {
-  using bf = bfloat16;
-  using half = float16;
-  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
-  // Few rows first, then tall; 16 bytes a copy first.
-  static constexpr Variant<LinearLayer> variants[] = {
-      {linear_mma<bf, 1, 1, 16>, MmaTiles<bf, 1, 1>::shape_of, takes_linear<bf16, 8, 16>},
-      {linear_mma<bf, 1, 1, 2>, MmaTiles<bf, 1, 1>::shape_of, takes_linear<bf16, 8, 2>},
-      {linear_mma<bf, 2, 8, 16>, MmaTiles<bf, 2, 8>::shape_of, takes_linear<bf16, 0, 16>},
-      {linear_mma<bf, 2, 8, 2>, MmaTiles<bf, 2, 8>::shape_of, takes_linear<bf16, 0, 2>},
-      {linear_mma<half, 1, 1, 16>, MmaTiles<half, 1, 1>::shape_of, takes_linear<f16, 8, 16>},
-      {linear_mma<half, 1, 1, 2>, MmaTiles<half, 1, 1>::shape_of, takes_linear<f16, 8, 2>},
-      {linear_mma<half, 2, 8, 16>, MmaTiles<half, 2, 8>::shape_of, takes_linear<f16, 0, 16>},
-      {linear_mma<half, 2, 8, 2>, MmaTiles<half, 2, 8>::shape_of, takes_linear<f16, 0, 2>},
-      {linear_fp32<1, 16>, FmaTiles<1>::shape_of, takes_linear<f32, 4, 16>},
-      {linear_fp32<1, 4>, FmaTiles<1>::shape_of, takes_linear<f32, 4, 4>},
-      {linear_fp32<8, 16>, FmaTiles<8>::shape_of, takes_linear<f32, 0, 16>},
-      {linear_fp32<8, 4>, FmaTiles<8>::shape_of, takes_linear<f32, 0, 4>},
-  };
-  return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
-}
-
-template <DType kType>
-bool takes_product(const LinearEpilogue& a) {
-  return a.dtype == kType;
+  if (a.rows == 0) return nullptr;
+  return by_dtype(
+      a.dtype, [&](auto element) { return launch_first(kLinear<decltype(element)>, a, launch); });
 }
 
 template <class Launch>
 Status linear_epilogue_by(const LinearEpilogue& a, const Launch& launch) {
-  static constexpr Variant<LinearEpilogue> variants[] = {
-      {linear_epilogue<bfloat16>, ProductRows::shape_of, takes_product<DType::bf16>},
-      {linear_epilogue<float16>, ProductRows::shape_of, takes_product<DType::f16>},
-  };
-  return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
+  if (a.rows == 0) return nullptr;
+  return by_dtype(a.dtype, [&](auto element) -> Status {
+    using T = decltype(element);
+    if constexpr (sizeof(T) == 4)
+      return "float32 products are our own";
+    else
+      return launch(linear_epilogue<T>, ProductRows::shape_of(a), a);
+  });
 }
 
 template <class Launch>
@@ -141,57 +144,52 @@ Status sample_tables_by(const SampleTables& a, const Launch& launch) {
   return launch(sample_tables<SampleTables::kSlots>, shape_of(a), a);
 }
 
-template <DType kType, bool kStaged>
+template <bool kStaged>
 bool takes_sample(const PersistentSample& a) {
-  return a.dtype == kType && a.plan.staged == kStaged;
+  return a.plan.staged == kStaged;
 }
 
+template <class T>
+inline constexpr Variant<PersistentSample> kSample[] = {
+    {ddpm_sample<T, true>, shape_of, takes_sample<true>},
+    {ddpm_sample<T, false>, shape_of, takes_sample<false>},
+};
+template <>
+inline constexpr Variant<PersistentSample> kSample<float>[] = {
+    {ddpm_sample<float, true>, shape_of, takes_sample<true>},
+};
+
 template <class Launch>
-auto ddpm_sample_by(const PersistentSample& a, const Launch& launch) {
-  static constexpr Variant<PersistentSample> variants[] = {
-      {ddpm_sample<float, true>, shape_of, takes_sample<DType::f32, true>},
-      {ddpm_sample<bfloat16, true>, shape_of, takes_sample<DType::bf16, true>},
-      {ddpm_sample<bfloat16, false>, shape_of, takes_sample<DType::bf16, false>},
-      {ddpm_sample<float16, true>, shape_of, takes_sample<DType::f16, true>},
-      {ddpm_sample<float16, false>, shape_of, takes_sample<DType::f16, false>},
-  };
-  return launch_first(variants, a, launch);
+Status ddpm_sample_by(const PersistentSample& a, const Launch& launch) {
+  return by_dtype(
+      a.dtype, [&](auto element) { return launch_first(kSample<decltype(element)>, a, launch); });
 }
 
 // kHeadDim 0: any up to 128. Copies of 16 bytes need whole ones, and results that start at pairs.
-template <DType kType, int kHeadDim, int kCopy>
+template <int kHeadDim, int kCopy>
 bool takes_attention(const Attention& a) {
-  const int64_t size = a.dtype == DType::f32 ? 4 : 2;
-  const int64_t strides =
-      a.head_dim | a.batch_stride | a.position_stride | a.part_stride | a.head_stride;
-  const auto bits = reinterpret_cast<uintptr_t>(a.qkv) | static_cast<uintptr_t>(strides * size) |
-                    reinterpret_cast<uintptr_t>(a.out) * 4;
-  const bool whole = bits % 16 == 0 && a.position_stride < 1 << 24;  // 64 rows: a 32-bit offset
-  return a.dtype == kType && (kHeadDim ? a.head_dim == kHeadDim : a.head_dim <= 128) &&
-         (kCopy < 16 || whole);
+  const bool whole =
+      aligned(16, a.dtype, {a.qkv},
+              {a.head_dim, a.batch_stride, a.position_stride, a.part_stride, a.head_stride}) &&
+      aligned(4, a.dtype, {a.out}, {}) && a.position_stride < 1 << 24;  // 64 rows: a 32-bit offset
+  return (kHeadDim ? a.head_dim == kHeadDim : a.head_dim <= 128) && (kCopy < 16 || whole);
 }
+
+// MAR's heads, then any; an element a copy last.
+template <class T>
+inline constexpr Variant<Attention> kAttention[] = {
+    {attention<T, 64, 16>, AttentionTiles<T, 64>::shape_of, takes_attention<64, 16>},
+    {attention<T, 80, 16>, AttentionTiles<T, 80>::shape_of, takes_attention<80, 16>},
+    {attention<T, 0, 16>, AttentionTiles<T, 0>::shape_of, takes_attention<0, 16>},
+    {attention<T, 0, sizeof(T)>, AttentionTiles<T, 0>::shape_of, takes_attention<0, sizeof(T)>},
+};
 
 template <class Launch>
 Status attention_by(const Attention& a, const Launch& launch) {
-  using bf = bfloat16;
-  using half = float16;
-  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
-  // MAR's heads, then any; an element a copy last.
-  static constexpr Variant<Attention> variants[] = {
-      {attention<bf, 64, 16>, AttentionTiles<bf, 64>::shape_of, takes_attention<bf16, 64, 16>},
-      {attention<bf, 80, 16>, AttentionTiles<bf, 80>::shape_of, takes_attention<bf16, 80, 16>},
-      {attention<bf, 0, 16>, AttentionTiles<bf, 0>::shape_of, takes_attention<bf16, 0, 16>},
-      {attention<bf, 0, 2>, AttentionTiles<bf, 0>::shape_of, takes_attention<bf16, 0, 2>},
-      {attention<half, 64, 16>, AttentionTiles<half, 64>::shape_of, takes_attention<f16, 64, 16>},
-      {attention<half, 80, 16>, AttentionTiles<half, 80>::shape_of, takes_attention<f16, 80, 16>},
-      {attention<half, 0, 16>, AttentionTiles<half, 0>::shape_of, takes_attention<f16, 0, 16>},
-      {attention<half, 0, 2>, AttentionTiles<half, 0>::shape_of, takes_attention<f16, 0, 2>},
-      {attention<float, 64, 16>, AttentionTiles<float, 64>::shape_of, takes_attention<f32, 64, 16>},
-      {attention<float, 80, 16>, AttentionTiles<float, 80>::shape_of, takes_attention<f32, 80, 16>},
-      {attention<float, 0, 16>, AttentionTiles<float, 0>::shape_of, takes_attention<f32, 0, 16>},
-      {attention<float, 0, 4>, AttentionTiles<float, 0>::shape_of, takes_attention<f32, 0, 4>},
-  };
-  return a.batch * a.wanted == 0 ? nullptr : launch_first(variants, a, launch);
+  if (a.batch * a.wanted == 0) return nullptr;
+  return by_dtype(a.dtype, [&](auto element) {
+    return launch_first(kAttention<decltype(element)>, a, launch);
+  });
 }
 
 }  // namespace marfast::cuda

@@ -81,7 +81,7 @@ def warmup(
     parts = [range(i, min(i + size, batch)) for i in range(0, batch, size)]
     randomness = [BatchRandomness(generators, batch, rows) for rows in parts]
     with forced, choice.used() as used:
-        fast.update()
+        fast = fast.renewed()
         reason, count = _capture(fast, randomness, chosen, schedules, start_of)
         if reason:
             images = len(parts[0])
@@ -114,6 +114,8 @@ def _capture(
     start_of: Callable[[int], Start | None],
 ) -> tuple[str, int]:
     """Why nothing was captured, empty where the graphs are there; and their number."""
+    if model.is_hooked:
+        return "somebody has hooked into the model, and a replay runs no hook", 0
     if (graphs := graphs_of(model)) is None:
         return f"the model is on {model.device}; graphs are for CUDA devices", 0
     count = 0

@@ -24,6 +24,8 @@ class Graph(Protocol):
 class Device(Protocol):
     """What makes graphs."""
 
+    device: torch.device
+
     def prepare(self, function: Callable[[], None]) -> None:
         """Run it outside a capture: libraries set themselves up, kernels are compiled."""
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,9 +32,11 @@ from marfast.generation.progress import Progress
 from marfast.generation.randomness import Randomness
 from marfast.generation.start import Start
 from marfast.model.mar import FastMAR
+from marfast.model.own import fingerprint
 from marfast.model.schedule import Schedule
 from marfast.ops import choice, tuning
 from marfast.ops.self_check import DeviceLost, is_capturing
+from marfast.ops.shape_class import float32_products
 
 GRAPH_MEMORY = 4 << 30
 """Bytes that the graphs of one model may hold on to."""
@@ -54,6 +56,14 @@ def off() -> Iterator[None]:
         yield
     finally:
         _WANTED.reset(token)
+
+
+class Key(NamedTuple):
+    """What one captured loop is for; all else may change from replay to replay."""
+
+    kind: tuple[object, ...]
+    weights: tuple[object, ...]
+    """Where they are."""
 
 
 class CaptureFailed(RuntimeError):
@@ -163,18 +173,30 @@ class Graphs:
     def __init__(self, device: Device, limit: int = GRAPH_MEMORY):
         self.device = device
         self.limit = limit
-        self.kept: OrderedDict[Hashable, CapturedLoop] = OrderedDict()
-        self._met: OrderedDict[Hashable, str] = OrderedDict()
+        self.kept: OrderedDict[Key, CapturedLoop] = OrderedDict()
+        self._met: OrderedDict[Key, str] = OrderedDict()
         self._lock = threading.RLock()
 
-    def find(self, key: Hashable) -> CapturedLoop | None:
+    def find(self, key: Key) -> CapturedLoop | None:
         with self._lock:
             found = self.kept.get(key)
-            if found is not None:
+            if found is None:
+                self._forget_weights_before(key)
+            else:
                 self.kept.move_to_end(key)
             return found
 
-    def at_second_sight(self, key: Hashable, loop: Callable[[], Loop]) -> CapturedLoop | None:
+    def _forget_weights_before(self, key: Key) -> None:
+        """What was captured with weights that calls of this kind no longer have: it may be all that
+        keeps these, and `limit` counts none."""
+        known: list[OrderedDict[Key, Any]] = [self.kept, self._met]
+        others = [old for keys in known for old in keys if old.weights != key.weights]
+        replaced = {old.weights for old in others if old.kind == key.kind}
+        for keys in known:
+            for old in [old for old in keys if old.weights in replaced]:
+                del keys[old]
+
+    def at_second_sight(self, key: Key, loop: Callable[[], Loop]) -> CapturedLoop | None:
         """The one of this key, captured if it was asked for before and can be."""
         if not _WANTED.get() or is_capturing():
             return None
@@ -192,9 +214,10 @@ class Graphs:
                 warnings.warn(what, RuntimeWarning, stacklevel=5)
                 return None
 
-    def capture(self, key: Hashable, loop: Callable[[], Loop]) -> CapturedLoop:
+    def capture(self, key: Key, loop: Callable[[], Loop]) -> CapturedLoop:
         """Record a loop, whose randomness is its own; CaptureFailed says why it can't be."""
         with self._lock:
+            self._forget_weights_before(key)
             try:
                 with torch.inference_mode(False), torch.no_grad():
                     captured = CapturedLoop(loop(), self.device, self.limit)
@@ -210,7 +233,7 @@ class Graphs:
                 self._remember(dropped, "its graphs gave way to others")  # else they would in turn
             return captured
 
-    def _remember(self, key: Hashable, reason: str) -> None:
+    def _remember(self, key: Key, reason: str) -> None:
         """What is known of a key: that it was met, or why it isn't captured unasked."""
         self._met[key] = reason
         while len(self._met) > REMEMBERED:
@@ -224,11 +247,11 @@ def key_of(
     settings: Settings,
     schedules: Sequence[Schedule],
     start: Start | None = None,
-) -> Hashable:
-    """What one captured loop is for; all else may change from replay to replay."""
-    module, kind = model.module, model.device.type
-    autocast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
-    return (
+) -> Key:
+    """Of a generation of so many images."""
+    module, device = model.module, model.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    kind = (
         images,
         module.seq_len if start is None else start.count,
         randomness.layout,
@@ -240,13 +263,8 @@ def key_of(
         choice.forced(),
         tuning.is_on(model.device),
         torch.are_deterministic_algorithms_enabled(),
-        _float32_products(),
-        tuple(weight.data_ptr() for weight in (*module.parameters(), *model.weights)),
+        float32_products(),
+        fingerprint(module),
     )
-
-
-def _float32_products() -> object:
-    """In what precision the device's libraries compute them."""
-    matmul: Any = torch.backends.cuda.matmul
-    told = getattr(matmul, "fp32_precision", None)  # torch 2.9; allow_tf32 raises once it was set
-    return matmul.allow_tf32 if told is None else told
+    weights = (*module.parameters(), *model.weights)
+    return Key(kind, tuple((weight.data_ptr(), weight.dtype) for weight in weights))

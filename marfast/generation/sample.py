@@ -43,7 +43,7 @@ def sample_tokens(
 
         return report
 
-    if (graphs := graphs_of(model)) is not None:
+    if (graphs := graphs_of(model)) is not None and not model.is_hooked:
         key = key_of(model, len(labels), randomness, settings, schedules, start)
 
         def own_loop() -> Loop:
@@ -63,8 +63,9 @@ def sample_tokens(
 
 
 def graphs_of(model: FastMAR) -> Graphs | None:
-    """A model's, of any device that makes graphs."""
-    if model.graphs is None and model.device.type == "cuda":
-        model.graphs = Graphs(Cuda(model.device))
+    """A model's, of the device that it is on now, if that makes graphs."""
     graphs: Graphs | None = model.graphs
+    if graphs is None or graphs.device.device != model.device:
+        graphs = Graphs(Cuda(model.device)) if model.device.type == "cuda" else None
+        model.graphs = graphs
     return graphs

@@ -15,7 +15,7 @@ from marfast import profiling
 from marfast.errors import ArgumentError
 from marfast.model.block import BoundBlock, FastBlock, through
 from marfast.model.head import BoundHead, FastHead
-from marfast.model.own import is_touched, named_parameters_of
+from marfast.model.own import anyone_watches, is_touched, named_parameters_of, parts_of
 from marfast.model.packing import autocast
 from marfast.model.schedule import DDPM, Sampling, Schedule, schedule_of
 from marfast.ops.runtime import DTYPES, check_memory
@@ -136,6 +136,11 @@ class FastMAR:
         no_class = labels == -1
         known: Tensor = self.module.class_emb(labels.masked_fill(no_class, 0))
         return torch.where(no_class[:, None], self.module.fake_latent.to(known.dtype), known)
+
+    @property
+    def is_hooked(self) -> bool:
+        """Whether somebody has hooked into the module, or into all: that has to run each time."""
+        return anyone_watches() or any(map(is_touched, parts_of(self.module)))
 
     @property
     def shares_rows(self) -> bool:

@@ -13,20 +13,37 @@ EXACT = 4
 """Sizes up to it are told apart."""
 
 
-def product_dtype(a: Iterable[object]) -> torch.dtype:
-    """What decides how products are computed: a half-precision dtype where there is one."""
-    found = {tensor.dtype for value in a for tensor in _tensors(value)}
-    for half in (torch.bfloat16, torch.float16):
-        if half in found:
-            return half
-    return torch.float32
+def precision(a: Iterable[object]) -> str:
+    """What decides how products are computed: a half-precision dtype where there is one, else
+    float64, else float32, or what the device's libraries take for that."""
+    found = _dtypes(a)
+    for dtype in (torch.bfloat16, torch.float16, torch.float64):
+        if dtype in found:
+            return short_dtype(dtype)
+    return float32_products()
+
+
+def float32_products() -> str:
+    """In what precision the device's libraries compute products of float32: that, or tf32."""
+    matmul: Any = torch.backends.cuda.matmul
+    told = getattr(matmul, "fp32_precision", None)  # torch 2.9; allow_tf32 raises once it was set
+    rounded = matmul.allow_tf32 if told is None else told == "tf32"
+    return "tf32" if rounded else "float32"
 
 
 def shape_class(a: Sequence[object]) -> str:
-    """The dtype, options and shapes of bound arguments. Of a tensor of several sizes the last is
+    """The dtypes, options and shapes of bound arguments. Of a tensor of several sizes the last is
     taken as it is; for the others (rows, steps, positions) the next power of two stands. Of weights
     in a list, their number and the first and the last one's shapes count."""
-    return _named(short_dtype(product_dtype(a)), tuple(map(_plain, a)))
+    products = precision(a)
+    dtypes = [products] if products == "tf32" else map(short_dtype, _dtypes(a))
+    return _named("+".join(dtypes), tuple(map(_plain, a)))
+
+
+def _dtypes(a: Iterable[object]) -> dict[torch.dtype, None]:
+    """Of numbers, in the order in which they appear."""
+    tensors = (tensor for value in a for tensor in _tensors(value))
+    return {tensor.dtype: None for tensor in tensors if tensor.is_floating_point()}
 
 
 def _tensors(value: object) -> Sequence[Tensor]:

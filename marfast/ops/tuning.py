@@ -23,7 +23,7 @@ import torch
 from marfast import files
 from marfast.ops import trials
 from marfast.ops.runtime.capture import LOCK
-from marfast.ops.self_check import Answer, DeviceLost, check_device, is_capturing
+from marfast.ops.self_check import Answer, DeviceLost, check_device, is_capturing, lacks_memory
 from marfast.ops.stopwatch import CudaStopwatch, Stopwatch
 from marfast.ops.trials import Trial, Trials
 
@@ -131,9 +131,9 @@ class Tuner:
             return Trial(error, self.stopwatch.seconds(candidate.run, min(SHARE, left)))
         except DeviceLost:
             raise
-        except torch.OutOfMemoryError:
-            return None
         except Exception as failed:
+            if lacks_memory(failed):
+                return None
             what = f"{candidate.label!r} of {call}"
             check_device(self.device, what, failed)
             reason = f"{what} failed while it was timed: {failed}"

@@ -97,6 +97,13 @@ def test_shared_memory_is_what_every_architecture_has() -> None:
         assert code.registers * threads <= 1 << 16, (architecture, variant, "can't be launched")
 
 
+@pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
+def test_every_variant_is_launched_with_the_threads_that_it_is_compiled_for() -> None:
+    launched = cuda_code.launched()
+    for variant, body in cuda_code.compiled().ptx.items():
+        assert re.findall(r"\.maxntid (\d+), 1, 1", body) == [str(launched[variant][0])], variant
+
+
 @pytest.mark.skipif(cuda_code.cuobjdump() is None, reason="no cuobjdump, on PATH or in triton")
 def test_instructions() -> None:
     for architecture, variant, code in variants():

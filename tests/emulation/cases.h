@@ -26,25 +26,32 @@ inline float number() {  // in [-1, 1)
   return static_cast<float>(static_cast<int>(state >> 8) - (1 << 23)) / (1 << 23);
 }
 
+// How many elements memory starts off a multiple of 16 bytes.
+struct Off {
+  size_t elements = 0;
+};
+
 // Memory known to the emulator, between zones that aren't.
 template <class T>
 struct Buffer {
   static constexpr size_t zone = 512 / sizeof(T);
   std::vector<T> memory;
-  size_t count;
-  Buffer(size_t count, bool written) : memory(count + 2 * zone), count(count) {
+  size_t count, start;
+  Buffer(size_t count, bool written, Off off = {})
+      : memory(count + 2 * zone), count(count), start(zone + off.elements) {
     std::memset(static_cast<void*>(memory.data()), 0xff, memory.size() * sizeof(T));  // NaN; -1
     emu::add_memory(data(), count * sizeof(T), written, "buffer");
   }
   // [rows, columns], NaN between the rows
-  Buffer(size_t rows, size_t columns, size_t stride) : Buffer(rows * stride, true) {
+  Buffer(size_t rows, size_t columns, size_t stride, Off off = {})
+      : Buffer(rows * stride, true, off) {
     for (size_t r = 0; r < rows; ++r)
       for (size_t c = 0; c < columns; ++c) from_float(number(), data() + r * stride + c);
   }
   Buffer(const Buffer&) = delete;
   ~Buffer() { emu::remove_memory(data()); }
-  T* data() { return memory.data() + zone; }
-  float operator[](size_t i) const { return to_float(memory[zone + i]); }
+  T* data() { return memory.data() + start; }
+  float operator[](size_t i) const { return to_float(memory[start + i]); }
 };
 
 template <class T>

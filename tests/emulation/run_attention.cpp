@@ -4,11 +4,15 @@
 
 namespace {
 
+// What alone is off multiples of 16 bytes; `unaligned`: nothing is kept at them.
+enum class Odd { unaligned, qkv, image, position, part, head, head_dim, out };
+
 struct Heads {
   int64_t batch, length, heads, head_dim;
   int64_t wanted;  // -1: all
   bool causal;
   int64_t gap = 8;  // between positions; odd: rows that whole copies can't read
+  Odd odd = Odd::unaligned;
 };
 
 // Scores are some units apart; or `steep`: hundreds, so that the weights of a wrong maximum
@@ -19,10 +23,18 @@ enum class Scores { near, steep, far };
 template <class T>
 std::string attention(const Heads& h, Scores scores = Scores::near) {
   state = 17;
-  const auto [B, L, H, hd, given, causal, gap] = h;
-  const int64_t Lq = given < 0 ? L : given, stride = 3 * H * hd + gap, image = L * stride + 2 * gap;
-  const int64_t last = B * L > 0 ? (B - 1) * image + (L - 1) * stride + 3 * H * hd : 0;
-  Buffer<T> qkv(last, true), out(B * Lq * H * hd, false);
+  const auto [B, L, H, hd, given, causal, gap, odd] = h;
+  const auto size = [odd = h.odd](int64_t least, Odd which) {
+    return odd == Odd::unaligned ? least : (least + 7) / 8 * 8 + (odd == which);
+  };
+  const int64_t Lq = given < 0 ? L : given;
+  const int64_t apart = size(hd, Odd::head), part_stride = size(H * apart, Odd::part);
+  const int64_t stride = size(3 * part_stride + gap, Odd::position);
+  const int64_t image = size(L * stride + 2 * gap, Odd::image);
+  const int64_t within = 2 * part_stride + (H - 1) * apart + hd;
+  const int64_t last = B * L > 0 ? (B - 1) * image + (L - 1) * stride + within : 0;
+  Buffer<T> qkv(last, true, Off{odd == Odd::qkv}),
+      out(B * Lq * H * hd, false, Off{odd == Odd::out});
   Buffer<int64_t> queries(B * Lq, true);
   for (int64_t b = 0; b < B; ++b)
     for (int64_t l = 0; l < L; ++l)
@@ -31,7 +43,8 @@ std::string attention(const Heads& h, Scores scores = Scores::near) {
         float value = number() * (!query ? 1 : scores == Scores::steep ? 1000 : 5);
         if (far && query) value = 1e3f;
         if (far && key && l < 70) value = -1e37f;
-        from_float(value, qkv.data() + b * image + l * stride + i);
+        const int64_t at = i / (H * hd) * part_stride + i / hd % H * apart + i % hd;
+        from_float(value, qkv.data() + b * image + l * stride + at);
       }
   for (int64_t i = 0; i < B * Lq; ++i)
     queries.data()[i] = (given < 0 ? i : i * 37 + 11) % std::max<int64_t>(L, 1);
@@ -39,7 +52,8 @@ std::string attention(const Heads& h, Scores scores = Scores::near) {
   Attention a{};
   a.out = out.data(), a.qkv = qkv.data(), a.queries = given < 0 ? nullptr : queries.data();
   a.batch = B, a.length = L, a.wanted = Lq, a.heads = H, a.head_dim = hd;
-  a.batch_stride = image, a.position_stride = stride, a.part_stride = H * hd, a.head_stride = hd;
+  a.batch_stride = image, a.position_stride = stride, a.part_stride = part_stride;
+  a.head_stride = apart;
   a.dtype = dtype<T>, a.causal = causal, a.scale = 1 / std::sqrt(static_cast<float>(hd));
   if (const char* error = cuda::attention_by(a, emu::Emulated{})) return error;
   const double unit_of_sum = scores == Scores::steep ? 0x1p-12 : 0x1p-18;
@@ -48,7 +62,7 @@ std::string attention(const Heads& h, Scores scores = Scores::near) {
     const int64_t b = row / H / Lq, head = row % H, query = queries.data()[row / H];
     const bool exists = query >= 0 && query < L;
     const auto at = [&](int64_t l, int64_t part, int64_t d) {
-      return double{qkv[b * image + l * stride + (part * H + head) * hd + d]};
+      return double{qkv[b * image + l * stride + part * part_stride + head * apart + d]};
     };
     double most = -INFINITY, total = 0;
     const int64_t seen = !exists ? 0 : causal ? query + 1 : L;
@@ -87,6 +101,12 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
     all.push_back(
         {"attention " + type + " " + std::to_string(h.length) + "x" + std::to_string(h.head_dim),
          [=] { return attention<T>(h); }});
+  for (Odd odd :
+       {Odd::qkv, Odd::image, Odd::position, Odd::part, Odd::head, Odd::head_dim, Odd::out})
+    all.push_back({"attention " + type + ", odd " + std::to_string(static_cast<int>(odd)), [=] {
+                     return attention<T>(
+                         {2, 9, 2, odd == Odd::head_dim ? 20 : 16, -1, false, 8, odd});
+                   }});
   all.push_back({"attention " + type + " steep",
                  [] { return attention<T>({1, 75, 1, 16, -1, true}, Scores::steep); }});
   if (!std::is_same_v<T, float16>)

@@ -34,9 +34,10 @@ enum class Epilogue { none, silu, gate, underflow };
 
 // float32: the same bits as the order in docs/numerics.md. Others: float32 sums, in any order.
 template <class T>
-std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t gap) {
+std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t gap, Off x_off = {},
+                   Off weight_off = {}) {
   state = 7;
-  Buffer<T> x(R, K, K + gap), weight(J, K, K), bias(1, J, J);
+  Buffer<T> x(R, K, K + gap, x_off), weight(J, K, K, weight_off), bias(1, J, J);
   Buffer<float> gate(R, J, J + 3), residual(R, J, J + 1), out(R * (J + 2), false);
   Buffer<T> narrow(R * (J + 2), false);
   const bool silu = epilogue == Epilogue::silu, gated = epilogue == Epilogue::gate;
@@ -274,6 +275,16 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
                            std::to_string(s.inputs) + "x" + std::to_string(s.outputs),
                        [=] { return linear<T>(s.rows, s.inputs, s.outputs, e, s.gap); }});
       }
+  if constexpr (wanted("linear")) {  // of each one address or stride alone is odd
+    const auto odd = [&](const char* what, int64_t inputs, int64_t gap, Off x, Off weight) {
+      for (int64_t rows : {3, 9})
+        all.push_back({"linear " + type + ", odd " + what, [=] {
+                         return linear<T>(rows, inputs, 20, Epilogue::none, gap, x, weight);
+                       }});
+    };
+    odd("inputs", 33, 7, {0}, {0}), odd("stride", 40, 1, {0}, {0});
+    odd("x", 40, 8, {1}, {0}), odd("weight", 40, 8, {0}, {1});
+  }
   if constexpr (wanted("ddpm_step"))
     for (int64_t n : {0, 1, 3, 90, 256, 257}) {
       const int64_t c = n > 90 ? 1 : 3;

@@ -63,6 +63,8 @@ class Recorder:
     """As `generation.device.Cuda`; each pool takes `bytes`, and `elsewhere` some that it doesn't
     know of."""
 
+    device = torch.device("cpu")
+
     def __init__(self, bytes: int = 100, fail: str = "", elsewhere: int = 0) -> None:
         self.bytes = bytes
         self.fail = fail

@@ -34,6 +34,7 @@ from marfast.bench.measure import DTYPES
 from marfast.bench.results import Row
 from marfast.bench.timing import percentiles, seconds
 from marfast.ops.op import OPS
+from marfast.ops.runtime.capture import capture
 from marfast.reference import SimpleMLPAdaLN
 from tests.gpu.regimes import REGIMES, Run, Unable, in_regime
 from tests.gpu.rows import Rows
@@ -69,13 +70,13 @@ def captured(run: Run) -> Run:
     """The replay of a graph of it."""
     if not torch.cuda.is_available():
         raise Unable("there is no CUDA device to capture a graph on")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        out = run()
+    graph, made = torch.cuda.CUDAGraph(), list[Tensor]()
+    device = torch.device("cuda", torch.cuda.current_device())
+    capture(graph, device, lambda: made.append(run()), torch.cuda.graph_pool_handle())
 
     def replay() -> Tensor:
         graph.replay()
-        return out
+        return made[0]
 
     return replay
 

@@ -40,8 +40,13 @@ class Step:
         return next((lacking for need in self.needs if (lacking := need())), "")
 
 
-TESTS = ("tests/gpu/test_ddpm_sample.py", "tests/triton/test_gpu.py")
-TESTS_OF_REFERENCE = "tests/reference/test_devices.py"
+TESTS = (
+    "tests/gpu/test_ddpm_sample.py",
+    "tests/triton/test_gpu.py",
+    "tests/reference/test_devices.py",
+)
+ALL = ("tests/gpu", *TESTS[1:])
+"""Whose imports are those of all that a session runs."""
 
 
 def steps(out: Path, python: str = sys.executable) -> list[Step]:
@@ -73,7 +78,7 @@ def steps(out: Path, python: str = sys.executable) -> list[Step]:
     launch = module("tests.gpu.one_launch")
     counters = ("ncu", "--clock-control=none", "--set=full", "--kernel-name=regex:ddpm_sample")
     return [
-        Step("imports", pytest("-q", "--collect-only", *TESTS, TESTS_OF_REFERENCE), 60, ()),
+        Step("imports", pytest("-q", "--collect-only", *ALL), 60, ()),
         Step(
             "build",
             (python, "setup.py", "build_ext", "--inplace"),
@@ -82,7 +87,7 @@ def steps(out: Path, python: str = sys.executable) -> list[Step]:
             {"MARFAST_BUILD_NATIVE": "1", "MARFAST_BUILD_CUDA": "1"} | architecture(),
         ),
         Step("answers", rows("known_answers", "answers.json"), 120),
-        Step("tests", pytest("-v", "-m", "gpu", *TESTS, TESTS_OF_REFERENCE), 120),
+        Step("tests", pytest("-v", "-m", "gpu", *TESTS), 120),
         head("base", 120),
         images("base", 120),
         head("large", 60),

@@ -14,7 +14,7 @@ import torch
 from marfast.bench import heads
 from marfast.bench.floors import Floors
 from marfast.bench.results import read_rows
-from tests.gpu import head_times, image_times, known_answers, processes, session
+from tests.gpu import head_times, image_times, known_answers, one_launch, processes, session
 from tests.gpu.rows import BEGAN, LOST, Rows
 from tests.gpu.steps import Step, program, steps
 from tests.limits import HANG
@@ -161,6 +161,14 @@ def test_images_are_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert rows.failures() == []
     assert all(row["images_a_second"] > 0 for row in rows.rows.values())
     assert [*rows.rows] == ["tiny, B = 2, K = 2, autocast", "tiny, B = 2, K = 2, auto"]
+
+
+def test_the_first_step_imports_what_the_others_run(tmp_path: Path) -> None:
+    first, *others = steps(tmp_path)
+    assert "tests/gpu" in first.command
+    run = {word for one in others for word in one.command if word.startswith("tests.gpu.")}
+    here = (head_times, image_times, known_answers, one_launch)
+    assert run == {module.__name__ for module in here}
 
 
 def test_steps_are_named(capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,6 +125,21 @@ def test_what_raises_is_never_trusted_afterwards(op: Op, install: Any, forced: s
             assert said in outcome()
         assert said in outcome()
     assert len(runs) == 1
+
+
+def test_where_libraries_round_products_to_tf32_the_reference_does_too(
+    op: Op, install: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A right kernel is as far off then, and what is found holds for that alone."""
+    runs = install(lambda y: y * 1.01)
+    with monkeypatch.context() as patched, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patched.setattr(torch.backends.cuda, "matmul", SimpleNamespace(fp32_precision="tf32"))
+        call(op)
+    assert len(runs) == 2
+    with pytest.warns(RuntimeWarning, match="in float32 on cpu is off by"):
+        call(op)
+    assert len(runs) == 3
 
 
 def test_an_interrupted_check_has_said_nothing(op: Op, install: Any) -> None:

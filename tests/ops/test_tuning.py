@@ -1,5 +1,7 @@
 """The choice by measurement, on a simulated device with slow, wrong and crashing backends on it."""
 
+import dataclasses
+import errno
 import itertools
 import json
 import threading
@@ -13,6 +15,7 @@ import torch
 from torch import Tensor
 
 import marfast
+from marfast import files
 from marfast.ops import choice, self_check, tuning
 from marfast.ops.op import OPS, Op, which
 from marfast.ops.runtime import capture
@@ -73,17 +76,20 @@ def test_the_fastest_is_passed_over_where_it_is_wrong(
     assert not planted["cuda"].runs, "nor by the next process"
 
 
-def test_one_that_is_right_and_then_fails_is_passed_over(device: Device, op: Op) -> None:
+@pytest.mark.parametrize("run", [2, 3, 4])
+def test_one_that_is_right_and_then_fails_is_passed_over(device: Device, op: Op, run: int) -> None:
     planted: dict[str, Planted] = {}
 
-    def at_the_third(y: Tensor) -> Tensor:
-        return trap(y) if len(planted["cuda"].runs) == 3 else y
+    def then(y: Tensor) -> Tensor:
+        return trap(y) if len(planted["cuda"].runs) == run else y
 
-    planted |= device.plant(op, cuda={"seconds": 1e-4, "change": at_the_third}, torch=1e-3)
+    planted |= device.plant(op, cuda={"seconds": 1e-4, "change": then}, torch=1e-3)
     with pytest.warns(RuntimeWarning, match="'cuda' of .* failed while it was timed: an illegal"):
         assert chosen(op) == "torch"
-    runs = len(planted["cuda"].runs)
-    assert (chosen(op), len(planted["cuda"].runs)) == ("torch", runs)
+    assert (chosen(op), len(planted["cuda"].runs)) == ("torch", run)
+    device.start()
+    planted |= device.plant(op, cuda=1e-4, torch=1e-3)
+    assert (chosen(op), len(planted["cuda"].runs)) == ("torch", 0), "nor by the next process"
 
 
 def test_where_all_are_wrong_the_usual_one_runs(device: Device, op: Op) -> None:
@@ -134,11 +140,27 @@ def test_checks_and_measurements_hold_the_lock_of_captures(device: Device, op: O
     assert not any(free)
 
 
-def test_lack_of_memory_says_nothing_about_a_candidate(device: Device, op: Op) -> None:
-    def full(_: Tensor) -> Tensor:
-        raise torch.OutOfMemoryError("full")
+@pytest.mark.parametrize("run", [1, 2, 3])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("full"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+    ids=str,
+)
+def test_lack_of_memory_says_nothing_about_a_candidate(
+    device: Device, op: Op, error: Exception, run: int
+) -> None:
+    planted: dict[str, Planted] = {}
 
-    device.plant(op, cuda={"seconds": 1e-4, "change": full}, torch=1e-3)
+    def full(y: Tensor) -> Tensor:
+        if len(planted["cuda"].runs) == run:
+            raise error
+        return y
+
+    planted |= device.plant(op, cuda={"seconds": 1e-4, "change": full}, torch=1e-3)
     assert chosen(op) == "torch"
     device.start()
     device.plant(op, cuda=1e-4, torch=1e-3)
@@ -285,6 +307,54 @@ def test_a_cache_that_can_not_be_written_is_done_without(device: Device, op: Op)
     device.start()
     device.plant(op, cuda=1e-3, torch=2e-3)
     assert chosen(op) == "cuda"
+
+
+def test_a_cache_that_nobody_may_write_is_done_without(device: Device, op: Op) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    device.monkeypatch.setattr(files.os, "open", refused)
+    device.plant(op, cuda=1e-3, torch=2e-3)
+    assert chosen(op) == "cuda"
+    assert not device.file.exists()
+
+
+def test_processes_that_measure_at_once_keep_what_each_found(device: Device, op: Op) -> None:
+    other = OPS["attention"]
+    tuners = []
+    for one in (op, other):
+        device.start()  # with the file as it was before the first one wrote
+        tuners.append((one, device.plant(one, cuda=1e-3, torch=2e-3), device.tuner))
+    for one, _, tuner in tuners:
+        device.monkeypatch.setattr(tuning, "_tuners", {CPU: tuner})
+        assert chosen(one) == "cuda"
+    device.start()
+    for one in (op, other):
+        planted = device.plant(one, cuda=2e-3, torch=1e-3)
+        assert (chosen(one), planted["torch"].runs) == ("cuda", [])
+
+
+def test_while_another_process_writes_nothing_is_kept(device: Device, op: Op) -> None:
+    device.plant(op, cuda=1e-3, torch=2e-3)
+    with files.claimed(device.file):
+        assert chosen(op) == "cuda"
+    assert not device.file.exists()
+    device.start()
+    device.plant(op, cuda=2e-3, torch=1e-3)
+    assert chosen(op) == "torch", "measured anew"
+    assert device.file.exists()
+
+
+def test_a_call_of_another_precision_decides_nothing(device: Device, op: Op) -> None:
+    """No kernel takes float64: nothing is measured."""
+    device.plant(op, cuda=1e-3, torch=2e-3)
+    able = dataclasses.replace(
+        op.backends["cuda"], can_run=lambda a: (a.x.dtype == torch.float32, "of float32 alone")
+    )
+    device.monkeypatch.setitem(op.backends, "cuda", able)
+    x = torch.randn(3, 8, 64)
+    assert chosen(op, op.bind(*x.double().unbind())) == "torch"
+    assert chosen(op, op.bind(*x.unbind())) == "cuda"
 
 
 def test_nothing_is_tried_under_capture(device: Device, op: Op) -> None:

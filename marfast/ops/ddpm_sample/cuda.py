@@ -12,7 +12,8 @@ of additions is defined (docs/numerics.md).
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def run(a: Args, variant: str = "") -> Tensor:
             return gpu.Head(weights, Launches(own_products=dtype == torch.float32))
         return PersistentHead(weights, shape, chosen)
 
-    with full_sums():
+    with FULL_SUMS:
         return gpu.sample(a, options(a), scales_of(a), head_of)
 
 
@@ -131,16 +132,33 @@ class PersistentHead(gpu.Head):
         )
 
 
-@contextlib.contextmanager
-def full_sums() -> Iterator[None]:
-    """The library adds in float32, also where it splits a sum."""
-    matmul = torch.backends.cuda.matmul
-    names = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
-    before = [getattr(matmul, name) for name in names]
-    try:
-        for name in names:
-            setattr(matmul, name, False)
-        yield
-    finally:
-        for name, value in zip(names, before, strict=True):
-            setattr(matmul, name, value)
+class _FullSums(contextlib.AbstractContextManager[None]):
+    """The library adds in float32, also where it splits a sum, while any thread is inside: the
+    settings are the process's, so the first to come makes them, and the last to go undoes it."""
+
+    NAMES = ("allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = [getattr(torch.backends.cuda.matmul, name) for name in self.NAMES]
+                self._set([False] * len(self.NAMES))
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._set(self._before)
+
+    def _set(self, values: Sequence[bool]) -> None:
+        for name, value in zip(self.NAMES, values, strict=True):
+            setattr(torch.backends.cuda.matmul, name, value)
+
+
+FULL_SUMS = _FullSums()

@@ -19,7 +19,7 @@ def test_the_least_recently_used_are_dropped_when_memory_is_full(pipeline: Pipel
     pipeline.model.graphs.limit = 250  # two of 100
     for batch in (1, 2, 1, 3):
         marfast.warmup(pipeline, batch=batch)
-    images = [key[0] for key in pipeline.model.graphs.kept]
+    images = [key.kind[0] for key in pipeline.model.graphs.kept]
     assert images == [1, 3]
 
 

@@ -1,6 +1,9 @@
 """The loop as graphs, proved by a recorder in CUDA graphs' place: same images, few captures."""
 
+import gc
+import weakref
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ from marfast.generation.graphs import Graphs
 from marfast.generation.randomness import BatchRandomness
 from marfast.model import FastMAR
 from tests.generation.graphs.cases import GLOBAL, GRAPHS, LABELS, by_one_backend, plain
-from tests.generation.recorder import Recorder
+from tests.generation.recorder import RecordedGraph, Recorder
 from tests.models import tiny_pipeline
 
 
@@ -189,9 +192,10 @@ def test_generators_are_left_as_by_the_plain_loop(
 def test_weights_written_in_place_are_followed_and_new_ones_run_the_plain_loop(
     pipeline: Pipeline, replays: Callable[[], int]
 ) -> None:
+    module = pipeline.model.module
     with marfast.backend("reference"):
         marfast.warmup(pipeline, batch=3)
-        for parameter in (pipeline.model.module.z_proj.weight, pipeline.model.head.weights[0]):
+        for parameter in (module.z_proj.weight, module.diffloss.net.time_embed.mlp[0].weight):
             with torch.no_grad():
                 parameter.mul_(1.5)
         images, before = pipeline.generate(LABELS, seed=1), replays()
@@ -203,6 +207,108 @@ def test_weights_written_in_place_are_followed_and_new_ones_run_the_plain_loop(
         pipeline.model.module.load_state_dict(state, assign=True)
         assert torch.equal(pipeline.generate(LABELS, seed=1), images)
         assert replays() == before
+
+
+@by_one_backend
+@pytest.mark.parametrize("part", ["diffloss.net.res_blocks.1", "decoder_norm", "encoder_blocks.0"])
+def test_who_hooks_into_a_module_runs_the_plain_loop(
+    pipeline: Pipeline, replays: Callable[[], int], part: str
+) -> None:
+    marfast.warmup(pipeline, batch=3)
+    module, seen = pipeline.model.module.get_submodule(part), []
+
+    def doubled(module: Any, given: Any, result: Tensor) -> Tensor:
+        seen.append(1)
+        return 2 * result
+
+    hook = module.register_forward_hook(doubled)
+    images = pipeline.generate(LABELS, seed=1)
+    assert seen
+    assert "hooked" in marfast.warmup(pipeline, batch=3).no_graphs
+    hook.remove()
+    assert replays() == 0
+    assert torch.equal(pipeline.generate(LABELS, seed=1), plain(seed=1))
+    assert replays() == 10
+    assert not torch.equal(images, plain(seed=1))
+
+
+@by_one_backend
+def test_a_module_that_was_changed_since_runs_the_plain_loop(
+    pipeline: Pipeline, replays: Callable[[], int]
+) -> None:
+    marfast.warmup(pipeline, batch=3)
+    other = tiny_pipeline()
+    for model in (pipeline, other):
+        model.model.module.decoder_norm.eps = 0.1
+    assert torch.equal(pipeline.generate(LABELS, seed=1), other.generate(LABELS, seed=1))
+    assert replays() == 0
+
+
+@by_one_backend
+def test_a_model_that_has_moved_leaves_its_graphs_behind(
+    pipeline: Pipeline, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They would replay on the other device."""
+    monkeypatch.setattr(recorder, "device", torch.device("cuda", 1))
+    for seed in range(3):
+        assert torch.equal(pipeline.generate(LABELS, seed=seed), plain(seed=seed))
+    assert not recorder.made
+    assert pipeline.model.graphs is None
+
+
+class Launching(Recorder):
+    """Of which graphs keep nothing: as on a GPU, addresses are all that they have."""
+
+    def graph(self, generators: Any, pool: Any) -> Any:
+        self.made.append(RecordedGraph())
+        capture = SimpleNamespace(capture=lambda function: function(), replay=lambda: None)
+        return capture
+
+
+def test_weights_that_were_replaced_are_not_kept() -> None:
+    """`limit` counts none."""
+    tiny = tiny_pipeline()
+    with marfast.backend("torch"):
+        pipeline = Pipeline(FastMAR(tiny.model.module, torch.bfloat16), tiny.settings)
+        pipeline.model.graphs = graphs = Graphs(Launching())
+        for batch in (1, 3):
+            marfast.warmup(pipeline, batch=batch)
+        (cast,) = {key.weights for key in graphs.kept}
+        kept = [weakref.ref(weight) for weight in pipeline.model.renewed().weights]
+        with torch.no_grad():
+            for weight in pipeline.model.module.parameters():
+                weight.mul_(1.5)
+        pipeline.generate([1], seed=0)
+        gc.collect()
+        assert not any(weight() is not None for weight in kept)
+        assert [key.weights for key in graphs.kept] == []
+        marfast.warmup(pipeline, batch=3)
+    (after,) = graphs.kept
+    assert after.weights != cast
+
+
+@by_one_backend
+def test_weights_that_take_turns_are_not_captured_each_time(
+    pipeline: Pipeline, recorder: Recorder
+) -> None:
+    module = pipeline.model.module
+    states = [module.state_dict(), {k: v.clone() for k, v in module.state_dict().items()}]
+    for seed in range(8):
+        module.load_state_dict(states[seed % 2], assign=True)
+        pipeline.generate(LABELS, seed=seed)
+    assert not recorder.made
+    pipeline.generate(LABELS, seed=8)
+    assert len(recorder.made) == GRAPHS
+
+
+def test_what_no_version_counts_is_taken_by_refresh(pipeline: Pipeline) -> None:
+    marfast.warmup(pipeline, batch=3)
+    other = tiny_pipeline()
+    for model in (pipeline, other):
+        model.model.module.decoder_embed.weight.data.mul_(1.5)
+    marfast.refresh(pipeline)
+    assert pipeline.model.graphs is None
+    assert torch.equal(pipeline.generate(LABELS, seed=1), other.generate(LABELS, seed=1))
 
 
 def test_weights_that_were_cast_for_the_blocks_are_followed(recorder: Recorder) -> None:
