@@ -17,7 +17,7 @@ from benchmarks.studies import IMAGES, RESULTS
 from benchmarks.studies.quality.samplers import base_of, by_sampler
 from benchmarks.studies.scaling import QUANTITIES, series
 from benchmarks.studies.sources import MACHINES, UNITS, transformers
-from marfast.bench.plots import plain_ticks, plot, save
+from marfast.bench.plots import OURS, plain_ticks, plot, save, titled
 from marfast.bench.results import Row, read_document, read_rows
 from marfast.evaluation import curve_plot
 
@@ -75,6 +75,7 @@ def scaling(document: dict[str, Any], workloads: Sequence[str], file: Path) -> P
     size = (3.7 * columns, 3.1 * lines + 0.5)
     figure, axes = pyplot.subplots(lines, columns, figsize=size, squeeze=False)
     figure.set_layout_engine("constrained")
+    figure.suptitle(titled("Time against sizes", rows, document["machine"]), fontsize=10)
     for axis in axes.flat[len(panels) :]:
         axis.axis("off")
     fits = {(fit["workload"], fit["axis"], fit["dtype"]): fit for fit in document["fits"]}
@@ -117,7 +118,7 @@ def panel(axis: Any, line: Sequence[Row], fit: dict[str, Any] | None) -> None:
     axis.plot(x, [row["floor_ms"] for row in line], ":", color=colour, linewidth=1.4)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
-    ticks = x if len(x) <= 7 else x[:: -(-len(x) // 7)]
+    ticks = apart(x)
     axis.set_xticks(ticks, labels=[str(tick) for tick in ticks], fontsize=8)
     bottom, top = axis.get_ylim()
     axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if top / bottom < 500 else (1,)))
@@ -126,10 +127,21 @@ def panel(axis: Any, line: Sequence[Row], fit: dict[str, Any] | None) -> None:
     axis.grid(alpha=0.25)
 
 
+def apart(x: Sequence[int], share: float = 0.11) -> list[int]:
+    """The largest of them, and those below it that are so far from each other on a logarithmic
+    axis, as a share of it: their labels don't touch."""
+    found = [x[-1]]
+    for value in reversed(x[:-1]):
+        if np.log(found[-1] / value) >= share * np.log(x[-1] / x[0]):
+            found.append(value)
+    return found[::-1]
+
+
 def roofline(document: dict[str, Any], file: Path) -> Path:
     """Kernels under the roofs of arithmetic and of reading."""
     rows, limits = document["rows"], document["floors"]
     figure, axis = pyplot.subplots(figsize=(8, 5), layout="constrained")
+    axis.set_title(titled("Ops under the roofs", rows, document["machine"]), fontsize=10)
     names = list(dict.fromkeys(row["op"] for row in rows))
     markers = dict(zip(names, "osD^vP*X", strict=False))
     for row in rows:
@@ -176,11 +188,12 @@ def quality_of_samplers(rows: Sequence[Row], file: Path) -> Path:
     found = by_sampler(rows)
     base = base_of(found)
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
-    for name, of_sampler in found.items():
+    for (name, of_sampler), look in zip(found.items(), OURS, strict=False):
+        style: dict[str, Any] = {"color": look.colour, "marker": look.marker}
         line = sorted(of_sampler, key=lambda row: row["steps"])
         steps = [row["steps"] for row in line]
-        axes[0].plot(steps, [100 * row["accuracy"] for row in line], marker="o", label=name)
-        axes[1].plot(steps, [row["frechet_distance"] for row in line], marker="o")
+        axes[0].plot(steps, [100 * row["accuracy"] for row in line], label=name, **style)
+        axes[1].plot(steps, [row["frechet_distance"] for row in line], **style)
     axes[0].axhspan(100 * base["accuracy"] - 1, 100, color="#555555", alpha=0.1)
     axes[1].axhspan(0, 1.1 * base["frechet_distance"], color="#555555", alpha=0.1)
     axes[0].set(ylabel="accuracy, %", ylim=(None, 100))

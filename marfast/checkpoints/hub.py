@@ -15,9 +15,14 @@ def cache() -> Path:
     return (Path(home) if home else Path.home() / ".cache" / "huggingface") / "hub"
 
 
+def is_repository(name: str) -> bool:
+    """Whether it is of the form "owner/name"."""
+    return _NAME.fullmatch(name) is not None
+
+
 def snapshot_of(name: str) -> Path | None:
     """The snapshot of a repository "owner/name" that is in the cache; None where it isn't."""
-    if not _NAME.fullmatch(name):
+    if not is_repository(name):
         return None
     return newest_snapshot(cache() / f"models--{name.replace('/', '--')}")
 

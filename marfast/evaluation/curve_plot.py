@@ -19,6 +19,7 @@ def plot(document: Mapping[str, Any], file: Path, *, force: bool = False) -> Pat
     """
     plots.require()
     from matplotlib import pyplot
+    from matplotlib.patheffects import withStroke
 
     rows, distance = document["rows"], document["distance"]
     what = f"{document['model']}: {rows[0]['images']:,} images a setting"
@@ -48,7 +49,8 @@ def plot(document: Mapping[str, Any], file: Path, *, force: bool = False) -> Pat
     named = {label(row, rows): row for row in reversed(rows)}  # the fastest of each
     for name, row in named.items():
         place = (seconds_of(row), row["figures"][distance]["value"])
-        axis.annotate(name, place, (4, -11), textcoords="offset points", fontsize=7)
+        text = axis.annotate(name, place, (4, -11), textcoords="offset points", fontsize=7)
+        text.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
     axis.set(xscale="log", xlabel="seconds an image", ylabel=distance)
     axis.set_title(title, fontsize=9)
     plots.plain_ticks(axis.xaxis)

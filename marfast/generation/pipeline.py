@@ -1,11 +1,13 @@
 """From labels to images: the model that `marfast.load` returns."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from marfast.generation import publishing
 from marfast.generation.arguments import Images, Labels, Seed, check_labels
 from marfast.generation.batch import Batch
 from marfast.generation.edit import edit
@@ -45,6 +47,37 @@ class Pipeline(Loaded):
         if move := getattr(self.tokenizer, "to", None):
             move(device)
         return self
+
+    def save(self, out: str | Path, *, dtype: str = "float32", force: bool = False) -> None:
+        """Write the model as it is now, which `marfast.load(out)` then loads without more.
+
+        out: a folder, for config.json (settings and classes, too) and model.safetensors, or one
+            .safetensors.
+        dtype: of the weights: "float32", "float16" or "bfloat16".
+        force: replace what an earlier `save` wrote.
+
+        Errors as of `marfast.checkpoints.convert`.
+        """
+        publishing.save(self, out, dtype, force)
+
+    def push(
+        self,
+        repository: str,
+        *,
+        dtype: str = "float32",
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Upload a model of marfast",
+    ) -> str:
+        """Put such a folder into a repository "owner/name" of the Hugging Face Hub, made if it
+        isn't there, and return the commit's address. Once downloaded, `marfast.load("owner/name")`
+        loads it.
+
+        private, token, commit_message: as huggingface_hub takes them, which has to be installed.
+
+        Raises ArgumentError and ImportError before anything is sent, then huggingface_hub's errors.
+        """
+        return publishing.push(self, repository, dtype, private, token, commit_message)
 
     def generate(
         self,

@@ -15,7 +15,7 @@ PROGRAM = typer.main.get_command(app)
 ASSIGNMENT = re.compile(r"\w+=.*")
 OTHERS = {
     *("addr2line", "c++", "callgrind_annotate", "cibuildwheel", "cut", "echo", "grep"),
-    *("head", "perf", "rm", "sort", "uniq", "vllm"),
+    *("head", "hf", "perf", "rm", "sort", "uniq", "vllm"),
 }
 """Nobody's here, and run by no test."""
 
