@@ -3,9 +3,10 @@
     python -m benchmarks.studies.models --code nextstep=path/to/NextStep-1 pocket-tts=path/to/wheel
 
 Each model's own code, told by its path, runs in a process of its own, uncompiled: random weights at
-the published sizes, 1 and 8 tokens, float32 and bfloat16, before and after `marfast.accelerate` in
-turn. What it needs beside torch has to be importable. Writes
-benchmarks/results/models-<instruction set>.json; models that aren't named keep their rows.
+the published sizes, 1 and 8 tokens at once (`--tokens 1` for ming-univision, which samples them one
+by one), float32 and bfloat16, before and after `marfast.accelerate` in turn. What it needs beside
+torch has to be importable. Writes benchmarks/results/models-<instruction set>.json; models that
+aren't named keep their rows.
 """
 
 import argparse
@@ -23,11 +24,11 @@ from marfast.bench.results import Row, commit, read_document, write_rows
 UNCOMPILED = {"TORCHDYNAMO_DISABLE": "1", "XFORMERS_DISABLED": "1"}
 
 
-def measured(name: str, code: Path, rounds: int) -> list[Row]:
+def measured(name: str, code: Path, tokens: str, rounds: int) -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="marfast-") as folder:
         out = Path(folder, "rows.json")
         command = [sys.executable, "-m", "benchmarks.studies.models.one", name, str(code)]
-        command += ["--out", str(out), "--rounds", str(rounds)]
+        command += ["--out", str(out), "--tokens", tokens, "--rounds", str(rounds)]
         subprocess.run(command, cwd=ROOT, env=os.environ | UNCOMPILED, check=True)
         rows: list[Row] = json.loads(out.read_text())
     return rows
@@ -44,6 +45,7 @@ def revision(code: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--code", nargs="+", required=True, metavar="NAME=PATH[@REVISION]")
+    parser.add_argument("--tokens", default="1,8")
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     paths = dict(given.split("=", 1) for given in options.code)
@@ -61,7 +63,7 @@ def main() -> None:
             "commit": commit(),
             "sizes": str(own.sizes),
             "sampling": own.sampling,
-            "cases": measured(name, code, options.rounds),
+            "cases": measured(name, code, options.tokens, options.rounds),
         }
         ordered = [rows[known] for known in OWN if known in rows]
         write_rows(file, ordered, force=True)
