@@ -13,7 +13,6 @@
 #include "cuda/linear_epilogue.cuh"
 #include "cuda/linear_fp32.cuh"
 #include "cuda/linear_mma.cuh"
-#include "cuda/sample_tables.cuh"
 #include "cuda/silu_sum.cuh"
 
 namespace marfast::cuda {
@@ -134,11 +133,6 @@ Status linear_epilogue_by(const LinearEpilogue& a, const Launch& launch) {
       {linear_epilogue<float16>, ProductRows::shape_of, takes_product<DType::f16>},
   };
   return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
-}
-
-template <class Launch>
-Status sample_tables_by(const SampleTables& a, const Launch& launch) {
-  return launch(sample_tables<SampleTables::kSlots>, shape_of(a), a);
 }
 
 template <DType kType, bool kStaged>

@@ -40,7 +40,6 @@ BUDGETS = {
     "layer_norm_modulate<*>": Budget(7, 48, 0, ("SHFL.BFLY",), fma=0),
     "silu_sum<*>": Budget(3, 32, 0, fma=EXP),
     "linear_epilogue<*>": Budget(2, 32, 0),
-    "sample_tables<*>": Budget(1, 32, 0, fma=0),
     "ddpm_sample<float, true>": Budget(1, 255, 227 << 10, ("FFMA", "LDS.128", *COPIES)),
     "ddpm_sample<*float16, true>": Budget(2, 255, 227 << 10, (*TENSOR, *COPIES)),
     "ddpm_sample<*float16, false>": Budget(2, 255, 227 << 10, TENSOR),

@@ -100,11 +100,6 @@ void know(Memory& memory, const LinearEpilogue& a) {
   know(memory, static_cast<const Epilogue&>(a));
 }
 
-void know(Memory& memory, const SampleTables& a) {
-  memory.out("weights", a.weights, 1, a.first + a.count, 1, sizeof(void*));
-  memory.out("barrier", a.barrier, 1, 1, 1, 4);
-}
-
 void know(Memory& memory, const PersistentSample& a) {
   const auto [c, z, w, d, frequencies, hidden] = a.shape;
   const int64_t n = a.tokens, r = a.options.branches * n;
@@ -115,7 +110,6 @@ void know(Memory& memory, const PersistentSample& a) {
   memory.in("x0", a.x0, n, c, c, 4);
   if (a.options.branches > 1) memory.in("guidance", a.guidance, 1, a.steps, a.steps, 4);
   memory.in("modulation", a.modulation, a.steps * r, modulated, modulated, 4);
-  memory.in("weights", a.weights, 1, HeadWeights::count(d), 1, sizeof(void*));
   // time and condition layers are not this kernel's to read
   auto layer = [&](Layer layer, int64_t outputs, int64_t inputs) {
     memory.in("weight", layer.weight, outputs, inputs, inputs, size);
