@@ -31,6 +31,9 @@ class Budget(NamedTuple):
 
 TENSOR = ("HMMA.16816.F32", "LDSM.16.M88")
 COPIES = ("LDGSTS", "LDGDEPBAR", "DEPBAR")
+UNBOUNDED = ("ddpm_step", "layer_norm_modulate", "linear_epilogue", "silu_sum")
+"""Kernels that are compiled for blocks of any size."""
+
 EXP = 9
 """The FMAs that csrc/include/marfast/exp.h writes."""
 
@@ -94,6 +97,15 @@ def test_shared_memory_is_what_every_architecture_has() -> None:
         assert code.shared == 0, (architecture, variant, "is static")
         assert dynamic <= cuda_code.MOST_SHARED[architecture] << 10, (architecture, variant)
         assert code.registers * threads <= 1 << 16, (architecture, variant, "can't be launched")
+
+
+@pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
+def test_blocks_are_of_the_size_that_kernels_are_compiled_for() -> None:
+    for variant, body in cuda_code.compiled().ptx.items():
+        bound = re.search(r"\.maxntid (\d+)", body)
+        assert bound or variant.startswith(UNBOUNDED), variant
+        threads, _ = cuda_code.launched()[variant]
+        assert not bound or threads == int(bound[1]), (variant, threads)
 
 
 @pytest.mark.skipif(cuda_code.cuobjdump() is None, reason="no cuobjdump, on PATH or in triton")
