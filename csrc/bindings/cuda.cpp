@@ -34,7 +34,10 @@ void fill_epilogue(Given& given, Epilogue& a) {
   given.value(FIELD(activated));
   given.rows(ROWS(out), a.rows, a.outputs, a.activated ? a.dtype : DType::f32);
   given.dense(FIELD(bias), {a.outputs}, a.dtype);
-  if (given.has("gate")) given.rows(ROWS(gate), a.rows, a.outputs);
+  if (given.has("gate")) {
+    a.gate_dtype = given.dtype("gate");
+    given.rows(ROWS(gate), a.rows, a.outputs, a.gate_dtype);
+  }
   if (given.has("residual")) given.rows(ROWS(residual), a.rows, a.outputs);
   given.expect(!a.gate == !a.residual, "gate", "stands without a residual, or the other way round");
 }
@@ -56,11 +59,12 @@ void fill(Given& given, NormModulate& a) {
   given.sizes("x", {&a.rows, &a.width});
   a.dtype = given.dtype("x");
   a.affine_dtype = a.out_dtype = given.dtype("out");
+  a.modulation_dtype = given.dtype("shift");
   given.value(FIELD(eps));
   given.dense(FIELD(out), {a.rows, a.width}, a.out_dtype);
   given.rows(ROWS(x), a.rows, a.width, a.dtype);
-  given.rows(ROWS(shift), a.rows, a.width, a.dtype);
-  given.rows(ROWS(scale), a.rows, a.width, a.dtype);
+  given.rows(ROWS(shift), a.rows, a.width, a.modulation_dtype);
+  given.rows(ROWS(scale), a.rows, a.width, a.modulation_dtype);
   if (given.has("weight")) {
     a.affine_dtype = given.dtype("weight");
     given.dense(FIELD(weight), {a.width}, a.affine_dtype);

@@ -8,9 +8,10 @@
 
 namespace marfast::cuda {
 
-// out = LN(x) (1 + scale) + shift; x, shift and scale of dtype, weight and bias of affine_dtype,
-// out of out_dtype. Any mix of dtypes that variants.h lists.
+// out = LN(x) (1 + scale) + shift; x of dtype, shift and scale of modulation_dtype, weight and bias
+// of affine_dtype, out of out_dtype. Any mix of dtypes that variants.h lists.
 struct NormModulate : LayerNormModulate {
+  DType modulation_dtype;
   DType affine_dtype;
   DType out_dtype;
 };
@@ -31,7 +32,7 @@ struct SiluSum {
 struct Epilogue {
   void* out;              // [R, J], of dtype when activated, else float32
   const void* bias;       // [J] of dtype
-  const float* gate;      // [R, J], or null: no gate, no residual
+  const void* gate;       // [R, J] of gate_dtype, or null: no gate, no residual
   const float* residual;  // [R, J], with gate; may be out
   int64_t rows;           // R
   int64_t outputs;        // J
@@ -39,7 +40,8 @@ struct Epilogue {
   int64_t gate_stride;
   int64_t residual_stride;
   DType dtype;
-  bool activated;  // by SiLU
+  DType gate_dtype;  // float32, or after a library's product dtype
+  bool activated;    // by SiLU
 };
 
 // y = x W^T

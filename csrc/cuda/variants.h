@@ -48,22 +48,27 @@ Status ddpm_step_by(const DdpmStep& a, const Launch& launch) {
   return a.tokens * a.channels == 0 ? nullptr : launch_first(variants, a, launch);
 }
 
-template <DType kIn, DType kAffine, DType kOut>
+template <DType kIn, DType kMod, DType kAffine, DType kOut>
 bool takes_norm(const NormModulate& a) {
-  return a.dtype == kIn && a.affine_dtype == kAffine && a.out_dtype == kOut;
+  return a.dtype == kIn && a.modulation_dtype == kMod && a.affine_dtype == kAffine &&
+         a.out_dtype == kOut;
 }
 
 template <class Launch>
 Status layer_norm_modulate_by(const NormModulate& a, const Launch& launch) {
+  using bf = bfloat16;
+  using half = float16;
   constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   static constexpr Variant<NormModulate> variants[] = {
-      {layer_norm_modulate<float, float, float>, shape_of, takes_norm<f32, f32, f32>},
-      {layer_norm_modulate<bfloat16, bfloat16, bfloat16>, shape_of, takes_norm<bf16, bf16, bf16>},
-      {layer_norm_modulate<float16, float16, float16>, shape_of, takes_norm<f16, f16, f16>},
-      {layer_norm_modulate<float, float, bfloat16>, shape_of, takes_norm<f32, f32, bf16>},
-      {layer_norm_modulate<float, float, float16>, shape_of, takes_norm<f32, f32, f16>},
-      {layer_norm_modulate<float, bfloat16, bfloat16>, shape_of, takes_norm<f32, bf16, bf16>},
-      {layer_norm_modulate<float, float16, float16>, shape_of, takes_norm<f32, f16, f16>},
+      {layer_norm_modulate<float, float, float, float>, shape_of, takes_norm<f32, f32, f32, f32>},
+      {layer_norm_modulate<bf, bf, bf, bf>, shape_of, takes_norm<bf16, bf16, bf16, bf16>},
+      {layer_norm_modulate<half, half, half, half>, shape_of, takes_norm<f16, f16, f16, f16>},
+      {layer_norm_modulate<float, float, float, bf>, shape_of, takes_norm<f32, f32, f32, bf16>},
+      {layer_norm_modulate<float, float, float, half>, shape_of, takes_norm<f32, f32, f32, f16>},
+      {layer_norm_modulate<float, float, bf, bf>, shape_of, takes_norm<f32, f32, bf16, bf16>},
+      {layer_norm_modulate<float, float, half, half>, shape_of, takes_norm<f32, f32, f16, f16>},
+      {layer_norm_modulate<float, bf, bf, bf>, shape_of, takes_norm<f32, bf16, bf16, bf16>},
+      {layer_norm_modulate<float, half, half, half>, shape_of, takes_norm<f32, f16, f16, f16>},
   };
   return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
 }
@@ -95,7 +100,8 @@ inline bool rows_aligned(const LinearLayer& a, int64_t bytes) {
 // kMaxRows: the most rows that this variant is for; 0: any number.
 template <DType kType, int kMaxRows, int kCopy>
 bool takes_linear(const LinearLayer& a) {
-  return a.dtype == kType && (kMaxRows == 0 || a.rows <= kMaxRows) && rows_aligned(a, kCopy);
+  return a.dtype == kType && a.gate_dtype == DType::f32 && (kMaxRows == 0 || a.rows <= kMaxRows) &&
+         rows_aligned(a, kCopy);
 }
 
 template <class Launch>
@@ -121,16 +127,21 @@ Status linear_by(const LinearLayer& a, const Launch& launch) {
   return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
 }
 
-template <DType kType>
+template <DType kType, DType kGate>
 bool takes_product(const LinearEpilogue& a) {
-  return a.dtype == kType;
+  return a.dtype == kType && a.gate_dtype == kGate;
 }
 
 template <class Launch>
 Status linear_epilogue_by(const LinearEpilogue& a, const Launch& launch) {
+  using bf = bfloat16;
+  using half = float16;
+  constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   static constexpr Variant<LinearEpilogue> variants[] = {
-      {linear_epilogue<bfloat16>, ProductRows::shape_of, takes_product<DType::bf16>},
-      {linear_epilogue<float16>, ProductRows::shape_of, takes_product<DType::f16>},
+      {linear_epilogue<bf, float>, ProductRows::shape_of, takes_product<bf16, f32>},
+      {linear_epilogue<bf, bf>, ProductRows::shape_of, takes_product<bf16, bf16>},
+      {linear_epilogue<half, float>, ProductRows::shape_of, takes_product<f16, f32>},
+      {linear_epilogue<half, half>, ProductRows::shape_of, takes_product<f16, f16>},
   };
   return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
 }

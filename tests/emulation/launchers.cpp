@@ -67,9 +67,10 @@ void know(Memory& memory, const DdpmStep& a) {
 
 void know(Memory& memory, const NormModulate& a) {
   const int64_t size = size_of(a.dtype), affine = size_of(a.affine_dtype);
+  const int64_t modulation = size_of(a.modulation_dtype);
   memory.in("x", a.x, a.rows, a.width, a.x_stride, size);
-  memory.in("shift", a.shift, a.rows, a.width, a.shift_stride, size);
-  memory.in("scale", a.scale, a.rows, a.width, a.scale_stride, size);
+  memory.in("shift", a.shift, a.rows, a.width, a.shift_stride, modulation);
+  memory.in("scale", a.scale, a.rows, a.width, a.scale_stride, modulation);
   memory.in("weight", a.weight, 1, a.width, a.width, affine);
   memory.in("bias", a.bias, 1, a.width, a.width, affine);
   memory.out("out", a.out, a.rows, a.width, a.width, size_of(a.out_dtype));
@@ -84,7 +85,7 @@ void know(Memory& memory, const SiluSum& a) {
 void know(Memory& memory, const Epilogue& a) {
   const int64_t size = size_of(a.dtype);
   memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
-  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
+  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, size_of(a.gate_dtype));
   if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
   memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.activated ? size : 4);
 }

@@ -119,7 +119,7 @@ std::vector<float> layer_norm_modulate(Way way) {
   a.x_stride = x.stride, a.shift_stride = shift.stride, a.scale_stride = scale.stride;
   a.weight = weight.data(), a.bias = bias.data();
   a.rows = 3, a.width = 40, a.eps = 1e-3f;
-  a.dtype = a.affine_dtype = a.out_dtype = dtype<T>;
+  a.dtype = a.modulation_dtype = a.affine_dtype = a.out_dtype = dtype<T>;
   expect(cuda::layer_norm_modulate_by(a, emu::Emulated{}));
   return out.values();
 }

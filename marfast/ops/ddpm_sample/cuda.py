@@ -19,7 +19,7 @@ from torch import Tensor
 
 from marfast.ops.ddpm_sample import options, plan, scales_of
 from marfast.ops.head import HeadShape, gpu, takes_mars, takes_update
-from marfast.ops.head.cuda import Launches, dense
+from marfast.ops.head.cuda import Launches, TallHead, dense
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, cuda, takes
 
@@ -60,7 +60,7 @@ def run(a: Args, variant: str = "") -> Tensor:
     def head_of(rows: int) -> gpu.Head:
         chosen, _ = regime(shape, dtype, a.noise.device, rows, steps, variant)
         if chosen is None:
-            return gpu.Head(weights, Launches(own_products=dtype == torch.float32))
+            return gpu.Head(weights, Launches()) if dtype == torch.float32 else TallHead(weights)
         return PersistentHead(weights, shape, chosen)
 
     with full_sums():
