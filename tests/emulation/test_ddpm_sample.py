@@ -73,7 +73,7 @@ def test_the_kernels_parameters_have_room_for_so_many_weights(depth, persistent)
     shape = HeadShape(16, 24, 32, depth, 256, 32)
     chosen, reason = sampler.regime(shape, torch.float32, CPU, 2, 1, "persistent")
     assert (chosen is not None, "depths of 1 to 32" in reason) == (persistent, not persistent)
-    args = sample_inputs(1, width=32, depth=depth, steps=1)
+    args = sample_inputs(1, width=32, depth=depth, steps=2)
     with cpu.cpu_isa("portable"), ops.backend("cpu"):
         expected = ops.ddpm_sample(*args)
     assert torch.equal(sampled("persistent" if persistent else "tall", *args), expected)
