@@ -4,7 +4,6 @@
 
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -35,7 +34,10 @@ void fill_epilogue(Given& given, Epilogue& a) {
   given.value(FIELD(activated));
   given.rows(ROWS(out), a.rows, a.outputs, a.activated ? a.dtype : DType::f32);
   given.dense(FIELD(bias), {a.outputs}, a.dtype);
-  if (given.has("gate")) given.rows(ROWS(gate), a.rows, a.outputs);
+  if (given.has("gate")) {
+    a.gate_dtype = given.dtype("gate");
+    given.rows(ROWS(gate), a.rows, a.outputs, a.gate_dtype);
+  }
   if (given.has("residual")) given.rows(ROWS(residual), a.rows, a.outputs);
   given.expect(!a.gate == !a.residual, "gate", "stands without a residual, or the other way round");
 }
@@ -57,20 +59,18 @@ void fill(Given& given, NormModulate& a) {
   given.sizes("x", {&a.rows, &a.width});
   a.dtype = given.dtype("x");
   a.affine_dtype = a.out_dtype = given.dtype("out");
+  a.modulation_dtype = given.dtype("shift");
   given.value(FIELD(eps));
   given.dense(FIELD(out), {a.rows, a.width}, a.out_dtype);
   given.rows(ROWS(x), a.rows, a.width, a.dtype);
-  given.rows(ROWS(shift), a.rows, a.width, a.dtype);
-  given.rows(ROWS(scale), a.rows, a.width, a.dtype);
+  given.rows(ROWS(shift), a.rows, a.width, a.modulation_dtype);
+  given.rows(ROWS(scale), a.rows, a.width, a.modulation_dtype);
   if (given.has("weight")) {
     a.affine_dtype = given.dtype("weight");
     given.dense(FIELD(weight), {a.width}, a.affine_dtype);
   }
   if (given.has("bias")) given.dense(FIELD(bias), {a.width}, a.affine_dtype);
 }
-
-// The head's weights on the device, then the barrier.
-int64_t table_size(int64_t weights) { return weights + 1; }
 
 void fill(Given& given, PersistentSample& a) {
   int64_t rows = 0, modulated = 0;
@@ -82,7 +82,7 @@ void fill(Given& given, PersistentSample& a) {
   given.value(FIELD(limit_ns));
   a.dtype = given.dtype("normed");
   const auto [c, z, w, d, f, h] = a.shape;
-  const int64_t r = rows_of(a.options, a.tokens), weights = HeadWeights::count(d);
+  const int64_t r = rows_of(a.options, a.tokens);
   given.dense(FIELD(out), {a.tokens, c});
   given.dense(FIELD(before), {a.tokens, c});
   given.rows(ROWS(step_noise), {a.steps, a.tokens, c});
@@ -90,10 +90,14 @@ void fill(Given& given, PersistentSample& a) {
   given.dense(FIELD(guidance), {a.steps});
   if (given.has("x0")) given.dense(FIELD(x0), {a.tokens, c});
   given.dense(FIELD(modulation), {a.steps, r, (3 * d + 2) * w});
-  int64_t* table = nullptr;
-  given.dense("table", table, {table_size(weights)});
-  a.weights = reinterpret_cast<const void* const*>(table);
-  a.barrier = reinterpret_cast<uint32_t*>(table + weights);
+  given.expect(d <= a.kMostDepth, "shape", "is deeper than the kernel's parameters");
+  const std::vector<wire::View> weights = given.views("weights");
+  given.expect(static_cast<int64_t>(weights.size()) == HeadWeights::count(d), "weights",
+               "are not a head's");
+  for (size_t i = 0; i < weights.size(); ++i) a.weights[i] = weights[i].data;
+  int64_t* barrier = nullptr;  // twice what it needs: no tensor is of 32-bit integers
+  given.dense("barrier", barrier, {1});
+  a.barrier = reinterpret_cast<uint32_t*>(barrier);
   given.dense(FIELD(x), {r, w});
   given.dense(FIELD(state), {4, a.tokens, c});
   given.dense(FIELD(output), {r, 2 * c});
@@ -137,27 +141,6 @@ void def(py::module_& m, const char* name, Status (*launch)(const Args&, Stream)
     given.finish();
     const Range range = range_of(name, a);
     check_launch(name, launch(a, stream));
-    return py::none();
-  });
-}
-
-// m.sample_tables(stream=, table=, weights=): as many launches as the pointers need.
-void def(py::module_& m, const char* name, Status (*launch)(const SampleTables&, Stream)) {
-  wire::def(m, name, [name, launch](Given& given) {
-    const Stream stream = stream_of(given);
-    const std::vector<wire::View> weights = given.views("weights");
-    const int64_t size = static_cast<int64_t>(weights.size());
-    int64_t* table = nullptr;
-    given.dense("table", table, {table_size(size)});
-    given.finish();
-    SampleTables a{};
-    a.weights = reinterpret_cast<const void**>(table);
-    a.barrier = reinterpret_cast<uint32_t*>(table + size);
-    for (; a.first < size; a.first += a.kSlots) {
-      a.count = std::min(size - a.first, a.kSlots);
-      for (int64_t i = 0; i < a.count; ++i) a.values[i] = weights[a.first + i].data;
-      check_launch(name, launch(a, stream));
-    }
     return py::none();
   });
 }

@@ -11,7 +11,8 @@
 // of k, which are added in order, so the bits depend on neither P, Q, tile nor batch. Weights of
 // the first `stationary` products stay in shared memory, as the final layer's do; others are copied
 // by cp.async, begun before the barrier that they hide behind, or read in L2 where there is no
-// room. Every CTA finds the state of its rows' tokens from the output; one of a token's keeps it.
+// room. What else a product needs and no other CTA writes is read before a barrier. Every CTA finds
+// the state of its rows' tokens from the output; one of a token's keeps it.
 //
 // Barriers a step: 2 d + 2, or 3 d + 3 where rows are normalised once. Bytes moved and floor:
 // plan.h.
@@ -72,9 +73,9 @@ class PersistentSampler {
       for (int64_t b = 0; b <= a_.shape.depth; ++b) {
         const float* shift = modulation + 3 * a_.shape.width * b;
         first_product(shift, b);
-        barrier_.wait();  // the hidden rows are whole, or the output
         if (b < a_.shape.depth) second_product(shift + 2 * a_.shape.width, b);
       }
+      barrier_.wait();  // the output is whole
     }
     start(a_.steps);
   }
@@ -135,15 +136,21 @@ class PersistentSampler {
     Lane bias, gate, x;
   };
 
-  // epilogue(row, j, y, others(row, j)) of the tile's rows and the outputs `own` of a layer whose
-  // row own.begin of weights is the first of w.
+  // others(row, j) of this thread's first result in the tile of rows from `first` on.
+  template <class Read>
+  __device__ __forceinline__ Others others_of(int64_t first, Span own, Read others) const {
+    const int outputs = static_cast<int>(own.end - own.begin), mine = threadIdx.x;
+    if (mine >= tile_rows(first).count * outputs) return {};
+    return others(first + mine / outputs, own.begin + mine % outputs);
+  }
+
+  // epilogue(row, j, y, others(row, j)) of the tile's rows, from `first` on, and the outputs `own`
+  // of a layer whose row own.begin of weights is the first of w; `ahead` is others_of them.
   template <class Read, class Epilogue>
-  __device__ __forceinline__ void multiply(int rows, Weights w, Span own, Read others,
-                                           Epilogue epilogue) {
-    const int outputs = static_cast<int>(own.end - own.begin), count = rows * outputs;
-    const int mine = threadIdx.x;
-    Others first{};
-    if (mine < count) first = others(mine / outputs, own.begin + mine % outputs);
+  __device__ __forceinline__ void multiply(int64_t first, Weights w, Span own, Others ahead,
+                                           Read others, Epilogue epilogue) {
+    const int rows = tile_rows(first).count, outputs = static_cast<int>(own.end - own.begin);
+    const int count = rows * outputs, mine = threadIdx.x;
     const SampleProduct<T, kStaged> product{
         tile_,   static_cast<int>(layout_.pitch),  rows, w.data, w.pitch,
         outputs, static_cast<int>(a_.shape.width), sums_};
@@ -151,8 +158,8 @@ class PersistentSampler {
     product.run();
     ptx::bar_sync();
     for (int i = mine; i < count; i += kSampleThreads) {
-      const int64_t r = i / outputs, j = own.begin + i % outputs;
-      const Others now = i == mine ? first : others(r, j);
+      const int64_t r = first + i / outputs, j = own.begin + i % outputs;
+      const Others now = i == mine ? ahead : others(r, j);
       Lane sum(sums_[i]);
       for (int b = 1; b < product.blocks(); ++b) sum = sum + Lane(sums_[b * count + i]);
       epilogue(r, j, sum + now.bias, now);
@@ -179,6 +186,11 @@ class PersistentSampler {
     Rows rows = once ? shared_rows() : tile_rows(own.begin);
     typename RowNorm<T>::Ahead ahead;
     norm_.look_ahead(shift, affine, rows, ahead);
+    const auto others = [&](int64_t, int64_t j) {
+      const Lane bias = Lane::load(elements(layer.bias) + j);
+      return Others{bias, bias, bias};
+    };
+    Others next = others_of(own.begin, outputs, others);
     barrier_.wait();  // x is whole
     const Weights weights = weights_at(layer, outputs, ends ? -1 : 2 * b);
 #pragma unroll 1
@@ -190,18 +202,12 @@ class PersistentSampler {
       }
       if (once && first == own.begin) barrier_.wait();
       if (outputs.begin == outputs.end) continue;
-      const int count = tile_rows(first).count;
-      if (once) load(elements(a_.normed) + first * w, count);
-      multiply(
-          count, weights, outputs,
-          [&](int64_t, int64_t j) {
-            const Lane bias = Lane::load(elements(layer.bias) + j);
-            return Others{bias, bias, bias};
-          },
-          [&](int64_t r, int64_t j, Lane y, Others) {
-            if (ends) return y.store(a_.output + (first + r) * 2 * a_.shape.channels + j);
-            store_operand(silu(y), elements(a_.hidden) + (first + r) * w + j);
-          });
+      if (once) load(elements(a_.normed) + first * w, tile_rows(first).count);
+      multiply(first, weights, outputs, next, others, [&](int64_t r, int64_t j, Lane y, Others) {
+        if (ends) return y.store(a_.output + r * 2 * a_.shape.channels + j);
+        store_operand(silu(y), elements(a_.hidden) + r * w + j);
+      });
+      next = others_of(first + a_.plan.row_tile, outputs, others);
     }
     if (!ends) fetch_after(2 * b);
   }
@@ -211,21 +217,21 @@ class PersistentSampler {
     const int64_t w = a_.shape.width;
     const Layer layer = weights_.out(b);
     const Span own = own_rows(), outputs = own_outputs();
+    const auto others = [&](int64_t r, int64_t j) {
+      return Others{Lane::load(elements(layer.bias) + j), Lane(gate[r * modulation_width_ + j]),
+                    Lane(a_.x[r * w + j])};
+    };
+    Others next = others_of(own.begin, outputs, others);
+    barrier_.wait();  // the hidden rows are whole
     const Weights weights = weights_at(layer, outputs, 2 * b + 1);
 #pragma unroll 1
     for (int64_t first = own.begin; first < own.end; first += a_.plan.row_tile) {
-      const int count = tile_rows(first).count;
-      load(elements(a_.hidden) + first * w, count);
-      multiply(
-          count, weights, outputs,
-          [&](int64_t r, int64_t j) {
-            return Others{Lane::load(elements(layer.bias) + j),
-                          Lane(gate[(first + r) * modulation_width_ + j]),
-                          Lane(a_.x[(first + r) * w + j])};
-          },
-          [&](int64_t r, int64_t j, Lane y, Others others) {
-            (others.x + others.gate * y).store(a_.x + (first + r) * w + j);
-          });
+      load(elements(a_.hidden) + first * w, tile_rows(first).count);
+      multiply(first, weights, outputs, next, others,
+               [&](int64_t r, int64_t j, Lane y, Others with) {
+                 (with.x + with.gate * y).store(a_.x + r * w + j);
+               });
+      next = others_of(first + a_.plan.row_tile, outputs, others);
     }
     fetch_after(2 * b + 1);
   }

@@ -8,7 +8,7 @@
 
 namespace marfast::cuda {
 
-template <class T>
+template <class T, class Gate = float>
 __device__ __forceinline__ void epilogue(const Epilogue& a, int64_t r, int64_t j, float value) {
   if (r >= a.rows || j >= a.outputs) return;
   const Lane y = Lane(value) + Lane::load(static_cast<const T*>(a.bias) + j);
@@ -18,7 +18,8 @@ __device__ __forceinline__ void epilogue(const Epilogue& a, int64_t r, int64_t j
   }
   float* out = static_cast<float*>(a.out) + r * a.out_stride + j;
   if (!a.gate) return y.store(out);
-  const Lane gate(a.gate[r * a.gate_stride + j]), x(a.residual[r * a.residual_stride + j]);
+  const Lane gate = load_in_range(static_cast<const Gate*>(a.gate) + r * a.gate_stride + j);
+  const Lane x(a.residual[r * a.residual_stride + j]);
   (x + gate * y).store(out);
 }
 

@@ -14,7 +14,6 @@
   LAUNCHER(layer_norm_modulate, NormModulate) \
   LAUNCHER(linear, LinearLayer)               \
   LAUNCHER(linear_epilogue, LinearEpilogue)   \
-  LAUNCHER(sample_tables, SampleTables)       \
   LAUNCHER(silu_sum, SiluSum)
 
 namespace marfast::cuda {

@@ -15,6 +15,12 @@ __device__ __forceinline__ Lane in_range(Lane y, float16) {
   return min(Lane(65504.0f), max(Lane(-65504.0f), y));
 }
 
+// What a library's product may have made infinite.
+template <class T>
+__device__ __forceinline__ Lane load_in_range(const T* p) {
+  return in_range(Lane::load(p), T{});
+}
+
 template <class T>
 __device__ __forceinline__ void store_operand(Lane y, T* out) {
   in_range(y, T{}).store(out);

@@ -3,13 +3,15 @@
 // What the device kernels are called with, beside marfast/ops.h: weights are read where they lie,
 // row-major [outputs, inputs], and nothing is packed. Elements of a row are adjacent.
 
+#include "marfast/head_weights.h"
 #include "marfast/ops.h"
 
 namespace marfast::cuda {
 
-// out = LN(x) (1 + scale) + shift; x, shift and scale of dtype, weight and bias of affine_dtype,
-// out of out_dtype. Any mix of dtypes that variants.h lists.
+// out = LN(x) (1 + scale) + shift; x of dtype, shift and scale of modulation_dtype, weight and bias
+// of affine_dtype, out of out_dtype. Any mix of dtypes that variants.h lists.
 struct NormModulate : LayerNormModulate {
+  DType modulation_dtype;
   DType affine_dtype;
   DType out_dtype;
 };
@@ -30,7 +32,7 @@ struct SiluSum {
 struct Epilogue {
   void* out;              // [R, J], of dtype when activated, else float32
   const void* bias;       // [J] of dtype
-  const float* gate;      // [R, J], or null: no gate, no residual
+  const void* gate;       // [R, J] of gate_dtype, or null: no gate, no residual
   const float* residual;  // [R, J], with gate; may be out
   int64_t rows;           // R
   int64_t outputs;        // J
@@ -38,7 +40,8 @@ struct Epilogue {
   int64_t gate_stride;
   int64_t residual_stride;
   DType dtype;
-  bool activated;  // by SiLU
+  DType gate_dtype;  // float32, or after a library's product dtype
+  bool activated;    // by SiLU
 };
 
 // y = x W^T
@@ -77,23 +80,25 @@ void fields(PersistentPlan& a, Visit visit) {
   visit(FIELD(normalise_once));
 }
 
-// Consecutive steps of ddpm_sample, by the persistent kernel.
+// Consecutive steps of ddpm_sample, by the persistent kernel. Its size is bounded: a kernel has
+// 4 KiB of parameters.
 struct PersistentSample {
+  static constexpr int64_t kMostDepth = 32;
+  // Of dtype, dense, the 2 d products' at multiples of 16 bytes.
+  const void* weights[HeadWeights::count(kMostDepth)];
   float* out;                        // [N, C]: the state after them
   const float* before;               // [N, C]: the state before them
   const float* step_noise;           // [S, N, C]
   const StepCoefficients* schedule;  // [S]
   const float* guidance;             // [S], read only when guided
   const float* modulation;           // [S, R, (3 d + 2) w]
-  const void* const* weights;  // on the device: HeadWeights, of dtype, dense, the 2 d products' at
-                               // multiples of 16 bytes
-  float* x;                    // [R, w] to work in, as the next four
-  float* state;                // [4, N, C]
-  float* output;               // [R, 2 C]
-  void* normed;                // [R, w] of dtype
-  void* hidden;                // [R, w] of dtype
-  uint32_t* barrier;           // [1], 0
-  float* x0;                   // [N, C], as ddpm_step's
+  float* x;                          // [R, w] to work in, as the next four
+  float* state;                      // [4, N, C]
+  float* output;                     // [R, 2 C]
+  void* normed;                      // [R, w] of dtype
+  void* hidden;                      // [R, w] of dtype
+  uint32_t* barrier;                 // [1], 0
+  float* x0;                         // [N, C], as ddpm_step's
   HeadShape shape;
   PersistentPlan plan;
   HeadOptions options;
@@ -103,16 +108,6 @@ struct PersistentSample {
   DType dtype;
   uint64_t limit_ns;  // of a wait at a barrier
 };
-
-// What PersistentSample reads on the device and the host alone knows, written by a launch and not a
-// copy: a graph keeps it.
-struct SampleTables {
-  static constexpr int64_t kSlots = 256;
-  const void** weights;  // [first + count] at least
-  uint32_t* barrier;     // [1], set to 0
-  int64_t first;
-  int64_t count;
-  const void* values[kSlots];  // weights[first ...]
-};
+static_assert(sizeof(PersistentSample) <= 4 << 10, "a kernel's parameters");
 
 }  // namespace marfast::cuda

@@ -213,7 +213,7 @@ class Planner {
   HeadPlan tall() const {
     HeadPlan a = common(Regime::tall);
     const double w = static_cast<double>(width_), r = static_cast<double>(rows_);
-    const double elementwise = depth_ * r * w * (16.0 + 12.0 + 4.0 * element_bytes(dtype_));
+    const double elementwise = depth_ * r * w * (16.0 + 7.0 * element_bytes(dtype_));
     double busy = 0.0;
     const double product = product_time(&busy), elements = elementwise / gpu_.l2_rate;
     a.utilisation = busy;

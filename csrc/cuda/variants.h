@@ -7,6 +7,7 @@
 // The includer has defined __global__ and the like.
 
 #include <initializer_list>
+#include <type_traits>
 
 #include "cuda/attention.cuh"
 #include "cuda/ddpm_sample.cuh"
@@ -16,7 +17,6 @@
 #include "cuda/linear_epilogue.cuh"
 #include "cuda/linear_fp32.cuh"
 #include "cuda/linear_mma.cuh"
-#include "cuda/sample_tables.cuh"
 #include "cuda/silu_sum.cuh"
 
 namespace marfast::cuda {
@@ -70,22 +70,27 @@ Status ddpm_step_by(const DdpmStep& a, const Launch& launch) {
   });
 }
 
-template <DType kIn, DType kAffine, DType kOut>
+template <DType kIn, DType kMod, DType kAffine, DType kOut>
 bool takes_norm(const NormModulate& a) {
-  return a.dtype == kIn && a.affine_dtype == kAffine && a.out_dtype == kOut;
+  return a.dtype == kIn && a.modulation_dtype == kMod && a.affine_dtype == kAffine &&
+         a.out_dtype == kOut;
 }
 
 template <class Launch>
 Status layer_norm_modulate_by(const NormModulate& a, const Launch& launch) {
+  using bf = bfloat16;
+  using half = float16;
   constexpr DType f32 = DType::f32, bf16 = DType::bf16, f16 = DType::f16;
   static constexpr Variant<NormModulate> variants[] = {
-      {layer_norm_modulate<float, float, float>, shape_of, takes_norm<f32, f32, f32>},
-      {layer_norm_modulate<bfloat16, bfloat16, bfloat16>, shape_of, takes_norm<bf16, bf16, bf16>},
-      {layer_norm_modulate<float16, float16, float16>, shape_of, takes_norm<f16, f16, f16>},
-      {layer_norm_modulate<float, float, bfloat16>, shape_of, takes_norm<f32, f32, bf16>},
-      {layer_norm_modulate<float, float, float16>, shape_of, takes_norm<f32, f32, f16>},
-      {layer_norm_modulate<float, bfloat16, bfloat16>, shape_of, takes_norm<f32, bf16, bf16>},
-      {layer_norm_modulate<float, float16, float16>, shape_of, takes_norm<f32, f16, f16>},
+      {layer_norm_modulate<float, float, float, float>, shape_of, takes_norm<f32, f32, f32, f32>},
+      {layer_norm_modulate<bf, bf, bf, bf>, shape_of, takes_norm<bf16, bf16, bf16, bf16>},
+      {layer_norm_modulate<half, half, half, half>, shape_of, takes_norm<f16, f16, f16, f16>},
+      {layer_norm_modulate<float, float, float, bf>, shape_of, takes_norm<f32, f32, f32, bf16>},
+      {layer_norm_modulate<float, float, float, half>, shape_of, takes_norm<f32, f32, f32, f16>},
+      {layer_norm_modulate<float, float, bf, bf>, shape_of, takes_norm<f32, f32, bf16, bf16>},
+      {layer_norm_modulate<float, float, half, half>, shape_of, takes_norm<f32, f32, f16, f16>},
+      {layer_norm_modulate<float, bf, bf, bf>, shape_of, takes_norm<f32, bf16, bf16, bf16>},
+      {layer_norm_modulate<float, half, half, half>, shape_of, takes_norm<f32, f16, f16, f16>},
   };
   return a.rows == 0 ? nullptr : launch_first(variants, a, launch);
 }
@@ -100,7 +105,7 @@ Status silu_sum_by(const SiluSum& a, const Launch& launch) {
 // kMaxRows: the most rows that this variant is for; 0: any number.
 template <int kMaxRows, int kCopy>
 bool takes_linear(const LinearLayer& a) {
-  return (kMaxRows == 0 || a.rows <= kMaxRows) &&
+  return a.gate_dtype == DType::f32 && (kMaxRows == 0 || a.rows <= kMaxRows) &&
          aligned(kCopy, a.dtype, {a.x, a.weight}, {a.x_stride, a.inputs});
 }
 
@@ -135,13 +140,14 @@ Status linear_epilogue_by(const LinearEpilogue& a, const Launch& launch) {
     if constexpr (sizeof(T) == 4)
       return "float32 products are our own";
     else
-      return launch(linear_epilogue<T>, ProductRows::shape_of(a), a);
+      return by_dtype(a.gate_dtype, [&](auto of_gate) -> Status {
+        using Gate = decltype(of_gate);
+        if constexpr (std::is_same_v<Gate, float> || std::is_same_v<Gate, T>)
+          return launch(linear_epilogue<T, Gate>, ProductRows::shape_of(a), a);
+        else
+          return "gate: its dtype is neither float32 nor the product's";
+      });
   });
-}
-
-template <class Launch>
-Status sample_tables_by(const SampleTables& a, const Launch& launch) {
-  return launch(sample_tables<SampleTables::kSlots>, shape_of(a), a);
 }
 
 template <bool kStaged>

@@ -37,10 +37,9 @@ EXP = 9
 # 128 threads a block twice a multiprocessor may have 255 registers each.
 BUDGETS = {
     "ddpm_step<*>": Budget(3, 48, 0, fma=EXP),
-    "layer_norm_modulate<*>": Budget(7, 48, 0, ("SHFL.BFLY",), fma=0),
+    "layer_norm_modulate<*>": Budget(9, 48, 0, ("SHFL.BFLY",), fma=0),
     "silu_sum<*>": Budget(3, 32, 0, fma=EXP),
-    "linear_epilogue<*>": Budget(2, 32, 0),
-    "sample_tables<*>": Budget(1, 32, 0, fma=0),
+    "linear_epilogue<*>": Budget(4, 32, 0),
     "ddpm_sample<float, true>": Budget(1, 255, 227 << 10, ("FFMA", "LDS.128", *COPIES)),
     "ddpm_sample<*float16, true>": Budget(2, 255, 227 << 10, (*TENSOR, *COPIES)),
     "ddpm_sample<*float16, false>": Budget(2, 255, 227 << 10, TENSOR),

@@ -95,6 +95,7 @@ inline std::string outcome(const Case& which) {
 inline emu::Schedule schedule(const std::string& name) {
   return name == "reverse"  ? emu::Schedule::reverse
          : name == "random" ? emu::Schedule::random
+         : name == "late"   ? emu::Schedule::late
                             : emu::Schedule::forward;
 }
 

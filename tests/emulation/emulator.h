@@ -39,7 +39,8 @@ struct Report : std::exception {
   const char* what() const noexcept override { return message.c_str(); }
 };
 
-enum class Schedule { forward, reverse, random };
+// late: a block stands still until no other gets on; then it may, and the next stands still.
+enum class Schedule { forward, reverse, random, late };
 
 struct Launch {
   Dim3 grid, block;

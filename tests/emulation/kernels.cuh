@@ -242,6 +242,35 @@ __global__ void trap_always(const Io) {
   ptx::trap();  // report: trap
 }
 
+// Barriers of the grid that a block must be neither too late nor too fast for.
+
+// The last to arrive sets the counter to 0, which the others wait for: one that looks late sees the
+// next round's count.
+__global__ void late_block_misses_a_reset(const Io a) {
+  for (int round = 0; round < 2; ++round) {
+    if (threadIdx.x == 0) {
+      if (ptx::atom_add_release_gpu(a.count, 1) + 1 == gridDim.x) {
+        ptx::st_release_gpu(a.count, 0);
+      } else {
+        while (ptx::ld_acquire_gpu(a.count) != 0) {  // report: deadlock
+        }
+      }
+    }
+    ptx::bar_sync();
+  }
+}
+
+// The counter is taken to be 0 at a block's start, as it isn't if others have arrived before.
+__global__ void late_block_takes_the_counter_as_found(const Io a) {
+  const uint32_t target = ptx::ld_relaxed_gpu(a.count) + gridDim.x;
+  ptx::bar_sync();
+  if (threadIdx.x == 0) {
+    ptx::atom_add_release_gpu(a.count, 1);
+    while (ptx::ld_acquire_gpu(a.count) < target) {  // report: deadlock
+    }
+  }
+}
+
 // The last block to arrive adds what all have written.
 __global__ void right_grid_barrier(const Io a) {
   const int t = threadIdx.x, blocks = gridDim.x;

@@ -67,9 +67,10 @@ void know(Memory& memory, const DdpmStep& a) {
 
 void know(Memory& memory, const NormModulate& a) {
   const int64_t size = size_of(a.dtype), affine = size_of(a.affine_dtype);
+  const int64_t modulation = size_of(a.modulation_dtype);
   memory.in("x", a.x, a.rows, a.width, a.x_stride, size);
-  memory.in("shift", a.shift, a.rows, a.width, a.shift_stride, size);
-  memory.in("scale", a.scale, a.rows, a.width, a.scale_stride, size);
+  memory.in("shift", a.shift, a.rows, a.width, a.shift_stride, modulation);
+  memory.in("scale", a.scale, a.rows, a.width, a.scale_stride, modulation);
   memory.in("weight", a.weight, 1, a.width, a.width, affine);
   memory.in("bias", a.bias, 1, a.width, a.width, affine);
   memory.out("out", a.out, a.rows, a.width, a.width, size_of(a.out_dtype));
@@ -84,7 +85,7 @@ void know(Memory& memory, const SiluSum& a) {
 void know(Memory& memory, const Epilogue& a) {
   const int64_t size = size_of(a.dtype);
   memory.in("bias", a.bias, 1, a.outputs, a.outputs, size);
-  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, 4);
+  if (a.gate) memory.in("gate", a.gate, a.rows, a.outputs, a.gate_stride, size_of(a.gate_dtype));
   if (a.gate) memory.in("residual", a.residual, a.rows, a.outputs, a.residual_stride, 4);
   memory.out("out", a.out, a.rows, a.outputs, a.out_stride, a.activated ? size : 4);
 }
@@ -100,11 +101,6 @@ void know(Memory& memory, const LinearEpilogue& a) {
   know(memory, static_cast<const Epilogue&>(a));
 }
 
-void know(Memory& memory, const SampleTables& a) {
-  memory.out("weights", a.weights, 1, a.first + a.count, 1, sizeof(void*));
-  memory.out("barrier", a.barrier, 1, 1, 1, 4);
-}
-
 void know(Memory& memory, const PersistentSample& a) {
   const auto [c, z, w, d, frequencies, hidden] = a.shape;
   const int64_t n = a.tokens, r = a.options.branches * n;
@@ -115,7 +111,6 @@ void know(Memory& memory, const PersistentSample& a) {
   memory.in("x0", a.x0, n, c, c, 4);
   if (a.options.branches > 1) memory.in("guidance", a.guidance, 1, a.steps, a.steps, 4);
   memory.in("modulation", a.modulation, a.steps * r, modulated, modulated, 4);
-  memory.in("weights", a.weights, 1, HeadWeights::count(d), 1, sizeof(void*));
   // time and condition layers are not this kernel's to read
   auto layer = [&](Layer layer, int64_t outputs, int64_t inputs) {
     memory.in("weight", layer.weight, outputs, inputs, inputs, size);

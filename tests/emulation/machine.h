@@ -73,7 +73,8 @@ struct Grid {
   unsigned apart = 1;  // costs are of every so many blocks, each of which stands for its neighbours
   std::vector<Block> blocks;
   std::vector<Thread> threads;
-  std::deque<Thread*> ready;
+  std::deque<Thread*> ready, held;  // held: of the late block
+  unsigned late;
   unsigned char* stacks;
   size_t remaining, idle = 0;
   uint32_t first_id;
@@ -108,6 +109,7 @@ void keep_regions(size_t count);
 
 // threads.cpp: scheduling, reports
 void leave();
+void make_ready(Thread&);
 void yield();
 // Under the random schedule. idle: whether a thread that does so for long may be spinning.
 void maybe_yield(unsigned one_in, bool idle = true);

@@ -140,6 +140,10 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
   add({64, 32, 1, 1, 2, true, true}, "more channels than width", {1, 2, 8, 16, 2, true, false});
   add({5, 64, 1, 3, 3, true, true, true}, "multistep", {2, 2, 8, 32, 1, true, false});
   add({3, 32, 1, 2, 1, false, true}, "one step, idle blocks", {2, 5, 8, 7, 1, true, false});
+  add({3, 32, 1, 20, 1, false, true}, "once, more than 8 rows a block",
+      {1, 2, 8, 16, 1, true, true});
+  add({3, 32, 1, 2, 1, true, true}, "two outputs a block", {1, 16, 8, 2, 1, true, false});
+  add({3, 32, 32, 1, 1, false, true}, "as deep as it goes", {1, 2, 8, 16, 5, true, false});
 }
 
 }  // namespace

@@ -84,18 +84,20 @@ std::string linear(int64_t R, int64_t K, int64_t J, Epilogue epilogue, int64_t g
   return "ok";
 }
 
-template <class T>
+template <class T, class Gate>
 std::string linear_epilogue(int64_t R, int64_t J, Epilogue epilogue) {
   state = 5;
   Buffer<T> product(R, J, J), bias(1, J, J), narrow(R * (J + 2), false);
   from_float(-1e6f, product.data());
-  Buffer<float> gate(R, J, J + 3), residual(R, J, J + 1), out(R * (J + 2), false);
+  Buffer<Gate> gate(R, J, J + 3);
+  Buffer<float> residual(R, J, J + 1), out(R * (J + 2), false);
   const bool silu = epilogue == Epilogue::silu, gated = epilogue == Epilogue::gate;
   cuda::LinearEpilogue a{};
   a.out = silu ? static_cast<void*>(narrow.data()) : out.data();
   a.product = product.data(), a.bias = bias.data();
   a.gate = gated ? gate.data() : nullptr, a.residual = gated ? residual.data() : nullptr;
-  a.rows = R, a.outputs = J, a.dtype = dtype<T>, a.activated = silu;
+  a.rows = R, a.outputs = J, a.dtype = dtype<T>, a.gate_dtype = dtype<Gate>;
+  a.activated = silu;
   a.out_stride = J + 2, a.product_stride = J, a.gate_stride = J + 3, a.residual_stride = J + 1;
   if (const char* error = failed(cuda::linear_epilogue_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r)
@@ -157,19 +159,21 @@ std::string ddpm_step(int64_t N, int64_t C) {
 }
 
 // float32: the same bits as the order in docs/numerics.md.
-template <class T, class Affine, class Out>
+template <class T, class Mod, class Affine, class Out>
 std::string layer_norm_modulate(int64_t R, int64_t w, bool affine, float far = 1) {
   state = 11;
-  Buffer<T> x(R, w, w + 1), shift(R, w, w + 2), scale(R, w, w + 3);
+  Buffer<T> x(R, w, w + 1);
+  Buffer<Mod> shift(R, w, w + 2), scale(R, w, w + 3);
   Buffer<Affine> weight(1, w, w), bias(1, w, w);
   Buffer<Out> out(R * w, false);
-  for (T& value : shift.memory) from_float(far * to_float(value), &value);
+  for (Mod& value : shift.memory) from_float(far * to_float(value), &value);
   if (R && far != 1) from_float(NAN, shift.data());
   cuda::NormModulate a{};
   a.out = out.data(), a.x = x.data(), a.shift = shift.data(), a.scale = scale.data();
   a.weight = affine ? weight.data() : nullptr, a.bias = affine ? bias.data() : nullptr;
   a.rows = R, a.width = w, a.x_stride = w + 1, a.shift_stride = w + 2, a.scale_stride = w + 3;
-  a.dtype = dtype<T>, a.affine_dtype = dtype<Affine>, a.out_dtype = dtype<Out>, a.eps = 1e-6f;
+  a.dtype = dtype<T>, a.modulation_dtype = dtype<Mod>, a.affine_dtype = dtype<Affine>;
+  a.out_dtype = dtype<Out>, a.eps = 1e-6f;
   if (const char* error = failed(cuda::layer_norm_modulate_by(a, emu::Emulated{}))) return error;
   for (int64_t r = 0; r < R; ++r) {
     const auto at = [&](int64_t j) { return x[r * (w + 1) + j]; };
@@ -181,7 +185,9 @@ std::string layer_norm_modulate(int64_t R, int64_t w, bool affine, float far = 1
     for (int64_t j = 0; j < w; ++j) {
       float y = (at(j) - mean) * rstd;
       if (affine) y = y * weight[j] + bias[j];
-      double wanted = y * (1 + scale[r * (w + 3) + j]) + shift[r * (w + 2) + j];
+      const float by = static_cast<float>(factor<Mod>(scale[r * (w + 3) + j]));
+      const float to = static_cast<float>(factor<Mod>(shift[r * (w + 2) + j]));
+      double wanted = y * (1 + by) + to;
       if (sizeof(T) > sizeof(Out)) wanted = factor<Out>(wanted);
       const double bound = sizeof(Out) == 4 ? 0 : unit<Out> * std::abs(wanted) + 1e-30;
       if (std::isnan(wanted) ? !std::isnan(out[r * w + j])
@@ -298,13 +304,16 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
     for (int64_t w : {1, 33, 67, 130})
       for (int64_t rows : {0, 1, 4, 5}) {
         all.push_back({"layer_norm_modulate " + type,
-                       [=] { return layer_norm_modulate<T, T, T>(rows, w, w != 33); }});
+                       [=] { return layer_norm_modulate<T, T, T, T>(rows, w, w != 33); }});
         all.push_back({"layer_norm_modulate float to " + type,
-                       [=] { return layer_norm_modulate<float, T, T>(rows, w, true); }});
+                       [=] { return layer_norm_modulate<float, float, T, T>(rows, w, true); }});
         all.push_back({"layer_norm_modulate float, float to " + type,
-                       [=] { return layer_norm_modulate<float, float, T>(rows, w, true); }});
-        all.push_back({"layer_norm_modulate far float to " + type,
-                       [=] { return layer_norm_modulate<float, float, T>(rows, w, true, 1e6f); }});
+                       [=] { return layer_norm_modulate<float, float, float, T>(rows, w, true); }});
+        all.push_back({"layer_norm_modulate far float to " + type, [=] {
+                         return layer_norm_modulate<float, float, float, T>(rows, w, true, 1e6f);
+                       }});
+        all.push_back({"layer_norm_modulate float, all else " + type,
+                       [=] { return layer_norm_modulate<float, T, T, T>(rows, w, true, 1e6f); }});
       }
   if constexpr (wanted("silu_sum"))
     for (const auto& [steps, rows, w] :
@@ -315,9 +324,12 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
     all.push_back({"silu_sum far " + type, [] { return silu_sum<T>(2, 3, 97, 1e6f); }});
   if constexpr (sizeof(T) == 2 && wanted("linear_epilogue"))
     for (Epilogue e : {Epilogue::none, Epilogue::silu, Epilogue::gate})
-      for (int64_t outputs : {5, 1024, 1027, 1300})
+      for (int64_t outputs : {5, 1024, 1027, 1300}) {
         all.push_back(
-            {"linear_epilogue " + type, [=] { return linear_epilogue<T>(3, outputs, e); }});
+            {"linear_epilogue " + type, [=] { return linear_epilogue<T, float>(3, outputs, e); }});
+        all.push_back({"linear_epilogue, gate, too, " + type,
+                       [=] { return linear_epilogue<T, T>(3, outputs, e); }});
+      }
 }
 
 void add_barrier_cases(std::vector<Case>& all) {

@@ -22,7 +22,6 @@ struct SampleCall {
   Buffer<float> in, noise, schedule, guidance, x0, modulation;
   std::vector<std::unique_ptr<Buffer<T>>> buffers;  // time's and the condition's are not read
   std::vector<const void*> tensors;
-  Buffer<const void*> table;
   Buffer<uint32_t> barrier;
   Buffer<float> out, own, output, x;
   Buffer<T> normed, hidden;
@@ -37,8 +36,7 @@ struct SampleCall {
         guidance(1, s.steps, s.steps),
         x0(s.tokens, s.channels, s.channels),
         modulation(s.steps * rows, modulated, modulated),
-        table(HeadWeights::count(s.depth), false),
-        barrier(1, false),
+        barrier(1, true),
         out(s.tokens * s.channels, false),
         own(4 * s.tokens * s.channels, false),
         output(rows * 2 * s.channels, false),
@@ -69,15 +67,12 @@ struct SampleCall {
 
   // Null, or what the launch failed with.
   const char* run(const cuda::PersistentPlan& plan) {
-    cuda::SampleTables tables{table.data(), barrier.data(), 0, 0, {}};
-    for (const void* tensor : tensors) tables.values[tables.count++] = tensor;
-    if (const char* error = cuda::sample_tables_by(tables, emu::Emulated{})) return error;
-
     cuda::PersistentSample a{};
     a.out = out.data(), a.before = in.data(), a.step_noise = noise.data();
     a.schedule = rows_of_schedule(), a.guidance = guidance.data();
     if (s.multistep) a.x0 = x0.data();
-    a.modulation = modulation.data(), a.weights = table.data();
+    a.modulation = modulation.data(), *barrier.data() = 0;
+    std::copy(tensors.begin(), tensors.end(), a.weights);
     a.x = x.data(), a.state = own.data(), a.output = output.data();
     a.normed = normed.data(), a.hidden = hidden.data();
     a.barrier = barrier.data();

@@ -146,6 +146,8 @@ const Case cases[] = {
     CASE(deadlock_named_barrier, 1, 64, anything),
     CASE(deadlock_spin, 1, 32, anything),
     CASE(trap_always, 1, 32, anything),
+    CASE(late_block_misses_a_reset, 2, 64, anything),
+    CASE(late_block_takes_the_counter_as_found, 2, 64, anything),
 };
 
 std::string run(const Case& which) {
@@ -170,6 +172,7 @@ bool set_schedule(const std::string& name) {
   if (name == "forward") emu::options().schedule = emu::Schedule::forward;
   if (name == "reverse") emu::options().schedule = emu::Schedule::reverse;
   if (name == "random") emu::options().schedule = emu::Schedule::random;
+  if (name == "late") emu::options().schedule = emu::Schedule::late;
   return true;
 }
 
@@ -196,11 +199,11 @@ void faults() {
 int main(int count, char** words) {
   const std::string name = count > 1 ? words[1] : "";
   if (name == "faults") return faults(), 0;
-  for (const char* schedule : {"forward", "reverse", "random"})
+  for (const std::string schedule : {"forward", "reverse", "random", "late"})
     for (const Case& which : cases)
-      for (int seed = 1; seed <= (std::string(schedule) == "random" ? 3 : 1); ++seed) {
+      for (int seed = 1; seed <= (schedule == "random" || schedule == "late" ? 3 : 1); ++seed) {
         set_schedule(schedule);
         emu::options().seed = seed;
-        std::printf("%s\t%s\t%s\n", which.name, schedule, run(which).c_str());
+        std::printf("%s\t%s\t%s\n", which.name, schedule.c_str(), run(which).c_str());
       }
 }

@@ -30,7 +30,7 @@ LONG = bool(os.environ.get("MARFAST_TEST_EMULATION"))
 @pytest.mark.parametrize(
     ("sizes", "regime"),
     [
-        ({"tokens": 3, "width": 64}, "persistent"),
+        ({"tokens": 3, "width": 64, "depth": 3}, "persistent"),
         ({"tokens": 2, "width": 288, "condition": 300, "depth": 1, "guided": False}, "persistent"),
         (
             {"tokens": 5, "width": 32, "channels": 5, "frequencies": 18, "condition": 19},
@@ -64,6 +64,19 @@ def test_the_plan_is_asked_for_widths_that_the_kernel_takes(width, persistent):
     shape = HeadShape(16, 24, width, 2, 256, width)
     chosen, reason = sampler.regime(shape, torch.float32, CPU, 2, 4)
     assert (chosen is not None, "multiples of 32" in reason) == (persistent, not persistent)
+
+
+@pytest.mark.usefixtures("emulated")
+@pytest.mark.parametrize("emulated", ["forward"], indirect=True)
+@pytest.mark.parametrize(("depth", "persistent"), [(32, True), (33, False)])
+def test_the_kernels_parameters_have_room_for_so_many_weights(depth, persistent):
+    shape = HeadShape(16, 24, 32, depth, 256, 32)
+    chosen, reason = sampler.regime(shape, torch.float32, CPU, 2, 1, "persistent")
+    assert (chosen is not None, "depths of 1 to 32" in reason) == (persistent, not persistent)
+    args = sample_inputs(1, width=32, depth=depth, steps=2)
+    with cpu.cpu_isa("portable"), ops.backend("cpu"):
+        expected = ops.ddpm_sample(*args)
+    assert torch.equal(sampled("persistent" if persistent else "tall", *args), expected)
 
 
 @pytest.mark.usefixtures("emulated")

@@ -23,12 +23,23 @@ def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return build.link_program(build.HERE / f"{request.param}.cpp", to)
 
 
-@pytest.mark.parametrize("schedule", ["forward", "reverse", "random"])
+@pytest.mark.parametrize("schedule", ["forward", "reverse", "random", "late"])
 def test_right_under_every_schedule(program: Path, schedule: str) -> None:
     done = build.run(program, "check", schedule)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) > 25
+    assert [line for line in lines if not line.endswith("\tok")] == []
+
+
+@pytest.mark.parametrize("schedule", ["forward", "random"])
+def test_operands_may_lie_anyhow(schedule: str, tmp_path: Path) -> None:
+    """Each at an odd address, or in rows an odd number apart, or farther than 32 bits count."""
+    to = build.link_program(build.HERE / "run_layouts.cpp", tmp_path / "run_layouts")
+    done = build.run(to, "check", schedule)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) > 200
     assert [line for line in lines if not line.endswith("\tok")] == []
 
 

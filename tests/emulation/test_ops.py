@@ -57,9 +57,12 @@ def normal(*sizes: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Te
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "width"), [(0, 16), (1, 1), (2, 33), (3, 64), (17, 65)])
 def test_layer_norm_modulate(rows: int, width: int, dtype: torch.dtype) -> None:
-    x, shift, scale = normal(3, rows, width, dtype=dtype)
+    x, shift, scale = (
+        normal(rows, width + gap, dtype=dtype, seed=gap)[:, :width] for gap in (2, 3, 4)
+    )
     weight, bias = normal(2, width, dtype=dtype, seed=1)
-    assert_right(ops.layer_norm_modulate, (x, shift, scale, weight, bias), dtype)
+    for eps in (1e-6, 0.5):
+        assert_right(ops.layer_norm_modulate, (x, shift, scale, weight, bias, eps), dtype)
 
 
 @pytest.mark.usefixtures("emulated")
@@ -79,16 +82,18 @@ def test_ddpm_step(tokens: int, guided: bool, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("rows", "width"), [(0, 16), (1, 16), (2, 33), (3, 64), (17, 40)])
 def test_adaln_mlp(rows: int, width: int, dtype: torch.dtype) -> None:
-    x, shift, scale, gate = normal(4, rows, width)
+    x, shift, scale, gate = (normal(rows, width + gap, seed=gap)[:, :width] for gap in (2, 3, 4, 5))
     weight, bias = normal(2, width, seed=1)
     b1, b2 = normal(2, width, dtype=dtype, seed=3)
     w1, w2 = (normal(2, width, width, seed=2) / width**0.5).to(dtype)
-    assert_right(ops.adaln_mlp, (x, shift, scale, gate, weight, bias, w1, b1, w2, b2), dtype)
+    given = (x, shift, scale, gate, weight, bias, w1, b1, w2, b2)
+    for eps in (1e-6, 0.5):
+        assert_right(ops.adaln_mlp, (*given, eps), dtype)
 
 
 @pytest.mark.usefixtures("emulated")
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("rows", "depth"), [(0, 1), (1, 0), (3, 1)])
+@pytest.mark.parametrize(("rows", "depth"), [(0, 1), (1, 0), (2, 3)])
 def test_denoise(rows: int, depth: int, dtype: torch.dtype) -> None:
     sizes = {"channels": 3, "condition": 20, "width": 33, "depth": depth}
     assert_right(ops.denoise, denoise_inputs(rows, **sizes, dtype=dtype), dtype)

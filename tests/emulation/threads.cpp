@@ -119,6 +119,20 @@ Dim3 unflatten(unsigned i, Dim3 size) {
   return {i % size.x, i / size.x % size.y, i / (size.x * size.y)};
 }
 
+bool is_late(const Block& block, const Grid& now) {
+  return chosen.schedule == Schedule::late && now.blocks.size() > 1 && block.index == now.late;
+}
+
+void hold_another(Grid& now) {
+  auto& ready = now.ready;
+  ready.insert(ready.end(), now.held.begin(), now.held.end());
+  now.late = (now.late + 1) % now.blocks.size();
+  const auto late = std::stable_partition(
+      ready.begin(), ready.end(), [&](Thread* thread) { return !is_late(*thread->block, now); });
+  now.held.assign(late, ready.end());
+  ready.erase(late, ready.end());
+}
+
 constexpr size_t most_shared = 227 << 10;  // of any architecture
 
 // Threads of one block, ready to run, and its shared memory in `arena`.
@@ -141,14 +155,17 @@ void start_block(Grid& now, unsigned index, std::vector<unsigned char>& arena) {
     unsigned char* stack = now.stacks + (block.first + i) * stack_bytes;
     std::memset(stack + stack_bytes - 4096, 0xff, 4096);  // locals never written are NaN
     start_fiber(thread.fiber, stack, stack_bytes, fiber);
-    now.ready.push_back(&thread);
+    (is_late(block, now) ? now.held : now.ready).push_back(&thread);
   }
 }
 
 void run(Grid& now) {
   while (now.remaining && !now.failure) {
+    const size_t patience = 4 * now.threads.size();
+    const bool others_spin = now.idle % patience == patience - 1;
+    if (!now.held.empty() && (others_spin || now.ready.empty())) hold_another(now);
     if (now.ready.empty()) return stuck();
-    if (++now.idle > 10000 + 64 * now.ready.size() + 4 * now.threads.size())
+    if (++now.idle > 10000 + 64 * now.ready.size() + 4 * patience)
       return fail(*now.ready.front(), "deadlock", place(now.spinning),
                   "spins for a value that never comes");
     const size_t pick =
@@ -193,8 +210,12 @@ void stop(const std::string& kind, uint32_t at, const std::string& what) {
 
 void leave() { switch_fibers(current->fiber, grid->main); }
 
+void make_ready(Thread& thread) {
+  (is_late(*thread.block, *grid) ? grid->held : grid->ready).push_back(&thread);
+}
+
 void yield() {
-  grid->ready.push_back(current);
+  make_ready(*current);
   leave();
 }
 
@@ -209,7 +230,7 @@ void wake(std::vector<Thread*>& threads) {
   std::sort(threads.begin(), threads.end(), [](Thread* a, Thread* b) { return a->id < b->id; });
   if (chosen.schedule == Schedule::reverse) std::reverse(threads.begin(), threads.end());
   for (Thread* thread : threads)
-    if (thread != current) grid->ready.push_back(thread);
+    if (thread != current) make_ready(*thread);
   threads.clear();
 }
 
@@ -237,6 +258,7 @@ void launch(const Launch& shape, const std::function<void()>& body, const void* 
   now.apart = apart;
   now.size = static_cast<unsigned>(count(shape.block));
   now.random = chosen.seed * 0x9e3779b97f4a7c15 | 1;
+  now.late = chosen.seed % blocks;
   now.first_id = next_id;
   now.remaining = threads;
   next_id += threads;

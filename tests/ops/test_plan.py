@@ -44,12 +44,44 @@ def test_a_plan_is_sound(name, gpu, dtype):
         assert plan.chunk == 1 or plan.modulation_bytes <= 1 << 30
         if plan.regime == "tall":
             continue
-        assert plan.row_groups * plan.column_groups <= profile.sms
-        assert plan.row_groups <= rows
-        assert plan.columns * plan.column_groups >= shape.width
-        assert shared_bytes(shape, plan, dtype.itemsize) == plan.shared_bytes, rows
-        assert plan.shared_bytes <= profile.shared_bytes
+        assert fits(plan, rows, shape, profile, dtype), plan
         assert plan.utilisation >= 0.8, rows
+
+
+def fits(plan, rows, shape, profile, dtype):
+    """Whether a persistent plan keeps what the kernel takes for granted (csrc/cuda/plan.h)."""
+    least = 1 if dtype == torch.float32 else 0
+    return (
+        1 <= plan.row_groups <= rows
+        and 1 <= plan.column_groups <= shape.width
+        and plan.row_groups * plan.column_groups <= profile.sms
+        and plan.columns == -(-shape.width // plan.column_groups)
+        and plan.row_tile in (8, 16, 32, 64, 128)
+        and 0 <= plan.stationary <= 2 * shape.depth
+        and (plan.staged or plan.stationary == 0)
+        and plan.staged >= least
+        and shared_bytes(shape, plan, dtype.itemsize) == plan.shared_bytes
+        and plan.shared_bytes <= profile.shared_bytes
+        and plan.chunk >= 1
+    )
+
+
+@pytest.mark.parametrize("gpu", [*GPUS, "sm_86"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_every_persistent_plan_fits_its_device(gpu, dtype):
+    """Of any width and depth that the kernel takes, and rows past what it is chosen for; also on a
+    part with few and small multiprocessors."""
+    profile, persistent = profile_of(gpu), 0
+    small = profile._replace(sms=7, shared_bytes=64 << 10)
+    sizes = itertools.product(range(32, 2049, 96), (1, 2, 7, 32), (1, 16, 65))
+    for width, depth, channels in sizes:
+        shape = HeadShape(channels, 64, width, depth, 256, width)
+        rows = 1 + 37 * width * depth % 513
+        for device, variant in itertools.product((profile, small), ("persistent", "patient")):
+            plan = head_plan(rows, shape, bent(device, variant), dtype, 10, 1 << 20, True)
+            assert plan.regime == "tall" or fits(plan, rows, shape, device, dtype), (shape, plan)
+            persistent += plan.regime == "persistent"
+    assert persistent > 300
 
 
 @pytest.mark.parametrize(("name", "gpu"), [*itertools.product(MARS, GPUS)])

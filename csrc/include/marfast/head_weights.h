@@ -19,7 +19,7 @@ class HeadWeights {
   MARFAST_HD HeadWeights(const void* const* tensors, int64_t depth)
       : tensors_(tensors), depth_(depth) {}
 
-  MARFAST_HD static int64_t count(int64_t depth) { return kOthers + kBlock * depth; }
+  MARFAST_HD static constexpr int64_t count(int64_t depth) { return kOthers + kBlock * depth; }
 
   MARFAST_HD Layer time_in() const { return at(0); }
   MARFAST_HD Layer time_out() const { return at(2); }

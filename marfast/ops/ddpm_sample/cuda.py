@@ -20,11 +20,14 @@ from torch import Tensor
 
 from marfast.ops.ddpm_sample import options, plan, scales_of
 from marfast.ops.head import HeadShape, gpu, takes_mars, takes_update
-from marfast.ops.head.cuda import Launches, dense
+from marfast.ops.head.cuda import Launches, TallHead, dense
 from marfast.ops.op import Args
 from marfast.ops.runtime import DTYPES, Verdict, cuda, takes
 
 VARIANTS = ("tall", *plan.BENT)
+
+MOST_DEPTH = 32
+"""Of the persistent kernel, whose parameters have the weights' addresses."""
 
 BARRIER_LIMIT = 20 * 10**9
 """Nanoseconds that a block waits for the others, before the kernel ends in an error."""
@@ -58,7 +61,7 @@ def run(a: Args, variant: str = "") -> Tensor:
     def head_of(rows: int) -> gpu.Head:
         chosen, _ = regime(shape, dtype, a.noise.device, rows, steps, variant)
         if chosen is None:
-            return gpu.Head(weights, Launches(own_products=dtype == torch.float32))
+            return gpu.Head(weights, Launches()) if dtype == torch.float32 else TallHead(weights)
         return PersistentHead(weights, shape, chosen)
 
     with FULL_SUMS:
@@ -76,10 +79,11 @@ def regime(
     """The plan of the persistent kernel; or None, and why the tall regime takes its place."""
     if variant == "tall":
         return None, "it is asked for"
-    if shape.width % 32 or shape.width > 2048 or shape.depth == 0:
+    if shape.width % 32 or shape.width > 2048 or not 1 <= shape.depth <= MOST_DEPTH:
         return (
             None,
-            f"width {shape.width}, depth {shape.depth}: the kernel takes multiples of 32 to 2048",
+            f"width {shape.width}, depth {shape.depth}: the kernel takes multiples of 32 to 2048, "
+            f"and depths of 1 to {MOST_DEPTH}",
         )
     profile = plan.bent(plan.profile_of(device), variant)
     chosen = plan.head_plan(rows, shape, profile, dtype, steps, persistent=variant != "")
@@ -106,8 +110,6 @@ class PersistentHead(gpu.Head):
 
     def run(self, out: Tensor, state: Tensor, steps: gpu.Steps) -> None:
         device, rows = state.device, steps.modulation.shape[1]
-        table = torch.empty(len(self.tensors) + 1, dtype=torch.int64, device=device)
-        cuda.call("sample_tables", device, table=table, weights=self.tensors)
         normed, hidden = torch.empty((2, rows, self.width), dtype=self.dtype, device=device)
         cuda.call(
             "ddpm_sample",
@@ -119,7 +121,8 @@ class PersistentHead(gpu.Head):
             guidance=steps.guidance.flatten(),
             x0=steps.x0,
             modulation=steps.modulation,
-            table=table,
+            weights=self.tensors,
+            barrier=torch.zeros(1, dtype=torch.int64, device=device),
             x=state.new_empty((rows, self.width)),
             state=state.new_empty((4, *state.shape)),
             output=state.new_empty((rows, 2 * self.shape.channels)),

@@ -5,10 +5,13 @@ library's, between kernels of ours that read and write what a product can't: LN 
 it, bias + SiLU or gate + residual after it.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from marfast.ops.ddpm_step.cuda import launch as launch_step
+from marfast.ops.head import gpu
 from marfast.ops.layer_norm_modulate import Norm
 from marfast.ops.layer_norm_modulate.cuda import launch as launch_norm
 from marfast.ops.runtime import cuda, rows_adjacent
@@ -73,3 +76,21 @@ class Launches:
         return out
 
     step = staticmethod(launch_step)
+
+
+class TallHead(gpu.Head):
+    """Whose products are the library's, of half precision.
+
+    Its modulation is one product, with the bias from its epilogue, and of the weights' dtype: four
+    bytes a number are moved, where a product of each part, then its bias in float32, move twelve.
+    """
+
+    def __init__(self, weights: Sequence[Tensor]) -> None:
+        super().__init__(weights, Launches(own_products=False))
+        parts = self.weights.modulations
+        self.modulated = Layer(*(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
+
+    def modulation(self, time: Tensor, condition: Tensor, pairs: int) -> Tensor:
+        activated = time.new_empty((pairs, self.width), dtype=self.dtype)
+        self.launches.silu_sum(activated, time, condition)
+        return torch.addmm(self.modulated.bias, activated, self.modulated.weight.t())

@@ -13,8 +13,9 @@ adaLN is hoisted out of the loop of steps: none waits for it, and its products a
 times rows. A chunk has as many steps as keep M within MODULATION_BUDGET; where not even one does,
 rows are taken in groups. Nothing here asks the device anything, so that a graph captures it.
 
-The residual stream and M are float32 whatever half precision the weights have; what enters a
-product has their dtype. The kernels are PyTorch's own, too (head/pytorch.py), on any device.
+The residual stream is float32 whatever half precision the weights have, and so is M, but where a
+library makes it (head/cuda.py); what enters a product has their dtype. The kernels are PyTorch's
+own, too (head/pytorch.py), on any device.
 """
 
 from collections.abc import Callable, Sequence
