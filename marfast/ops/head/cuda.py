@@ -93,4 +93,4 @@ class TallHead(gpu.Head):
     def modulation(self, time: Tensor, condition: Tensor, pairs: int) -> Tensor:
         activated = time.new_empty((pairs, self.width), dtype=self.dtype)
         self.launches.silu_sum(activated, time, condition)
-        return torch.addmm(self.modulated.bias, activated, self.modulated.weight.t())
+        return torch.nn.functional.linear(activated, *self.modulated)
