@@ -1,6 +1,5 @@
 """The program `marfast`: its commands, and how every error becomes one line and an exit status."""
 
-import os
 import signal
 import sys
 import warnings
@@ -15,7 +14,7 @@ from marfast import startup
 from marfast._version import __version__
 from marfast.cli.bench import bench
 from marfast.cli.cache import cache
-from marfast.cli.console import echo, escape_what_streams_lack, printable
+from marfast.cli.console import echo, escape_what_streams_lack, printable, silence
 from marfast.cli.convert import convert
 from marfast.cli.curve import curve
 from marfast.cli.edit import edit
@@ -183,4 +182,4 @@ def _forget_unwritten() -> None:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)

@@ -8,8 +8,9 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import zip_longest
+from typing import TextIO
 
 Report = Callable[[str, int, int], None]
 
@@ -31,6 +32,15 @@ def echo(line: object = "", *, err: bool = False) -> None:
     except OSError as error:
         if not err:
             raise OSError(error.errno, error.strerror, "stdout") from None
+        silence(stream)
+
+
+def silence(stream: TextIO | None) -> None:
+    """What the stream did not take, and what comes later, goes nowhere: Python would try again at
+    its end, and end with a status of its own."""
+    if stream is not None:
+        with suppress(OSError):  # a stream that is no file
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_json(data: object, indent: int | None = None) -> None:
