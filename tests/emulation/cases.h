@@ -127,6 +127,14 @@ inline void shapes(const std::vector<Case>& cases) {
   }
 }
 
+// add(an element of each dtype, its name)
+template <class Add>
+void each_dtype(const Add& add) {
+  add(float{}, "float32");
+  add(bfloat16{}, "bfloat16");
+  add(float16{}, "float16");
+}
+
 inline int run_cases(const std::vector<Case>& cases, int count, char** words) {
   const std::string mode = count > 1 ? words[1] : "check";
   if (mode == "faults") return faults(cases), 0;

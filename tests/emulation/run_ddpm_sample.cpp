@@ -150,8 +150,6 @@ void add_cases(std::vector<Case>& all, const std::string& type) {
 
 int main(int count, char** words) {
   std::vector<Case> cases;
-  add_cases<float>(cases, "float32");
-  add_cases<bfloat16>(cases, "bfloat16");
-  add_cases<float16>(cases, "float16");
+  each_dtype([&](auto element, const char* name) { add_cases<decltype(element)>(cases, name); });
   return run_cases(cases, count, words);
 }

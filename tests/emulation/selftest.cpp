@@ -1,6 +1,6 @@
-// Runs the kernels of kernels.cuh under every schedule, or (`selftest faults`) the right ones with
-// each synchronisation dropped or weakened in turn. Prints what was reported, or "ok" where the
-// result is right.
+// Runs the kernels of kernels.cuh and grid_kernels.cuh under every schedule, or (`selftest faults`)
+// the right ones with each synchronisation dropped or weakened in turn. Prints what was reported,
+// or "ok" where the result is right.
 
 #include <cmath>
 #include <cstdio>
@@ -8,7 +8,7 @@
 #include <cstring>
 #include <string>
 
-#include "kernels.cuh"
+#include "grid_kernels.cuh"
 
 using namespace marfast;
 namespace emu = marfast::emulation;

@@ -10,21 +10,22 @@ from . import build
 
 HERE = Path(__file__).parent
 SCHEDULES = ("forward", "reverse", "random", "late")
-KERNELS = HERE / "kernels.cuh"
+KERNELS = {file: (HERE / file).read_text() for file in ("kernels.cuh", "grid_kernels.cuh")}
 
 pytestmark = pytest.mark.skipif(bool(build.cannot_build()), reason=build.cannot_build())
 
 
-def marked_lines() -> dict[str, dict[int, set[str]]]:
+def marked_lines() -> dict[str, dict[tuple[str, int], set[str]]]:
     """By kernel: the kinds that each of its marked lines may be reported with."""
-    kernels: dict[str, dict[int, set[str]]] = {}
+    kernels: dict[str, dict[tuple[str, int], set[str]]] = {}
     name = ""
-    for number, line in enumerate(KERNELS.read_text().splitlines(), 1):
-        if found := re.match(r"__global__ void (\w+)", line):
-            name = found[1]
-            kernels[name] = {}
-        if "// report: " in line:
-            kernels[name][number] = set(line.split("// report: ")[1].split())
+    for file, source in KERNELS.items():
+        for number, line in enumerate(source.splitlines(), 1):
+            if found := re.match(r"__global__ void (\w+)", line):
+                name = found[1]
+                kernels[name] = {}
+            if "// report: " in line:
+                kernels[name][file, number] = set(line.split("// report: ")[1].split())
     return kernels
 
 
@@ -58,9 +59,10 @@ def test_broken_kernels_are_reported_by_kind_and_line_under_every_schedule(progr
                 "shared_memory: the launch asks for 232449 bytes; a block has 232448 at most"
             )
             continue
-        report = re.match(r"(\w+) at .*kernels\.cuh:(\d+), block \d+, thread \d+: ", found)
+        report = re.match(r"(\w+) at .*/(\w+\.cuh):(\d+), block \d+, thread \d+: ", found)
         assert report, (name, schedule, found)
-        assert report[1] in marked[name].get(int(report[2]), set()), (name, schedule, found)
+        kind, file, line = report.groups()
+        assert kind in marked[name].get((file, int(line)), set()), (name, schedule, found)
     assert seen == {(name, s) for name in marked for s in SCHEDULES}
 
 
@@ -84,8 +86,10 @@ def test_every_synchronisation_dropped_or_weakened_is_caught(program: Path) -> N
     found = rows(program, "faults")
     missed = [row for row in found if row[3] == "ok" and (row[0], row[1]) not in REDUNDANT]
     assert not missed
-    source = KERNELS.read_text().splitlines()
-    assert all(row[1] in source[int(row[2]) - 1] for row in found)
+    sources = [source.splitlines() for source in KERNELS.values()]
+    for name, operation, line, _ in found:
+        [source] = [lines for lines in sources if any(f"void {name}(" in text for text in lines)]
+        assert operation in source[int(line) - 1], (name, operation, line)
     assert {row[1] for row in found} == {
         "atom_add_release_gpu",
         "bar_sync",

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from marfast.ops import self_check, tuning
+from marfast.ops import choice, self_check, tuning
 from marfast.ops.backend import Args, Backend
 from marfast.ops.op import Op
 
@@ -90,3 +90,7 @@ class Device:
         table = {name: made.backend for name, made in planted.items()}
         self.monkeypatch.setattr(op, "backends", {**table, "reference": op.backends["reference"]})
         return planted
+
+
+def chosen(op: Op, a: Any = None) -> str:
+    return choice.choose(op, op.example_args() if a is None else a).label
